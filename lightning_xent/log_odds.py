@@ -1,0 +1,130 @@
+"""The kernel: logits (or probabilities) -> log-odds m of a class, p = sigmoid(m).
+
+Categorical: m_c = x_c - logsumexp(x_j, j != c). The logsumexp itself is never formed: at logits near 1000
+float32 keeps only 114 eps of a cross-entropy that went through it. Class axis last everywhere.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+PROBABILITY_LIMIT = math.log((1 - 1e-7) / 1e-7)
+"""Log-odds of probabilities are limited to +-16.118, those of 1e-7 and 1 - 1e-7."""
+
+
+def softplus(value: Tensor) -> Tensor:
+    """log(1 + exp(value)), exact in the tail; F.softplus is off by 1.6e5 eps in float64 between 20 and 37."""
+    return -torch.nn.functional.logsigmoid(-value)
+
+
+def sigmoid(value: Tensor) -> Tensor:
+    """1 / (1 + exp(-value)) with a gradient that stays exact in both tails.
+
+    The gradient of torch.sigmoid is exactly 0 from 17 up in float32, where its value rounds to 1.
+    """
+    return torch.exp(-softplus(-value))
+
+
+def of_label(logits: Tensor, label: Tensor, temperature: float, from_logits: bool) -> Tensor:
+    """Log-odds [...] of the class `label` [...] in `logits` [..., C]; +inf where it has no rival."""
+    if not from_logits:
+        rivals = torch.where(_is_class(label, logits), 0.0, logits).sum(-1)  # [...]
+        return _limited(_take(logits, label), rivals)
+    shifted = _scaled(logits - _largest(logits), temperature)  # [..., C]
+    rivals = torch.where(_is_class(label, logits), 0.0, shifted.exp()).sum(-1)  # [...]
+    return _take(shifted, label) - _log(rivals)
+
+
+def of_classes(logits: Tensor, temperature: float, from_logits: bool) -> Tensor:
+    """Log-odds [..., C] of every class in `logits` [..., C], in O(C)."""
+    if not from_logits:
+        peak, is_peak = _peak(logits)
+        rest = torch.where(is_peak, 0.0, logits).sum(-1, keepdim=True)  # [..., 1]
+        return _limited(logits, torch.where(is_peak, rest, peak + (rest - logits)))
+    shifted, is_peak, rest = _relative_to_peak(logits, temperature)
+    others = torch.where(is_peak, 0.0, rest - shifted.exp())  # [..., C]
+    return shifted - torch.where(is_peak, _log(rest), torch.log1p(others))
+
+
+def of_positive(logits: Tensor, temperature: float, from_logits: bool) -> Tensor:
+    """Log-odds, elementwise, of the positive label of binary `logits`."""
+    return _scaled(logits, temperature) if from_logits else _limited(logits, 1 - logits)
+
+
+def log_partition(logits: Tensor, temperature: float) -> Tensor:
+    """logsumexp(logits / temperature) [...] over the classes of `logits` [..., C]."""
+    peak = _largest(logits)  # [..., 1]
+    total = _scaled(logits - peak, temperature).exp().sum(-1, keepdim=True)  # [..., 1]
+    return (_scaled(peak, temperature) + total.log()).squeeze(-1)
+
+
+def entropy(logits: Tensor, temperature: float, from_logits: bool) -> Tensor:
+    """Entropy [...] in nats of softmax(logits / temperature) over the classes of `logits` [..., C]."""
+    if not from_logits:
+        return _surprise(logits / logits.sum(-1, keepdim=True)).sum(-1)
+    shifted, is_peak, rest = _relative_to_peak(logits, temperature)
+    rest = rest.squeeze(-1)  # [...]
+    has_mass = ~is_peak & (shifted != -math.inf)
+    distance = torch.where(has_mass, -shifted, 0.0)  # [..., C]
+    return torch.log1p(rest) + (distance * torch.exp(-distance)).sum(-1) / (1 + rest)
+
+
+def binary_entropy(logits: Tensor, temperature: float, from_logits: bool) -> Tensor:
+    """Entropy in nats, elementwise, of the two labels of binary `logits`; 0 at +-inf."""
+    if not from_logits:
+        return _surprise(logits) + _surprise(1 - logits)
+    is_certain = torch.isinf(logits)
+    x = _scaled(torch.where(is_certain, 0.0, logits), temperature)
+    return torch.where(is_certain, 0.0, sigmoid(x) * softplus(-x) + sigmoid(-x) * softplus(x))
+
+
+def _largest(logits: Tensor) -> Tensor:
+    """The largest of `logits` [..., C], without gradient, [..., 1]."""
+    return logits.detach().amax(-1, keepdim=True)
+
+
+def _peak(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest of `values` [..., C], with its gradient, [..., 1], and where it is [..., C]."""
+    peak = values.argmax(-1)  # [...]
+    return _take(values, peak).unsqueeze(-1), _is_class(peak, values)
+
+
+def _relative_to_peak(logits: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits [..., C] less their peak, where that is [..., C], and the sum [..., 1] of exp of all others."""
+    peak, is_peak = _peak(logits)
+    shifted = _scaled(logits - peak, temperature)
+    # The peak's own entry is 0, but NaN where the peak is infinite, which has to reach the sum.
+    rest = torch.where(is_peak, shifted.detach(), shifted.exp()).sum(-1, keepdim=True)
+    return shifted, is_peak, rest
+
+
+def _limited(probability: Tensor, rivals: Tensor) -> Tensor:
+    """log(probability / rivals) within +-PROBABILITY_LIMIT; the gradient beyond is 0."""
+    log_odds = _log(probability) - _log(rivals)
+    log_odds = torch.where(log_odds > PROBABILITY_LIMIT, PROBABILITY_LIMIT, log_odds)
+    return torch.where(log_odds < -PROBABILITY_LIMIT, -PROBABILITY_LIMIT, log_odds)
+
+
+def _surprise(probability: Tensor) -> Tensor:
+    """-p log p, elementwise; 0 with gradient 0 at p = 0."""
+    has_mass = probability != 0
+    return -torch.where(has_mass, probability, 0.0) * torch.where(has_mass, probability, 1.0).log()
+
+
+def _scaled(value: Tensor, temperature: float) -> Tensor:
+    return value if temperature == 1.0 else value / temperature
+
+
+def _is_class(label: Tensor, like: Tensor) -> Tensor:
+    return label.unsqueeze(-1) == torch.arange(like.shape[-1], device=like.device)  # [..., C]
+
+
+def _take(values: Tensor, label: Tensor) -> Tensor:
+    return values.gather(-1, label.unsqueeze(-1)).squeeze(-1)  # [...]
+
+
+def _log(value: Tensor) -> Tensor:
+    """log(value) whose slope at 0 is 0 instead of infinite."""
+    is_zero = value == 0
+    return torch.where(is_zero, -math.inf, torch.where(is_zero, 1.0, value).log())

@@ -1,0 +1,63 @@
+"""The LightningModule: a network trained on one of the losses."""
+
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.cli import OptimizerCallable
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from lightning_xent.base import Loss
+from lightning_xent.reduction import quotient
+from lightning_xent.spec import LossSpec, get
+
+
+class XentModule(LightningModule):
+    """A network, its loss and its optimizer, for a Trainer or a LightningCLI config.
+
+    Batches are `(inputs, target)` or `(inputs, target, sample_weight)`. `train_loss`, `val_loss` and `test_loss`
+    are logged as means over the whole epoch, weighted by the denominator of each batch: the loss of all its rows.
+
+    Args:
+        network: Maps inputs to what the loss takes, logits by default.
+        loss: A loss, or its spec `{"loss": CLASS, "config": {...}}`; its reduction is not "none".
+        optimizer: Builds the optimizer from the parameters.
+
+    Raises:
+        ValueError: A loss that does not reduce, or a spec that `lightning_xent.get` refuses.
+    """
+
+    def __init__(
+        self, network: nn.Module, loss: Loss | LossSpec, optimizer: OptimizerCallable = torch.optim.AdamW
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.loss = get(loss)
+        if self.loss.reduction == "none":
+            raise ValueError('loss must have the reduction "mean", "weighted_mean" or "sum", got "none"')
+        self.optimizer = optimizer
+        self.train_loss, self.val_loss, self.test_loss = MeanMetric(), MeanMetric(), MeanMetric()
+
+    def forward(self, inputs: Any) -> Tensor:
+        return self.network(inputs)
+
+    def training_step(self, batch: Any, batch_index: int) -> Tensor:
+        return self._step("train_loss", self.train_loss, batch)
+
+    def validation_step(self, batch: Any, batch_index: int) -> Tensor:
+        return self._step("val_loss", self.val_loss, batch)
+
+    def test_step(self, batch: Any, batch_index: int) -> Tensor:
+        return self._step("test_loss", self.test_loss, batch)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return self.optimizer(self.parameters())
+
+    def _step(self, name: str, epoch_loss: MeanMetric, batch: Any) -> Tensor:
+        inputs, target, *weights = batch
+        total, denominator = self.loss.parts(self(inputs), target, *weights)
+        loss = quotient(total, denominator)
+        epoch_loss.update(loss.detach(), denominator)
+        self.log(name, epoch_loss, on_step=False, on_epoch=True, prog_bar=True)
+        return loss

@@ -1,0 +1,69 @@
+"""Weights and means: from the losses of the rows to one number, in one place."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Rows(NamedTuple):
+    """The rows of a batch: everything a reduction needs to know."""
+
+    losses: Tensor
+    """l_i [...]: the loss of each row, without sample weights."""
+    weights: Tensor | None
+    """u_i [...]: class weight of the target before smoothing; None where all are 1."""
+    kept: Tensor | None
+    """k_i [...]: False for an ignored or masked row; None where all count."""
+    sample_weight: Tensor | None
+    """s_i [...]; None where all are 1."""
+
+
+def hardest(losses: Tensor, kept: Tensor | None, fraction: float) -> Tensor | None:
+    """Keep [...] the ceil(fraction * kept * (1 - 1e-6)) rows of largest loss: NaN first, ties to the lower index."""
+    if fraction == 1.0:
+        return kept
+    if kept is None:
+        kept = torch.ones_like(losses, dtype=torch.bool)
+    ranked = torch.where(kept, losses.detach(), -math.inf).flatten()
+    rank = ranked.argsort(descending=True, stable=True).argsort()
+    count = torch.ceil(fraction * _count(losses, kept) * (1 - 1e-6))
+    return kept & (rank < count).reshape(losses.shape)
+
+
+def weighted_losses(rows: Rows) -> Tensor:
+    """k_i s_i l_i [...]; exactly 0 with gradient 0 where k_i or s_i is 0, whatever l_i is."""
+    losses = rows.losses
+    if rows.sample_weight is not None:
+        losses = torch.where(rows.sample_weight == 0, 0.0, rows.sample_weight * losses)
+    return losses if rows.kept is None else torch.where(rows.kept, losses, 0.0)
+
+
+def parts(rows: Rows, reduction: str) -> tuple[Tensor, Tensor]:
+    """(sum k s l, denominator of the reduction); a loss is the quotient."""
+    total = weighted_losses(rows).sum()
+    if reduction == "sum":
+        return total, torch.ones_like(total)
+    if reduction == "mean":
+        return total, _count(rows.losses, rows.kept)
+    weights = torch.ones_like(rows.losses) if rows.weights is None else rows.weights
+    return total, weighted_losses(rows._replace(losses=weights)).sum()
+
+
+def reduce(rows: Rows, reduction: str) -> Tensor:
+    """Reduce the rows to their losses [...] or to one number."""
+    if reduction == "none":
+        return weighted_losses(rows)
+    return quotient(*parts(rows, reduction))
+
+
+def quotient(total: Tensor, denominator: Tensor) -> Tensor:
+    """total / denominator; 0 with gradient 0 where the denominator is 0."""
+    is_empty = denominator == 0
+    return torch.where(is_empty, 0.0, total / torch.where(is_empty, 1.0, denominator))
+
+
+def _count(losses: Tensor, kept: Tensor | None) -> Tensor:
+    """Number of kept rows; an integer sum, since one of float32 ones stops at 2^24."""
+    return losses.new_full((), losses.numel()) if kept is None else kept.sum().to(losses.dtype)

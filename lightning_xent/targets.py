@@ -1,0 +1,178 @@
+"""Targets, masks and weights in the layout of the rows: shapes, label ranges, ignored rows, smoothing."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def floating_logits(logits: Any) -> Tensor:
+    """Return floating-point logits in the compute dtype: float64 stays, every other becomes float32."""
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        got = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
+        raise TypeError(f"logits must be a floating-point tensor, got {got}")
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def class_axis(logits: Tensor, axis: int | None) -> int:
+    """Return the class axis as a number >= 0; None is torch's own: 1, and 0 for 1-D logits."""
+    rank = logits.ndim
+    if rank == 0:
+        raise ValueError("logits must have a class axis, got a scalar")
+    if axis is None:
+        axis = min(1, rank - 1)
+    if not -rank <= axis < rank:
+        raise ValueError(f"axis must lie in [{-rank}, {rank - 1}] for logits of rank {rank}, got {axis}")
+    if logits.shape[axis] == 0:
+        raise ValueError(f"logits must have at least one class on axis {axis}, got shape {tuple(logits.shape)}")
+    return axis % rank
+
+
+def class_axis_last(tensor: Tensor, axis: int) -> Tensor:
+    """Return `tensor` with its class axis moved to the end."""
+    return tensor if axis == tensor.ndim - 1 else tensor.movedim(axis, -1)  # [..., C]
+
+
+def labels_or_distribution(target: Any, logits: Tensor, axis: int, *, labels_only: bool) -> tuple[Tensor, bool]:
+    """Read a target by its shape: (labels [...], True) or (distribution [..., C], False)."""
+    target = torch.as_tensor(target, device=logits.device)
+    shape = tuple(logits.shape)
+    rows, columns = shape[:axis] + shape[axis + 1 :], (*shape[:axis], 1, *shape[axis + 1 :])
+    if target.shape == shape and not labels_only:
+        return class_axis_last(target, axis).to(logits.dtype), False  # [..., C]
+    if target.shape not in (rows, columns):
+        wanted = f"class indices of shape {rows}" + ("" if labels_only else f" or a distribution of shape {shape}")
+        raise ValueError(f"target must be {wanted}, got shape {tuple(target.shape)}")
+    if target.is_floating_point() or target.dtype == torch.bool:
+        raise TypeError(f"target must hold class indices of an integer dtype, got {target.dtype}")
+    return target.reshape(rows).long(), True  # [...]
+
+
+def binary_target(target: Any, logits: Tensor) -> Tensor:
+    """Return a binary target in the shape of the logits; (N,) for (N, 1) and the reverse are taken."""
+    target = torch.as_tensor(target, device=logits.device)
+    given, wanted = tuple(target.shape), tuple(logits.shape)
+    if given != wanted and (*given, 1) != wanted[:2] and given[:2] != (*wanted, 1):
+        raise ValueError(f"target must have the shape of the logits, {wanted}, got {given}")
+    target = target.reshape(wanted)
+    return target if target.is_floating_point() else target.long()
+
+
+def constant(values: float | tuple[float, ...] | None) -> Tensor | None:
+    """Hold weights on the CPU in float64, to be rounded once, at the call."""
+    return None if values is None else torch.tensor(values, dtype=torch.float64, device="cpu")
+
+
+def per_class(name: str, values: Tensor | None, logits: Tensor) -> Tensor | None:
+    """Return weights [C], or [] for one number, in the dtype of `logits` [..., C]."""
+    if values is None:
+        return None
+    if values.ndim == 1 and values.shape != logits.shape[-1:]:
+        wanted = logits.shape[-1] if logits.ndim else "no"
+        raise ValueError(f"{name} must have {wanted} numbers for logits of this shape, got {len(values)}")
+    return values.to(logits.dtype).to(logits.device)
+
+
+def sample_weight_per_row(sample_weight: Any, rows: Tensor) -> Tensor | None:
+    """Align sample weights with the rows [...] from the left: a scalar or a leading part of their shape."""
+    if sample_weight is None:
+        return None
+    sample_weight = torch.as_tensor(sample_weight, device=rows.device).to(rows.dtype)
+    given, wanted = tuple(sample_weight.shape), tuple(rows.shape)
+    if given != wanted[: len(given)] and given[-1:] == (1,):
+        given = given[:-1]
+    if given != wanted[: len(given)]:
+        got = tuple(sample_weight.shape)
+        raise ValueError(f"sample_weight must have a leading part of the rows' shape {wanted}, got shape {got}")
+    return sample_weight.reshape(given + (1,) * (len(wanted) - len(given))).expand(wanted)  # [...]
+
+
+def mask_per_row(mask: Any, rows: Tensor) -> Tensor | None:
+    """Return a mask [...], True for rows that count; it must have the shape of the rows."""
+    if mask is None:
+        return None
+    mask = torch.as_tensor(mask, device=rows.device)
+    if mask.shape != rows.shape:
+        raise ValueError(f"mask must have the shape of the rows, {tuple(rows.shape)}, got shape {tuple(mask.shape)}")
+    return mask.bool()
+
+
+def both(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    """AND of two conditions, where None always holds."""
+    if first is None or second is None:
+        return second if first is None else first
+    return first & second
+
+
+def cut_gradient(logits: Tensor, active: Tensor | None) -> Tensor:
+    """Make the gradient of inactive rows exactly 0, even if it would be NaN."""
+    if active is None:
+        return logits
+    return torch.where(active.reshape(active.shape + (1,) * (logits.ndim - active.ndim)), logits, logits.detach())
+
+
+def checked_labels(
+    labels: Tensor, classes: int, active: Tensor | None, check_labels: bool | None
+) -> tuple[Tensor, Tensor | None]:
+    """Return class indices [...] that are all in range, and the validity [...] of their rows."""
+    valid = (labels >= 0) & (labels < classes)
+    return _checked(labels, valid, active, check_labels, f"class indices in [0, {classes - 1}]")
+
+
+def checked_probabilities(
+    target: Tensor, active: Tensor | None, check_labels: bool | None
+) -> tuple[Tensor, Tensor | None]:
+    """Return binary targets [...] that are all in range, and the validity [...] of their rows."""
+    return _checked(target, (target >= 0) & (target <= 1), active, check_labels, "labels in [0, 1]")
+
+
+def one_hot(labels: Tensor, logits: Tensor) -> Tensor:
+    """Return labels [...] as a distribution [..., C] in the dtype of `logits` [..., C]."""
+    return (labels.unsqueeze(-1) == torch.arange(logits.shape[-1], device=logits.device)).to(logits.dtype)
+
+
+def smoothed(distribution: Tensor, label_smoothing: float, smooth_over: str) -> Tensor:
+    """Give the share `label_smoothing` of a distribution [..., C] to all classes or to each one's others."""
+    classes = distribution.shape[-1]
+    if label_smoothing == 0.0 or (smooth_over == "others" and classes == 1):
+        return distribution
+    if smooth_over == "all":
+        return (1 - label_smoothing) * distribution + label_smoothing / classes
+    others = distribution.sum(-1, keepdim=True) - distribution
+    return (1 - label_smoothing) * distribution + label_smoothing / (classes - 1) * others
+
+
+def smoothed_binary(target: Tensor, label_smoothing: float, smooth_over: str) -> Tensor:
+    """`smoothed` for the two classes (1 - target, target)."""
+    if label_smoothing == 0.0:
+        return target
+    share = 0.5 if smooth_over == "all" else 1 - target
+    return (1 - label_smoothing) * target + label_smoothing * share
+
+
+def _checked(
+    target: Tensor, valid: Tensor, active: Tensor | None, check_labels: bool | None, wanted: str
+) -> tuple[Tensor, Tensor | None]:
+    """Return (target with 0 in place of what is not valid, factor [...] of the rows: NaN for those, else 1).
+
+    Raises ValueError instead where the target can be read; the factor is then None.
+    """
+    safe = torch.where(valid, target, 0)
+    invalid = ~valid if active is None else active & ~valid
+    if not _readable(invalid, check_labels):
+        return safe, torch.where(invalid, math.nan, 1.0)
+    if not invalid.any():
+        return safe, None
+    position = invalid.nonzero()[0].tolist()
+    label = target[tuple(position)].item()
+    raise ValueError(
+        f"target must hold {wanted}, got {label} at {position} ({int(invalid.sum())} of {invalid.numel()} labels are "
+        "out of range); ignore_index=... leaves the rows of one label out"
+    )
+
+
+def _readable(tensor: Tensor, check_labels: bool | None) -> bool:
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or type(tensor) is not Tensor:
+        return False
+    return tensor.device.type == "cpu" if check_labels is None else check_labels
