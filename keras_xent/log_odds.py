@@ -1,0 +1,132 @@
+"""The kernel: logits (or probabilities) -> log-odds m of a class, p = sigmoid(m).
+
+Categorical: m_c = x_c - logsumexp(x_j, j != c). The logsumexp itself is never formed: at logits near 1000
+float32 keeps only 114 eps of a cross-entropy that went through it. Class axis last everywhere.
+"""
+
+import math
+
+from keras import KerasTensor as Tensor
+from keras import ops
+
+PROBABILITY_LIMIT = math.log((1 - 1e-7) / 1e-7)
+"""Log-odds of probabilities are limited to +-16.118, those of 1e-7 and 1 - 1e-7."""
+
+
+def softplus(value: Tensor) -> Tensor:
+    """log(1 + exp(value)), exact in the tail; on the torch backend ops.softplus is not, from 20 up."""
+    return -ops.log_sigmoid(-value)
+
+
+def sigmoid(value: Tensor) -> Tensor:
+    """1 / (1 + exp(-value)) with a gradient that stays exact in both tails.
+
+    The gradient of ops.sigmoid is exactly 0 from 17 up in float32, where its value rounds to 1.
+    """
+    return ops.exp(-softplus(-value))
+
+
+def of_label(logits: Tensor, label: Tensor, temperature: float, from_logits: bool) -> Tensor:
+    """Log-odds [...] of the class `label` [...] in `logits` [..., C]; +inf where it has no rival."""
+    if not from_logits:
+        rivals = ops.sum(ops.where(_is_class(label, logits), 0.0, logits), -1)  # [...]
+        return _limited(_take(logits, label), rivals)
+    shifted = _scaled(logits - _largest(logits), temperature)  # [..., C]
+    rivals = ops.sum(ops.where(_is_class(label, logits), 0.0, ops.exp(shifted)), -1)  # [...]
+    return _take(shifted, label) - _log(rivals)
+
+
+def of_classes(logits: Tensor, temperature: float, from_logits: bool) -> Tensor:
+    """Log-odds [..., C] of every class in `logits` [..., C], in O(C)."""
+    if not from_logits:
+        peak, is_peak = _peak(logits)
+        rest = ops.sum(ops.where(is_peak, 0.0, logits), -1, keepdims=True)  # [..., 1]
+        return _limited(logits, ops.where(is_peak, rest, peak + (rest - logits)))
+    shifted, is_peak, rest = _relative_to_peak(logits, temperature)
+    others = ops.where(is_peak, 0.0, rest - ops.exp(shifted))  # [..., C]
+    return shifted - ops.where(is_peak, _log(rest), ops.log1p(others))
+
+
+def of_positive(logits: Tensor, temperature: float, from_logits: bool) -> Tensor:
+    """Log-odds, elementwise, of the positive label of binary `logits`."""
+    return _scaled(logits, temperature) if from_logits else _limited(logits, 1 - logits)
+
+
+def log_partition(logits: Tensor, temperature: float) -> Tensor:
+    """logsumexp(logits / temperature) [...] over the classes of `logits` [..., C]."""
+    peak = _largest(logits)  # [..., 1]
+    total = ops.sum(ops.exp(_scaled(logits - peak, temperature)), -1, keepdims=True)  # [..., 1]
+    return ops.squeeze(_scaled(peak, temperature) + ops.log(total), -1)
+
+
+def entropy(logits: Tensor, temperature: float, from_logits: bool) -> Tensor:
+    """Entropy [...] in nats of softmax(logits / temperature) over the classes of `logits` [..., C]."""
+    if not from_logits:
+        return ops.sum(_surprise(logits / ops.sum(logits, -1, keepdims=True)), -1)
+    shifted, is_peak, rest = _relative_to_peak(logits, temperature)
+    rest = ops.squeeze(rest, -1)  # [...]
+    has_mass = ~is_peak & (shifted != -math.inf)
+    distance = ops.where(has_mass, -shifted, 0.0)  # [..., C]
+    return ops.log1p(rest) + ops.sum(distance * ops.exp(-distance), -1) / (1 + rest)
+
+
+def binary_entropy(logits: Tensor, temperature: float, from_logits: bool) -> Tensor:
+    """Entropy in nats, elementwise, of the two labels of binary `logits`; 0 at +-inf."""
+    if not from_logits:
+        return _surprise(logits) + _surprise(1 - logits)
+    is_certain = ops.isinf(logits)
+    x = _scaled(ops.where(is_certain, 0.0, logits), temperature)
+    return ops.where(is_certain, 0.0, sigmoid(x) * softplus(-x) + sigmoid(-x) * softplus(x))
+
+
+def _largest(logits: Tensor) -> Tensor:
+    """The largest of `logits` [..., C], without gradient, [..., 1]."""
+    # ops.amax refuses an empty batch in TensorFlow's eager mode; its sum is as empty.
+    largest = ops.sum if 0 in logits.shape else ops.amax
+    return ops.stop_gradient(largest(logits, -1, keepdims=True))
+
+
+def _peak(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest of `values` [..., C], with its gradient, [..., 1], and where it is [..., C]."""
+    peak = ops.argmax(values, -1)  # [...]
+    return ops.expand_dims(_take(values, peak), -1), _is_class(peak, values)
+
+
+def _relative_to_peak(logits: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits [..., C] less their peak, where that is [..., C], and the sum [..., 1] of exp of all others."""
+    peak, is_peak = _peak(logits)
+    shifted = _scaled(logits - peak, temperature)
+    # The peak's own entry is 0, but NaN where the peak is infinite, which has to reach the sum.
+    rest = ops.sum(ops.where(is_peak, ops.stop_gradient(shifted), ops.exp(shifted)), -1, keepdims=True)
+    return shifted, is_peak, rest
+
+
+def _limited(probability: Tensor, rivals: Tensor) -> Tensor:
+    """log(probability / rivals) within +-PROBABILITY_LIMIT; the gradient beyond is 0."""
+    log_odds = _log(probability) - _log(rivals)
+    log_odds = ops.where(log_odds > PROBABILITY_LIMIT, PROBABILITY_LIMIT, log_odds)
+    return ops.where(log_odds < -PROBABILITY_LIMIT, -PROBABILITY_LIMIT, log_odds)
+
+
+def _surprise(probability: Tensor) -> Tensor:
+    """-p log p, elementwise; 0 with gradient 0 at p = 0."""
+    has_mass = probability != 0
+    return -ops.where(has_mass, probability, 0.0) * ops.log(ops.where(has_mass, probability, 1.0))
+
+
+def _scaled(value: Tensor, temperature: float) -> Tensor:
+    return value if temperature == 1.0 else value / temperature
+
+
+def _is_class(label: Tensor, like: Tensor) -> Tensor:
+    return ops.expand_dims(label, -1) == ops.arange(ops.shape(like)[-1], dtype=label.dtype)  # [..., C]
+
+
+def _take(values: Tensor, label: Tensor) -> Tensor:
+    return ops.squeeze(ops.take_along_axis(values, ops.expand_dims(label, -1), -1), -1)  # [...]
+
+
+def _log(value: Tensor) -> Tensor:
+    """log(value) whose slope at 0 is 0 instead of infinite."""
+    is_zero = value == 0
+    return ops.where(is_zero, -math.inf, ops.log(ops.where(is_zero, 1.0, value)))

@@ -1,0 +1,49 @@
+"""Cross-entropy: the curve softplus(-m)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import keras
+from keras import KerasTensor as Tensor
+
+from keras_xent.base import BinaryLoss, CategoricalLoss
+from keras_xent.log_odds import softplus
+
+
+@keras.saving.register_keras_serializable(package="keras_xent")
+@dataclass(kw_only=True, eq=False, repr=False)
+class CategoricalCrossEntropy(CategoricalLoss):
+    """Cross-entropy over K classes: -sum_c t_c w_c log p_c, p = softmax(logits).
+
+    Targets are class indices or distributions.
+
+    Reference: Good, 1952, Rational Decisions.
+    """
+
+    def curve(self, log_odds: Tensor) -> Tensor:
+        return softplus(-log_odds)
+
+
+@keras.saving.register_keras_serializable(package="keras_xent")
+@dataclass(kw_only=True, eq=False, repr=False)
+class SparseCategoricalCrossEntropy(CategoricalCrossEntropy):
+    """Cross-entropy over K classes with class indices as targets: -w_y log p_y, p = softmax(logits).
+
+    A distribution as target is an error; with K = 1 too, a target in the shape of the logits holds indices.
+
+    Reference: Good, 1952, Rational Decisions.
+    """
+
+    labels_only: ClassVar[bool] = True
+
+
+@keras.saving.register_keras_serializable(package="keras_xent")
+@dataclass(kw_only=True, eq=False, repr=False)
+class BinaryCrossEntropy(BinaryLoss):
+    """Binary and multi-label cross-entropy: -(t w_1 log p + (1 - t) log(1 - p)), p = sigmoid(logits).
+
+    Reference: Cox, 1958, The Regression Analysis of Binary Sequences.
+    """
+
+    def curve(self, log_odds: Tensor) -> Tensor:
+        return softplus(-log_odds)

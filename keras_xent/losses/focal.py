@@ -1,0 +1,67 @@
+"""Focal loss: the curve (1 - p)^gamma * softplus(-m), p = sigmoid(m)."""
+
+from dataclasses import dataclass
+
+import keras
+from keras import KerasTensor as Tensor
+from keras import ops
+
+from keras_xent import arguments
+from keras_xent.base import BinaryLoss, CategoricalLoss
+from keras_xent.log_odds import softplus
+
+
+@keras.saving.register_keras_serializable(package="keras_xent")
+@dataclass(kw_only=True, eq=False, repr=False)
+class CategoricalFocalCrossEntropy(CategoricalLoss):
+    """Focal loss over K classes: -sum_c t_c w_c (1 - p_c)^gamma log p_c, p = softmax(logits).
+
+    Args:
+        gamma: Focusing exponent, >= 0; 0 is cross-entropy.
+
+    Reference: Lin et al., 2017, Focal Loss for Dense Object Detection.
+    """
+
+    gamma: float = 2.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.gamma = arguments.number("gamma", self.gamma, "[0, inf)")
+
+    def curve(self, log_odds: Tensor) -> Tensor:
+        return focal(log_odds, self.gamma)
+
+
+@keras.saving.register_keras_serializable(package="keras_xent")
+@dataclass(kw_only=True, eq=False, repr=False)
+class BinaryFocalCrossEntropy(BinaryLoss):
+    """Binary and multi-label focal loss: -(t w_1 (1-p)^gamma log p + (1-t) w_0 p^gamma log(1-p)), p = sigmoid(logits).
+
+    Args:
+        gamma: Focusing exponent, >= 0; 0 is cross-entropy.
+        alpha: Weight of label 1, in [0, 1]; label 0 has 1 - alpha. None: 1 for both.
+
+    Reference: Lin et al., 2017, Focal Loss for Dense Object Detection.
+    """
+
+    gamma: float = 2.0
+    alpha: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.gamma = arguments.number("gamma", self.gamma, "[0, inf)")
+        if self.alpha is not None:
+            self.alpha = arguments.number("alpha", self.alpha, "[0, 1]")
+
+    def balance(self) -> tuple[float, float]:
+        return (1.0, 1.0) if self.alpha is None else (self.alpha, 1 - self.alpha)
+
+    def curve(self, log_odds: Tensor) -> Tensor:
+        return focal(log_odds, self.gamma)
+
+
+def focal(log_odds: Tensor, gamma: float) -> Tensor:
+    """(1 - p)^gamma * -log p of p = sigmoid(log_odds)."""
+    if gamma == 0.0:
+        return softplus(-log_odds)
+    return ops.exp(-gamma * softplus(log_odds)) * softplus(-log_odds)

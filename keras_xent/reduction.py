@@ -1,0 +1,75 @@
+"""Weights and means: from the losses of the rows to one number, in one place."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from keras import KerasTensor as Tensor
+from keras import ops
+from keras.backend import standardize_dtype
+
+
+class Rows(NamedTuple):
+    """The rows of a batch: everything a reduction needs to know."""
+
+    losses: Tensor
+    """l_i [...]: the loss of each row, without sample weights."""
+    weights: Tensor | None
+    """u_i [...]: class weight of the target before smoothing; None where all are 1."""
+    kept: Tensor | None
+    """k_i [...]: False for an ignored or masked row; None where all count."""
+    sample_weight: Tensor | None
+    """s_i [...]; None where all are 1."""
+
+
+def hardest(losses: Tensor, kept: Tensor | None, fraction: float) -> Tensor | None:
+    """Keep [...] the ceil(fraction * kept * (1 - 1e-6)) rows of largest loss: NaN first, ties to the lower index."""
+    if fraction == 1.0:
+        return kept
+    if kept is None:
+        kept = ops.ones_like(losses, dtype="bool")
+    # Backends sort NaN differently: it gets the place of +inf, and +inf that of the largest finite number.
+    largest = float(np.finfo(standardize_dtype(losses.dtype)).max)
+    ranked = ops.where(ops.isnan(losses), math.inf, ops.minimum(losses, largest))
+    ranked = ops.reshape(ops.where(kept, ops.stop_gradient(ranked), -math.inf), (-1,))
+    rank = ops.argsort(ops.argsort(-ranked))
+    count = ops.ceil(fraction * _count(losses, kept) * (1 - 1e-6))
+    return ops.logical_and(kept, ops.reshape(ops.cast(rank, losses.dtype) < count, ops.shape(losses)))
+
+
+def weighted_losses(rows: Rows) -> Tensor:
+    """k_i s_i l_i [...]; exactly 0 with gradient 0 where k_i or s_i is 0, whatever l_i is."""
+    losses = rows.losses
+    if rows.sample_weight is not None:
+        losses = ops.where(rows.sample_weight == 0, 0.0, rows.sample_weight * losses)
+    return losses if rows.kept is None else ops.where(rows.kept, losses, 0.0)
+
+
+def parts(rows: Rows, reduction: str) -> tuple[Tensor, Tensor]:
+    """(sum k s l, denominator of the reduction); a loss is the quotient."""
+    total = ops.sum(weighted_losses(rows))
+    if reduction == "sum":
+        return total, ops.ones_like(total)
+    if reduction == "mean":
+        return total, _count(rows.losses, rows.kept)
+    weights = ops.ones_like(rows.losses) if rows.weights is None else rows.weights
+    return total, ops.sum(weighted_losses(rows._replace(losses=weights)))
+
+
+def reduce(rows: Rows, reduction: str) -> Tensor:
+    """Reduce the rows to their losses [...] or to one number."""
+    if reduction == "none":
+        return weighted_losses(rows)
+    return quotient(*parts(rows, reduction))
+
+
+def quotient(total: Tensor, denominator: Tensor) -> Tensor:
+    """total / denominator; 0 with gradient 0 where the denominator is 0."""
+    is_empty = denominator == 0
+    return ops.where(is_empty, 0.0, total / ops.where(is_empty, 1.0, denominator))
+
+
+def _count(losses: Tensor, kept: Tensor | None) -> Tensor:
+    """Number of kept rows; an integer sum, since one of float32 ones stops at 2^24."""
+    count = ops.size(losses) if kept is None else ops.sum(ops.cast(kept, "int32"))
+    return ops.cast(count, losses.dtype)

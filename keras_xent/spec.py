@@ -1,0 +1,48 @@
+"""A loss from its spec, as JSON or YAML hold it."""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, NotRequired, TypedDict
+
+from keras_xent.base import Loss
+
+
+class LossSpec(TypedDict):
+    """A loss as data: the name of a public class and its keywords."""
+
+    loss: str
+    config: NotRequired[dict[str, Any]]
+
+
+def get(spec: LossSpec | str | Loss) -> Loss:
+    """Return the loss that `spec` describes.
+
+    Args:
+        spec: `{"loss": CLASS, "config": {...}}`, with the name of a public class and its keywords, as
+            `get_config()` returns them; the name alone; or a loss, which is returned as it is.
+
+    Raises:
+        ValueError: An unknown class or key, or a value that the loss does not take.
+        TypeError: A keyword that the loss does not have.
+    """
+    if isinstance(spec, Loss):
+        return spec
+    if isinstance(spec, str):
+        spec = {"loss": spec}
+    if not isinstance(spec, Mapping) or "loss" not in spec or not spec.keys() <= {"loss", "config"}:
+        raise ValueError(f'spec must be a mapping with the keys "loss" and "config", got {spec!r}')
+    package = importlib.import_module(__package__)
+    classes: dict[str, type[Loss]] = {
+        name: vars(package)[name] for name in package.__all__ if isinstance(vars(package)[name], type)
+    }
+    name, config = spec["loss"], spec.get("config", {})
+    if not isinstance(name, str) or name not in classes:
+        raise ValueError(f"loss must be one of {', '.join(classes)}, got {name!r}")
+    if not isinstance(config, Mapping):
+        raise ValueError(f"config must be a mapping of keywords of {name}, got {config!r}")
+    keywords = [field.name for field in fields(classes[name])]
+    unknown = [keyword for keyword in config if keyword not in keywords]
+    if unknown:
+        raise TypeError(f"{unknown[0]!r} is no keyword of {name}, which has {', '.join(keywords)}")
+    return classes[name](**config)

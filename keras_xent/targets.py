@@ -1,0 +1,243 @@
+"""Targets, masks and weights in the layout of the rows: shapes, label ranges, ignored rows, smoothing."""
+
+import math
+import sys
+from typing import Any
+
+import keras
+import numpy as np
+from keras import KerasTensor as Tensor
+from keras import ops
+
+_BACKEND = keras.backend.backend()
+
+
+def floating_logits(logits: Any) -> Tensor:
+    """Return floating-point logits in the compute dtype: float64 stays, every other becomes float32."""
+    logits = ops.convert_to_tensor(logits)
+    if not _is_floating(logits):
+        raise TypeError(f"y_pred must be a floating-point tensor, got {_dtype(logits)}")
+    return logits if _dtype(logits) == "float64" else ops.cast(logits, "float32")
+
+
+def class_axis(logits: Tensor, axis: int | None) -> int:
+    """Return the class axis as a number >= 0; None is Keras' own, the last."""
+    rank = len(logits.shape)
+    if rank == 0:
+        raise ValueError("y_pred must have a class axis, got a scalar")
+    if axis is None:
+        axis = rank - 1
+    if not -rank <= axis < rank:
+        raise ValueError(f"axis must lie in [{-rank}, {rank - 1}] for y_pred of rank {rank}, got {axis}")
+    if logits.shape[axis] == 0:
+        raise ValueError(f"y_pred must have at least one class on axis {axis}, got shape {tuple(logits.shape)}")
+    return axis % rank
+
+
+def class_axis_last(tensor: Tensor, axis: int) -> Tensor:
+    """Return `tensor` with its class axis moved to the end."""
+    return tensor if axis == len(tensor.shape) - 1 else ops.moveaxis(tensor, axis, -1)  # [..., C]
+
+
+def labels_or_distribution(target: Any, logits: Tensor, axis: int, *, labels_only: bool) -> tuple[Tensor, bool]:
+    """Read a target by its shape: (labels [...], True) or (distribution [..., C], False)."""
+    target = ops.convert_to_tensor(target)
+    shape, given = tuple(logits.shape), tuple(target.shape)
+    rows, columns = shape[:axis] + shape[axis + 1 :], (*shape[:axis], 1, *shape[axis + 1 :])
+    if _fits(given, shape) and not labels_only:
+        return ops.cast(class_axis_last(target, axis), logits.dtype), False  # [..., C]
+    if not _fits(given, rows) and not _fits(given, columns):
+        wanted = f"class indices of shape {rows}" + ("" if labels_only else f" or a distribution of shape {shape}")
+        raise ValueError(f"y_true must be {wanted}, got shape {given}")
+    if _dtype(target) == "bool":
+        raise TypeError("y_true must hold class indices of an integer dtype, got bool")
+    target = target if len(given) == len(rows) else ops.squeeze(target, axis)
+    return _wide(target), True  # [...]
+
+
+def binary_target(target: Any, logits: Tensor) -> Tensor:
+    """Return a binary target in the shape of the logits; (N,) for (N, 1) and the reverse are taken."""
+    target = ops.convert_to_tensor(target)
+    given, wanted = tuple(target.shape), tuple(logits.shape)
+    if len(given) == 1 and len(wanted) == 2 and _fits((*given, 1), wanted):
+        target = ops.expand_dims(target, -1)
+    elif len(given) == 2 and len(wanted) == 1 and _fits(given, (*wanted, 1)):
+        target = ops.squeeze(target, -1)
+    elif not _fits(given, wanted):
+        raise ValueError(f"y_true must have the shape of y_pred, {wanted}, got {given}")
+    return _wide(target)
+
+
+def constant(values: float | tuple[float, ...] | None) -> np.ndarray | None:
+    """Hold weights in float64, to be rounded once, at the call."""
+    return None if values is None else np.array(values, dtype="float64")
+
+
+def per_class(name: str, values: np.ndarray | None, logits: Tensor) -> Tensor | None:
+    """Return weights [C], or [] for one number, in the dtype of `logits` [..., C]."""
+    if values is None:
+        return None
+    if values.ndim == 1 and not _fits(values.shape, tuple(logits.shape)[-1:]):
+        wanted = logits.shape[-1] if logits.shape else "no"
+        raise ValueError(f"{name} must have {wanted} numbers for y_pred of this shape, got {len(values)}")
+    return ops.convert_to_tensor(values.astype(_dtype(logits)))
+
+
+def sample_weight_per_row(sample_weight: Any, rows: Tensor) -> Tensor | None:
+    """Align sample weights with the rows [...] from the left: a scalar or a leading part of their shape."""
+    if sample_weight is None:
+        return None
+    sample_weight = ops.cast(ops.convert_to_tensor(sample_weight), rows.dtype)
+    given, wanted = tuple(sample_weight.shape), tuple(rows.shape)
+    if not _fits(given, wanted[: len(given)]) and given[-1:] == (1,):
+        sample_weight = ops.squeeze(sample_weight, -1)
+    if not _fits(tuple(sample_weight.shape), wanted[: len(sample_weight.shape)]):
+        raise ValueError(f"sample_weight must have a leading part of the rows' shape {wanted}, got shape {given}")
+    return _align(sample_weight, rows) * ops.ones_like(rows)  # [...]
+
+
+def mask_per_row(mask: Any, keras_mask: Any, rows: Tensor) -> Tensor | None:
+    """Return the rows [...] that count: a mask of their shape AND Keras' own, aligned from the left."""
+    wanted = tuple(rows.shape)
+    if mask is not None:
+        mask = ops.cast(ops.convert_to_tensor(mask), "bool")
+        if not _fits(tuple(mask.shape), wanted):
+            raise ValueError(f"mask must have the shape of the rows, {wanted}, got shape {tuple(mask.shape)}")
+    if keras_mask is not None:
+        keras_mask = ops.cast(ops.convert_to_tensor(keras_mask), "bool")
+        given = tuple(keras_mask.shape)
+        if not _fits(given, wanted[: len(given)]):
+            raise ValueError(f"the Keras mask of y_pred must fit the rows' shape {wanted}, got shape {given}")
+        keras_mask = ops.logical_and(_align(keras_mask, rows), ops.ones_like(rows, dtype="bool"))
+    return both(mask, keras_mask)
+
+
+def differs(target: Tensor, value: float) -> Tensor:
+    """Whether each target differs from `value`; TensorFlow compares integers with integers only."""
+    if _is_floating(target):
+        return target != value
+    return target != int(value) if float(value).is_integer() else ops.ones_like(target, dtype="bool")
+
+
+def both(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    """AND of two conditions, where None always holds."""
+    if first is None or second is None:
+        return second if first is None else first
+    return ops.logical_and(first, second)
+
+
+def cut_gradient(logits: Tensor, active: Tensor | None) -> Tensor:
+    """Make the gradient of inactive rows exactly 0, even if it would be NaN."""
+    return logits if active is None else ops.where(_align(active, logits), logits, ops.stop_gradient(logits))
+
+
+def checked_labels(
+    labels: Tensor, classes: int, active: Tensor | None, check_labels: bool | None
+) -> tuple[Tensor, Tensor | None]:
+    """Return class indices [...] that are all in range, and the validity [...] of their rows."""
+    valid = (labels >= 0) & (labels < classes)
+    if _is_floating(labels):
+        whole = labels == ops.floor(labels)
+        valid = valid & whole
+        _checked(labels, whole, active, check_labels, "class indices, whole numbers", TypeError)
+    labels, validity = _checked(labels, valid, active, check_labels, f"class indices in [0, {classes - 1}]")
+    return ops.cast(labels, "int32"), validity
+
+
+def checked_probabilities(
+    target: Tensor, active: Tensor | None, check_labels: bool | None
+) -> tuple[Tensor, Tensor | None]:
+    """Return binary targets [...] that are all in range, and the validity [...] of their rows."""
+    return _checked(target, (target >= 0) & (target <= 1), active, check_labels, "labels in [0, 1]")
+
+
+def one_hot(labels: Tensor, logits: Tensor) -> Tensor:
+    """Return labels [...] as a distribution [..., C] in the dtype of `logits` [..., C]."""
+    return ops.cast(ops.expand_dims(labels, -1) == ops.arange(ops.shape(logits)[-1], dtype=labels.dtype), logits.dtype)
+
+
+def smoothed(distribution: Tensor, label_smoothing: float, smooth_over: str) -> Tensor:
+    """Give the share `label_smoothing` of a distribution [..., C] to all classes or to each one's others."""
+    classes = distribution.shape[-1]
+    if label_smoothing == 0.0 or (smooth_over == "others" and classes == 1):
+        return distribution
+    if smooth_over == "all":
+        return (1 - label_smoothing) * distribution + label_smoothing / classes
+    others = ops.sum(distribution, -1, keepdims=True) - distribution
+    return (1 - label_smoothing) * distribution + label_smoothing / (classes - 1) * others
+
+
+def smoothed_binary(target: Tensor, label_smoothing: float, smooth_over: str) -> Tensor:
+    """`smoothed` for the two classes (1 - target, target)."""
+    if label_smoothing == 0.0:
+        return target
+    share = 0.5 if smooth_over == "all" else 1 - target
+    return (1 - label_smoothing) * target + label_smoothing * share
+
+
+def _checked(
+    target: Tensor,
+    valid: Tensor,
+    active: Tensor | None,
+    check_labels: bool | None,
+    wanted: str,
+    error: type[Exception] = ValueError,
+) -> tuple[Tensor, Tensor | None]:
+    """Return (target with 0 in place of what is not valid, factor [...] of the rows: NaN for those, else 1).
+
+    Raises `error` instead where the target can be read; the factor is then None.
+    """
+    safe = ops.where(valid, target, 0)
+    invalid = ~valid if active is None else active & ~valid
+    if not _readable(invalid, check_labels):
+        return safe, ops.where(invalid, math.nan, 1.0)
+    if not bool(ops.any(invalid)):
+        return safe, None
+    where = np.argwhere(ops.convert_to_numpy(invalid))
+    position = where[0].tolist()
+    label = ops.convert_to_numpy(target)[tuple(position)].item()
+    raise error(
+        f"y_true must hold {wanted}, got {label} at {position} ({len(where)} of {math.prod(invalid.shape)} labels are "
+        "out of range); ignore_index=... leaves the rows of one label out"
+    )
+
+
+def _readable(tensor: Tensor, check_labels: bool | None) -> bool:
+    """Whether values can be read here: never under a trace, and by default only on the CPU."""
+    if _BACKEND == "torch":
+        torch = sys.modules["torch"]
+        traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or tensor.is_meta
+    else:
+        traced = not hasattr(tensor, "numpy" if _BACKEND == "tensorflow" else "device")
+    if traced:
+        return False
+    return "cpu" in str(tensor.device).lower() if check_labels is None else check_labels
+
+
+def _align(values: Tensor, like: Tensor) -> Tensor:
+    """Give `values` the rank of `like` by axes of size 1 at the end."""
+    for _ in range(len(like.shape) - len(values.shape)):
+        values = ops.expand_dims(values, -1)
+    return values
+
+
+def _wide(target: Tensor) -> Tensor:
+    """Return integers in a signed dtype that holds any ignore_index; JAX has no int64 by default."""
+    if _is_floating(target) or _dtype(target) in ("int32", "int64"):
+        return target
+    return ops.cast(target, "int32" if _BACKEND == "jax" else "int64")
+
+
+def _fits(given: tuple[int | None, ...], wanted: tuple[int | None, ...]) -> bool:
+    """Whether two shapes agree in every dimension that both know."""
+    return len(given) == len(wanted) and all(
+        None in pair or pair[0] == pair[1] for pair in zip(given, wanted, strict=True)
+    )
+
+
+def _is_floating(tensor: Tensor) -> bool:
+    return keras.backend.is_float_dtype(_dtype(tensor))
+
+
+def _dtype(tensor: Tensor) -> str:
+    return keras.backend.standardize_dtype(tensor.dtype)
