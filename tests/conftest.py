@@ -1,0 +1,40 @@
+"""Writes the verdicts of a test run as JSON lines, for the report."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def results_file(worker_id):
+    folder = os.environ.get("XENT_RESULTS")
+    if folder is None:
+        yield None
+        return
+    path = Path(folder) / f"{os.environ['TOX_ENV_NAME']}-{worker_id}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        yield file
+
+
+@pytest.fixture
+def record_verdict(results_file):
+    """Record the verdicts on one case; an error case has none."""
+
+    def record(case, dtype, mode, verdicts):
+        if results_file is not None:
+            row = {
+                "side": os.environ["XENT_SIDE"],
+                "environment": os.environ["TOX_ENV_NAME"],
+                "loss": case.loss,
+                "case": case.id,
+                "dtype": dtype,
+                "mode": mode,
+                "passed": all(verdict.ok for verdict in verdicts),
+                "worst": None if "tail" in case.flags else max((v.worst for v in verdicts), default=None),
+            }
+            print(json.dumps(row), file=results_file, flush=True)
+
+    return record

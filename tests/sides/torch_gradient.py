@@ -1,0 +1,31 @@
+"""Values and gradients by torch.autograd, for both sides that compute with torch."""
+
+import numpy as np
+import torch
+
+modes = ("eager", "torch.compile")
+slow_modes = modes[1:]
+
+
+def tensor(array, dtype=None):
+    array = torch.from_numpy(np.array(array))
+    return array if dtype is None else array.to(getattr(torch, dtype))
+
+
+def numpy(value):
+    return value.detach().double().numpy()
+
+
+def dtype_name(value):
+    return str(value.dtype).removeprefix("torch.")
+
+
+def value_and_gradient(function, logits, mode, *rest):
+    if mode == "torch.compile":
+        torch._dynamo.reset()
+        # Inductor would take seconds a case; what a loss can break is the capture, which this backend does too.
+        function = torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=False)
+    logits = logits.clone().requires_grad_()
+    value = function(logits, *rest)
+    (gradient,) = torch.autograd.grad(value.sum(), logits)
+    return value, gradient

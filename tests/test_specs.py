@@ -1,0 +1,92 @@
+"""Every case of the shared vectors x dtype x mode: value, gradient and denominator, or the error."""
+
+import itertools
+from zlib import crc32
+
+import numpy as np
+import pytest
+
+from shared_specs import load
+from sides import is_keras, side
+
+CASES = load.cases()
+KERAS_NAMES = {"target": "y_true", "logits": "y_pred"}
+
+
+def arguments(case, dtype):
+    """The inputs of a case as tensors; floats in the dtype under test."""
+    return {name: side.tensor(array, dtype if array.dtype.kind == "f" else None) for name, array in case.inputs.items()}
+
+
+def evaluate(loss, case, dtype, mode):
+    inputs = arguments(case, dtype)
+    names = [name for name in inputs if name != "logits"]
+    return side.value_and_gradient(
+        lambda logits, *rest: side.call(loss, logits, **dict(zip(names, rest, strict=True))),
+        inputs["logits"],
+        mode,
+        *(inputs[name] for name in names),
+    )
+
+
+def runs():
+    """Every case x dtype x mode. Compiling takes most of the time: one dtype a case, in turn, the rest is slow."""
+    result = []
+    for case in (case for case in CASES if case.expected):
+        dtypes = [dtype for dtype in case.dtypes if dtype in side.dtypes]
+        for dtype, mode in itertools.product(dtypes, side.modes):
+            in_turn = dtypes[crc32(case.id.encode()) % len(dtypes)]
+            is_slow = mode in side.slow_modes and dtype != in_turn
+            marks = [pytest.mark.slow] if is_slow else []
+            result.append(pytest.param(case, dtype, mode, id=f"{case.id}-{dtype}-{mode}", marks=marks))
+    return result
+
+
+@pytest.mark.parametrize(("case", "dtype", "mode"), runs())
+def test_value_and_gradient(case, dtype, mode, record_verdict):
+    loss = side.package.get({"loss": case.loss, "config": case.config})
+    value, gradient = evaluate(loss, case, dtype, mode)
+    compute_dtype = "float64" if dtype == "float64" else "float32"
+    assert (side.dtype_name(value), side.dtype_name(gradient)) == (compute_dtype, dtype)
+    tail = "tail" in case.flags
+    verdicts = [
+        load.compare(case.expected.loss, side.numpy(value), compute_dtype, compute_dtype, tail),
+        load.compare(case.expected.grad_logits, side.numpy(gradient), dtype, compute_dtype, tail),
+    ]
+    record_verdict(case, dtype, mode, verdicts)
+    assert all(verdict.ok for verdict in verdicts), [verdict.message for verdict in verdicts]
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.expected], ids=lambda case: case.id)
+def test_parts(case):
+    loss = side.package.get({"loss": case.loss, "config": case.config})
+    inputs = arguments(case, "float32")
+    if case.expected.denominator is None:
+        with pytest.raises(ValueError, match="reduction"):
+            side.parts(loss, **inputs)
+        return
+    total, denominator = (side.numpy(part) for part in side.parts(loss, **inputs))
+    assert denominator == pytest.approx(case.expected.denominator, rel=1e-6)
+    quotient = total / denominator if denominator else np.zeros(())
+    tail = "tail" in case.flags
+    assert load.compare(case.expected.loss, quotient, "float32", "float32", tail).ok
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.error], ids=lambda case: case.id)
+def test_error(case, record_verdict):
+    name = KERAS_NAMES.get(case.error.argument, case.error.argument) if is_keras else case.error.argument
+    exception = {"ValueError": ValueError, "TypeError": TypeError}[case.error.exception]
+    build = getattr(side.package, case.loss)
+    with pytest.raises(exception, match=rf"\b{name}\b"):
+        side.call(build(**case.config), **arguments(case, case.dtypes[0]))
+    record_verdict(case, case.dtypes[0], "error", [])
+
+
+@pytest.mark.parametrize("mode", [mode for mode in side.modes if mode != "eager"])
+@pytest.mark.parametrize("case", [case for case in CASES if case.error and case.error.traced], ids=lambda case: case.id)
+def test_traced_error(case, mode):
+    """Under a trace nothing can raise: the rows of labels out of range become NaN, value and gradient."""
+    loss = side.package.get({"loss": case.loss, "config": case.config})
+    value, gradient = evaluate(loss, case, case.dtypes[0], mode)
+    assert np.isnan(side.numpy(value)).any()
+    assert np.isnan(side.numpy(gradient)).any()
