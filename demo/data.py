@@ -1,0 +1,73 @@
+"""What both sides share: data sets, split, order of the rows, initial weights. NumPy and scikit-learn only."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
+
+OUTPUTS = {"digits": 10, "breast_cancer": 1}
+"""The data sets and the size of the network's output: a logit per class, or one for two classes."""
+
+TEST_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class Split:
+    """A data set as float32 inputs [N, F], standardised on the training rows, and integer targets.
+
+    Targets are class indices [N], or [N, 1] with 1 for the rarer of two classes.
+    """
+
+    train_inputs: NDArray[np.float32]
+    train_target: NDArray[np.int64]
+    test_inputs: NDArray[np.float32]
+    test_target: NDArray[np.int64]
+    class_names: list[str]
+
+
+def load(name: str, seed: int = 0) -> Split:
+    """Return the data set `name` of `OUTPUTS`; `seed` decides the stratified split and the order of the rows."""
+    if name == "digits":
+        inputs, target = load_digits(return_X_y=True)
+        class_names = [str(digit) for digit in range(10)]
+    elif name == "breast_cancer":
+        inputs, benign = load_breast_cancer(return_X_y=True)
+        target, class_names = 1 - benign, ["benign", "malignant"]  # 212 of 569 rows are malignant: label 1
+    else:
+        raise ValueError(f"data set must be one of {', '.join(OUTPUTS)}, got {name!r}")
+    train_inputs, test_inputs, train_target, test_target = train_test_split(
+        inputs, target, test_size=TEST_SHARE, stratify=target, random_state=seed
+    )
+    scaler = StandardScaler().fit(train_inputs)
+    rows = (-1, 1) if OUTPUTS[name] == 1 else (-1,)
+    return Split(
+        scaler.transform(train_inputs).astype(np.float32),  # [N, F]
+        train_target.astype(np.int64).reshape(rows),
+        scaler.transform(test_inputs).astype(np.float32),
+        test_target.astype(np.int64).reshape(rows),
+        class_names,
+    )
+
+
+def initial_weights(sizes: list[int], seed: int) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Return (kernel [inputs, outputs], bias [outputs]) of each dense layer: Glorot uniform, and 0.
+
+    Reference: Glorot and Bengio, 2010, Understanding the Difficulty of Training Deep Feedforward Neural Networks.
+    """
+    generator = np.random.default_rng(seed)
+    layers = []
+    for inputs, outputs in pairwise(sizes):
+        limit = np.sqrt(6 / (inputs + outputs))
+        kernel = generator.uniform(-limit, limit, (inputs, outputs)).astype(np.float32)
+        layers.append((kernel, np.zeros(outputs, np.float32)))
+    return layers
+
+
+def predictions(logits: NDArray[np.float32]) -> list[int]:
+    """Return the predicted class of each row of `logits` [N, C], or [N, 1] for two classes."""
+    labels = logits[:, 0] > 0 if logits.shape[1] == 1 else logits.argmax(1)
+    return [int(label) for label in labels]
