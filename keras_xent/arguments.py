@@ -1,7 +1,7 @@
 """Checks of constructor arguments: each returns the canonical value or raises one error that names the argument."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -12,30 +12,27 @@ REDUCTION_SYNONYMS = {"sum_over_batch_size": "mean", "mean_with_sample_weight": 
 def number(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
     """Return `value` as a float that lies in `interval`, written as in "[0, 1)"; infinity and NaN lie in none."""
     low, high = (float(bound) for bound in interval[1:-1].split(","))
-    result = _as_float(value)
-    if result is None or not math.isfinite(result) or not low <= result <= high:
-        inside = False
-    else:
-        inside = (result > low or interval[0] == "[") and (result < high or interval[-1] == "]")
-    if result is None or not inside:
-        raise ValueError(f"{name} must be a number in {interval}, got {value!r}")
-    return result
+    item = _as_python(value)
+    if isinstance(item, Real) and not isinstance(item, bool) and math.isfinite(item):
+        above = item > low or (item == low and interval[0] == "[")
+        below = item < high or (item == high and interval[-1] == "]")
+        if above and below:
+            return float(item)
+    raise ValueError(f"{name} must be a number in {interval}, got {value!r}")
 
 
 def weights(name: str, value: Any) -> tuple[float, ...]:
     """Return a list, tuple, array or tensor of weights >= 0 as a tuple of floats."""
-    wanted = f"{name} must be a non-empty flat sequence of numbers in [0, inf)"
-    if isinstance(value, str | bytes | Mapping | set | frozenset) or not isinstance(value, Iterable):
-        raise ValueError(f"{wanted}, got {value!r}")
-    items = value.tolist() if hasattr(value, "tolist") else list(value)
-    if not isinstance(items, list) or not items:
-        raise ValueError(f"{wanted}, got {value!r}")
+    items = _as_python(value)
+    if not isinstance(items, Sequence) or isinstance(items, str | bytes) or not items:
+        raise ValueError(f"{name} must be a non-empty flat sequence of numbers in [0, inf), got {value!r}")
     return tuple(number(f"{name}[{position}]", item, "[0, inf)") for position, item in enumerate(items))
 
 
 def weight_or_weights(name: str, value: Any) -> float | tuple[float, ...]:
     """Return one weight >= 0 as a float, several as a tuple; a single one in a sequence is one."""
-    if isinstance(value, Real) or getattr(value, "shape", None) == ():
+    value = _as_python(value)
+    if not isinstance(value, Sequence):
         return number(name, value, "[0, inf)")
     result = weights(name, value)
     return result if len(result) > 1 else result[0]
@@ -61,7 +58,8 @@ def reduction(value: Any) -> str:
     return str(REDUCTION_SYNONYMS.get(value, value))
 
 
-def _as_float(value: Any) -> float | None:
-    is_scalar_array = getattr(value, "shape", None) == () and not isinstance(value, Real)
-    item = value.item() if is_scalar_array and hasattr(value, "item") else value
-    return float(item) if isinstance(item, Real) and not isinstance(item, bool) else None
+def _as_python(value: Any) -> Any:
+    """Return an array or tensor of any framework as a number or list; others as they are."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return value.numpy().tolist() if hasattr(value, "numpy") else value

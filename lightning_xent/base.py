@@ -6,7 +6,7 @@ target, logits -> ignored rows out -> target -> log-odds -> curve (+ regulariser
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -38,8 +38,8 @@ class Loss(nn.Module, ABC):
 
     from_logits: bool = True
     label_smoothing: float = 0.0
-    smooth_over: str = "all"
-    ignore_index: float | None = None
+    smooth_over: Literal["all", "others"] = "all"
+    ignore_index: int | float | None = None
     temperature: float = 1.0
     entropy_penalty: float = 0.0
     hard_fraction: float = 1.0

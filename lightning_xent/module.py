@@ -22,15 +22,14 @@ class XentModule(LightningModule):
     Args:
         network: Maps inputs to what the loss takes, logits by default.
         loss: A loss, or its spec `{"loss": CLASS, "config": {...}}`; its reduction is not "none".
-        optimizer: Builds the optimizer from the parameters.
+        optimizer: Builds the optimizer from the parameters. None: torch.optim.AdamW with its defaults, which
+            another optimizer named in a config must not inherit.
 
     Raises:
         ValueError: A loss that does not reduce, or a spec that `lightning_xent.get` refuses.
     """
 
-    def __init__(
-        self, network: nn.Module, loss: Loss | LossSpec, optimizer: OptimizerCallable = torch.optim.AdamW
-    ) -> None:
+    def __init__(self, network: nn.Module, loss: Loss | LossSpec, optimizer: OptimizerCallable | None = None) -> None:
         super().__init__()
         self.network = network
         self.loss = get(loss)
@@ -52,7 +51,8 @@ class XentModule(LightningModule):
         return self._step("test_loss", self.test_loss, batch)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return self.optimizer(self.parameters())
+        build = torch.optim.AdamW if self.optimizer is None else self.optimizer
+        return build(self.parameters())
 
     def _step(self, name: str, epoch_loss: MeanMetric, batch: Any) -> Tensor:
         inputs, target, *weights = batch

@@ -16,3 +16,12 @@ def call(loss, logits, target, sample_weight=None, mask=None):
 
 def parts(loss, logits, target, sample_weight=None, mask=None):
     return loss.parts(target, logits, sample_weight=sample_weight, mask=mask)
+
+
+def fit(loss, inputs, target, *, outputs, epochs, sample_weight=None):
+    """Train a linear model by `fit`; return the loss of each epoch and the function that it learnt."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input(inputs.shape[1:]), keras.layers.Dense(outputs)])
+    model.compile(optimizer=keras.optimizers.SGD(0.5), loss=loss)
+    history = model.fit(inputs, target, sample_weight=sample_weight, batch_size=32, epochs=epochs, verbose=0)
+    return history.history["loss"], lambda inputs: model.predict(inputs, verbose=0)

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from sides.keras_common import call, package, parts
+from sides.keras_common import call, fit, package, parts
 
 dtypes = ("float64", "float32", "bfloat16", "float16")
 modes = ("eager", "tf.function", "tf.function(jit_compile=True)")

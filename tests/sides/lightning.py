@@ -1,6 +1,11 @@
 """torch, through lightning_xent."""
 
+import torch
+from pytorch_lightning import Callback, Trainer
+from torch.utils.data import DataLoader, TensorDataset
+
 import lightning_xent as package
+from lightning_xent.module import XentModule
 from sides.torch_gradient import dtype_name, modes, numpy, slow_modes, tensor, value_and_gradient
 
 dtypes = ("float64", "float32", "bfloat16", "float16")
@@ -12,3 +17,32 @@ def call(loss, logits, target, sample_weight=None, mask=None):
 
 def parts(loss, logits, target, sample_weight=None, mask=None):
     return loss.parts(logits, target, sample_weight=sample_weight, mask=mask)
+
+
+def fit(loss, inputs, target, *, outputs, epochs, sample_weight=None):
+    """Train a linear model by a Trainer; return the loss of each epoch and the function that it learnt."""
+    torch.manual_seed(0)
+    tensors = [torch.from_numpy(array) for array in (inputs, target, sample_weight) if array is not None]
+    batches = DataLoader(TensorDataset(*tensors), batch_size=32)
+    module = XentModule(
+        torch.nn.Linear(inputs.shape[1], outputs), loss, optimizer=lambda parameters: torch.optim.SGD(parameters, 0.5)
+    )
+    losses = EpochLosses()
+    trainer(max_epochs=epochs, callbacks=[losses]).fit(module, batches, batches)
+    return losses.values, lambda inputs: module(torch.from_numpy(inputs)).detach().numpy()
+
+
+class EpochLosses(Callback):
+    """Collects the logged loss of each training epoch."""
+
+    def __init__(self):
+        self.values = []
+
+    def on_train_epoch_end(self, trainer, module):
+        self.values.append(float(trainer.callback_metrics["train_loss"]))
+
+
+def trainer(**options):
+    """A Trainer that writes nothing."""
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    return Trainer(accelerator="cpu", **{**quiet, "enable_model_summary": False, **options})

@@ -1,0 +1,161 @@
+"""What only Keras has: .keras files, masks, class_weight in fit, dtype policies, distribution."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import keras_xent
+from sides import name as side_name
+
+LOSSES = [
+    keras_xent.CategoricalFocalCrossEntropy(gamma=0.5, class_weight=[0.1, 2.0, 3.0], ignore_index=-1, axis=1),
+    keras_xent.SparseCategoricalCrossEntropy(label_smoothing=0.1, smooth_over="others", reduction="weighted_mean"),
+    keras_xent.CategoricalCrossEntropy(temperature=1.5, z_loss=0.001, entropy_penalty=0.25, hard_fraction=0.625),
+    keras_xent.BinaryFocalCrossEntropy(gamma=0.5, alpha=0.25, pos_weight=[0.1, 2.0, 3.0], check_labels=False),
+    keras_xent.BinaryCrossEntropy(from_logits=False, name="own_name"),
+]
+only_tensorflow = pytest.mark.skipif(
+    side_name != "keras-tensorflow", reason="tf.distribute and jit_compile are TensorFlow's"
+)
+
+
+def classifier(loss, **options):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)])
+    model.compile(optimizer="sgd", loss=loss, **options)
+    return model
+
+
+def number(tensor):
+    return float(keras.ops.convert_to_numpy(tensor))
+
+
+def batch(rows=8):
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(rows, 3)).astype("float32"), rng.integers(0, 3, rows)
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
+def test_keras_file_loads_in_a_fresh_process(loss, tmp_path):
+    model = classifier(loss)
+    path = tmp_path / "model.keras"
+    model.save(path)
+    script = (
+        "import sys, keras, keras_xent; model = keras.models.load_model(sys.argv[1]);"
+        "print(type(model.loss).__name__, model.loss.get_config())"
+    )
+    run = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == f"{type(loss).__name__} {loss.get_config()}"
+
+
+def test_config_holds_every_argument_of_a_model():
+    model = classifier(LOSSES[0])
+    again = keras.Sequential.from_config(model.get_config())
+    again.compile_from_config(model.get_compile_config())
+    assert again.loss.get_config() == LOSSES[0].get_config()
+
+
+@pytest.mark.parametrize("jit_compile", [pytest.param(True, marks=only_tensorflow), False])
+def test_fit_reports_the_loss_of_the_batch(jit_compile):
+    if side_name == "keras-jax":
+        jit_compile = True
+    inputs, labels = batch()
+    loss = keras_xent.SparseCategoricalCrossEntropy(class_weight=[1, 2, 3], reduction="weighted_mean")
+    model = classifier(loss, jit_compile=jit_compile)
+    want = number(loss(labels, model(inputs)))
+    history = model.fit(inputs, labels, batch_size=8, verbose=0)
+    assert history.history["loss"] == pytest.approx([want], rel=1e-6)
+
+
+def test_class_weight_and_sample_weight_in_fit():
+    inputs, labels = batch()
+    weight = np.linspace(0, 1, 8, dtype="float32")
+    loss = keras_xent.SparseCategoricalCrossEntropy()
+    model = classifier(loss)
+    by_class = np.array([1.0, 2.0, 3.0], "float32")[labels]
+    want = number(loss(labels, model(inputs), sample_weight=by_class))
+    assert model.evaluate(inputs, labels, sample_weight=by_class, verbose=0) == pytest.approx(want, rel=1e-6)
+    history = model.fit(inputs, labels, batch_size=8, class_weight={0: 1.0, 1: 2.0, 2: 3.0}, verbose=0)
+    assert history.history["loss"] == pytest.approx([want], rel=1e-6)
+    want = number(loss(labels, model(inputs), sample_weight=weight))
+    assert model.evaluate(inputs, labels, sample_weight=weight, verbose=0) == pytest.approx(want, rel=1e-6)
+
+
+def test_embedding_masks_leave_padding_out():
+    tokens = np.array([[1, 2, 0], [3, 0, 0]])
+    labels = np.array([[1, 2, 0], [3, 0, 0]])
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((3,), dtype="int32"), keras.layers.Embedding(4, 4, mask_zero=True)])
+    loss = keras_xent.SparseCategoricalCrossEntropy()
+    model.compile(optimizer="sgd", loss=loss)
+    logits = keras.ops.convert_to_tensor(keras.ops.convert_to_numpy(model(tokens)))
+    want = number(loss(labels, logits, mask=tokens != 0))
+    assert want != pytest.approx(number(loss(labels, logits)), rel=1e-3)
+    assert model.evaluate(tokens, labels, verbose=0) == pytest.approx(want, rel=1e-6)
+
+
+def test_two_outputs():
+    inputs, labels = batch()
+    features = keras.Input((3,))
+    outputs = {
+        "kind": keras.layers.Dense(3, name="kind")(features),
+        "flag": keras.layers.Dense(1, name="flag")(features),
+    }
+    model = keras.Model(features, outputs)
+    losses = {"kind": keras_xent.CategoricalCrossEntropy(), "flag": keras_xent.BinaryCrossEntropy()}
+    model.compile(optimizer="sgd", loss=losses, loss_weights={"kind": 1.0, "flag": 0.5})
+    target = {"kind": labels, "flag": (labels > 0).astype("float32")}
+    predicted = model(inputs)
+    kind, flag = (number(losses[name](target[name], predicted[name])) for name in ("kind", "flag"))
+    want = kind + 0.5 * flag
+    assert model.evaluate(inputs, target, verbose=0)[0] == pytest.approx(want, rel=1e-6)
+
+
+def test_label_257_survives_a_bfloat16_policy():
+    """bfloat16 holds 256 and 258, not 257."""
+    logits = np.zeros((1, 300), "float32")
+    logits[0, 257] = 64.0
+    tensor = keras.ops.cast(keras.ops.convert_to_tensor(logits), "bfloat16")
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        loss = keras_xent.SparseCategoricalCrossEntropy()
+        assert number(loss(np.array([257]), tensor)) < 1e-20
+        assert keras.backend.standardize_dtype(loss(np.array([257]), tensor).dtype) == "float32"
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def test_whole_number_float_labels():
+    """The symbolic build under tf.distribute passes integer labels as float64."""
+    inputs, labels = batch()
+    loss = keras_xent.SparseCategoricalCrossEntropy(ignore_index=1)
+    assert number(loss(labels.astype("float64"), inputs)) == number(loss(labels, inputs))
+
+
+@only_tensorflow
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_mirrored_strategy_gives_the_single_device_loss(reduction):
+    script = f"""
+import numpy as np, tensorflow as tf
+devices = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(devices[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+import keras, keras_xent
+rng = np.random.default_rng(0)
+inputs, labels = rng.normal(size=(8, 3)).astype("float32"), rng.integers(0, 3, 8)
+def train(strategy):
+    with strategy.scope():
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)])
+        loss = keras_xent.SparseCategoricalCrossEntropy(reduction={reduction!r})
+        model.compile(optimizer=keras.optimizers.SGD(0.1), loss=loss)
+        model.fit(inputs, labels, batch_size=8, epochs=2, shuffle=False, verbose=0)
+        return model.get_weights()
+two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+assert two.num_replicas_in_sync == 2
+for one, other in zip(train(tf.distribute.OneDeviceStrategy("CPU:0")), train(two)):
+    np.testing.assert_allclose(one, other, rtol=1e-5)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)

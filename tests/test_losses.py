@@ -1,0 +1,196 @@
+"""What the vectors cannot say: construction, serialisation, messages, label dtypes, ranking."""
+
+import copy
+import json
+import pickle
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from sides import is_keras, side
+
+NUMBERS = {
+    "label_smoothing": 0.1,
+    "smooth_over": "others",
+    "ignore_index": -1,
+    "entropy_penalty": -0.25,
+    "hard_fraction": 0.625,
+    "check_labels": False,
+    "reduction": "weighted_mean",
+}
+LOGITS = {"temperature": 1.5}
+FAMILIES = {
+    "Categorical": ({"axis": 0, "class_weight": [0.1, 2.0, 3.0]}, {"z_loss": 0.001}),
+    "Binary": ({"pos_weight": [0.1, 2.0, 3.0]}, {}),
+}
+OWN = {"gamma": 0.5, "alpha": 0.25}
+CLASSES = [name for name in side.package.__all__ if isinstance(getattr(side.package, name), type)]
+
+
+def full_configs(name):
+    """Configs that together give every keyword of a class another value than its default."""
+    keywords = {field.name for field in fields(getattr(side.package, name))}
+    family, family_logits = FAMILIES["Binary" if "Binary" in name else "Categorical"]
+    own = {key: value for key, value in OWN.items() if key in keywords}
+    configs = [
+        {**NUMBERS, **family, **own, **LOGITS, **family_logits},
+        {**NUMBERS, **family, **own, "from_logits": False},
+    ]
+    if is_keras:
+        configs = [{**config, "name": "own_name"} for config in configs]
+    assert keywords == set().union(*configs)
+    return configs
+
+
+ALL_CONFIGS = [
+    pytest.param(name, config, id=f"{name}-{index}")
+    for name in CLASSES
+    for index, config in enumerate(full_configs(name))
+]
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_defaults_need_no_config(name):
+    assert getattr(side.package, name)().get_config() == {}
+
+
+@pytest.mark.parametrize(("name", "config"), ALL_CONFIGS)
+@pytest.mark.parametrize(
+    "copied",
+    [
+        lambda loss: type(loss)(**loss.get_config()),
+        lambda loss: side.package.get(
+            json.loads(json.dumps({"loss": type(loss).__name__, "config": loss.get_config()}))
+        ),
+        lambda loss: pickle.loads(pickle.dumps(loss)),
+        copy.deepcopy,
+        copy.copy,
+    ],
+    ids=["get_config", "json", "pickle", "deepcopy", "copy"],
+)
+def test_every_argument_survives(name, config, copied):
+    loss = getattr(side.package, name)(**config)
+    again = copied(loss)
+    assert type(again) is type(loss)
+    assert again.get_config() == loss.get_config() == config
+    rng = np.random.default_rng(0)
+    probabilities = rng.uniform(0.1, 0.9, (3, 3)).astype("float32")
+    target = np.array([0, 1, 2]) if "Categorical" in name else np.eye(3, dtype="float32")
+    arguments = side.tensor(probabilities), side.tensor(target)
+    assert side.numpy(side.call(again, *arguments)) == side.numpy(side.call(loss, *arguments))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.1, 2, 3.5],
+        (0.1, 2, 3.5),
+        np.array([0.1, 2, 3.5]),
+        {"tensor": True},
+    ],
+    ids=["list", "tuple", "array", "tensor"],
+)
+def test_weights_become_floats(values):
+    exact = not isinstance(values, dict)
+    values = values if exact else side.tensor(np.array([0.125, 2, 3.5], "float32"))
+    expected = [0.1, 2.0, 3.5] if exact else [0.125, 2.0, 3.5]
+    for loss in (
+        side.package.CategoricalCrossEntropy(class_weight=values),
+        side.package.BinaryCrossEntropy(pos_weight=values),
+    ):
+        (weights,) = loss.get_config().values()
+        assert weights == expected
+        assert all(type(weight) is float for weight in weights)
+
+
+def test_one_weight_in_a_list_is_one_weight():
+    assert side.package.BinaryCrossEntropy(pos_weight=[3]).get_config() == {"pos_weight": 3.0}
+
+
+BAD_SPECS = [
+    ({"loss": "Focal"}, ValueError, "loss must be one of .*CategoricalFocalCrossEntropy.*got 'Focal'"),
+    ({"loss": ["CategoricalCrossEntropy"]}, ValueError, "loss must be one of"),
+    ({"loss": "get"}, ValueError, "loss must be one of"),
+    ({"los": "CategoricalCrossEntropy"}, ValueError, 'spec must be .*"loss".*"config"'),
+    ({"loss": "CategoricalCrossEntropy", "gamma": 2}, ValueError, 'spec must be .*"loss".*"config"'),
+    (3, ValueError, "spec must be"),
+    ({"loss": "CategoricalCrossEntropy", "config": [1]}, ValueError, "config must be"),
+    (
+        {"loss": "CategoricalFocalCrossEntropy", "config": {"gama": 2}},
+        TypeError,
+        "'gama' is no keyword of CategoricalFocalCrossEntropy, which has .*gamma",
+    ),
+    (
+        {"loss": "CategoricalFocalCrossEntropy", "config": {"gamma": "2"}},
+        ValueError,
+        r"gamma must be a number in \[0, inf\), got '2'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("spec", "error", "message"), BAD_SPECS)
+def test_bad_specs_say_what_is_valid(spec, error, message):
+    with pytest.raises(error, match=message):
+        side.package.get(spec)
+
+
+def test_get_takes_names_and_losses():
+    loss = side.package.get("BinaryFocalCrossEntropy")
+    assert type(loss) is side.package.BinaryFocalCrossEntropy
+    assert side.package.get(loss) is loss
+
+
+INTEGERS = ["uint8", "int8", "int16", "uint16", "int32", "uint32", "int64"]
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_every_integer_dtype_is_a_label(dtype):
+    logits = np.random.default_rng(0).normal(size=(4, 300)).astype("float32")
+    labels = np.array([0, 1, 100, 127])
+    loss = side.package.CategoricalCrossEntropy(ignore_index=-100)
+    want = side.numpy(side.call(loss, side.tensor(logits), side.tensor(labels)))
+    # -100 is 156 as a uint8: an ignore_index outside the dtype ignores nothing.
+    assert side.numpy(side.call(loss, side.tensor(logits), side.tensor(labels.astype(dtype)))) == want
+    wrapped = np.array([156, 156, 156, 156]).astype("uint8")
+    assert side.numpy(side.call(loss, side.tensor(logits), side.tensor(wrapped))) > 0
+
+
+def test_label_message_has_label_position_range_and_hint():
+    logits = side.tensor(np.zeros((2, 3, 4), "float32"))
+    target = side.tensor(np.array([[0, 1, 2], [3, 9, -7]]))
+    name = "y_true" if is_keras else "target"
+    loss = side.package.CategoricalCrossEntropy(axis=-1)
+    with pytest.raises(
+        ValueError, match=rf"{name} must hold class indices in \[0, 3\], got 9 at \[1, 1\].*ignore_index"
+    ):
+        side.call(loss, logits, target)
+
+
+@pytest.mark.parametrize(
+    ("check_labels", "raises"), [(None, True), (True, True), (False, False)], ids=["None", "True", "False"]
+)
+def test_check_labels(check_labels, raises):
+    loss = side.package.CategoricalCrossEntropy(check_labels=check_labels, reduction="none")
+    arguments = side.tensor(np.zeros((3, 2), "float32")), side.tensor(np.array([0, 2, 1]))
+    if raises:
+        with pytest.raises(ValueError, match="got 2 at"):
+            side.call(loss, *arguments)
+    else:
+        assert np.isnan(side.numpy(side.call(loss, *arguments))).tolist() == [False, True, False]
+
+
+# A row's label and the largest logit of the other class give its loss; NaN ranks first, then +inf.
+RANKED = [
+    ("ties go to the lower index", [1.0, 1.0, 1.0, 1.0], [True, True, False, False]),
+    ("NaN first", [5.0, np.nan, 1.0, np.nan], [False, True, False, True]),
+    ("NaN before infinity", [np.inf, np.nan, 1.0, np.inf], [True, True, False, False]),
+    ("largest", [1.0, 4.0, 2.0, 3.0], [False, True, False, True]),
+]
+
+
+@pytest.mark.parametrize(("logits", "kept"), [row[1:] for row in RANKED], ids=[row[0] for row in RANKED])
+def test_hard_fraction_ranks(logits, kept):
+    loss = side.package.BinaryCrossEntropy(hard_fraction=0.5, reduction="none")
+    arguments = side.tensor(np.array(logits, "float32")), side.tensor(np.zeros(4, "float32"))
+    assert (side.numpy(side.call(loss, *arguments)) != 0).tolist() == kept

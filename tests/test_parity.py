@@ -1,0 +1,122 @@
+"""The two packages mirror each other, and layers point one way. Runs on keras-torch, which has what both import."""
+
+import ast
+import inspect
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+import lightning_xent
+from sides import side
+
+keras_xent = side.package
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = {"keras_xent": Path(keras_xent.__file__).parent, "lightning_xent": Path(lightning_xent.__file__).parent}
+ONE_SIDED = {"module.py"}  # Keras needs no module class: model.compile takes the loss.
+CLASSES = [name for name in keras_xent.__all__ if isinstance(getattr(keras_xent, name), type)]
+
+
+def sources(package):
+    folder = PACKAGES[package]
+    return {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in folder.rglob("*.py")}
+
+
+def imports(source):
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def definitions(source):
+    return [node.name for node in ast.parse(source).body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+
+
+def test_same_files():
+    assert set(sources("lightning_xent")) - set(sources("keras_xent")) == ONE_SIDED
+    assert set(sources("keras_xent")) <= set(sources("lightning_xent"))
+
+
+def test_same_public_names():
+    assert keras_xent.__all__ == lightning_xent.__all__
+
+
+@pytest.mark.parametrize("path", [path for path in sources("keras_xent") if path.startswith("losses/")])
+def test_same_definitions_in_a_variant(path):
+    assert definitions(sources("keras_xent")[path]) == definitions(sources("lightning_xent")[path])
+
+
+@pytest.mark.parametrize("path", ["arguments.py", "spec.py"])
+def test_files_without_framework_are_the_same(path):
+    keras_source, torch_source = (sources(package)[path].replace(package, "") for package in PACKAGES)
+    assert keras_source == torch_source
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_same_keywords_and_defaults(name):
+    keras_parameters = dict(inspect.signature(getattr(keras_xent, name)).parameters)
+    torch_parameters = dict(inspect.signature(getattr(lightning_xent, name)).parameters)
+    assert keras_parameters.pop("name").default is None
+    assert {key: value.default for key, value in keras_parameters.items()} == {
+        key: value.default for key, value in torch_parameters.items()
+    }
+    assert {value.kind for value in torch_parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
+    assert list(keras_parameters) == list(torch_parameters)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_docstrings_name_every_own_keyword_and_a_reference(name):
+    for package in (keras_xent, lightning_xent):
+        loss = getattr(package, name)
+        own = set(loss.__annotations__) & {field.name for field in fields(loss)}
+        assert all(f"{keyword}: " in loss.__doc__ for keyword in own)
+        assert "Reference: " in loss.__doc__
+
+
+def test_bases_document_every_common_keyword():
+    for package in (keras_xent, lightning_xent):
+        for base in package.BinaryCrossEntropy.__mro__[1:3] + package.CategoricalCrossEntropy.__mro__[1:2]:
+            own = set(base.__annotations__) & {field.name for field in fields(base)}
+            assert own
+            assert all(f"\n        {keyword}: " in base.__doc__ for keyword in own), base
+
+
+LAYERS = {
+    "arguments.py": set(),
+    "log_odds.py": set(),
+    "targets.py": set(),
+    "reduction.py": set(),
+    "base.py": {"arguments", "log_odds", "reduction", "targets"},
+    "spec.py": {"base"},
+    "module.py": {"base", "reduction", "spec"},
+    "__init__.py": {"losses", "spec"},
+    "losses": {"arguments", "base", "log_odds", "losses"},
+}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_layers_point_one_way(package):
+    for path, source in sources(package).items():
+        layer = "losses" if path.startswith("losses/") else path
+        inner = {name.split(".")[1] for name in imports(source) if name.split(".")[0] == package}
+        assert inner <= LAYERS[layer], path
+
+
+FORBIDDEN = {
+    "keras_xent": {"torch", "tensorflow", "jax", "lightning_xent", "shared_specs"},
+    "lightning_xent": {"keras", "tensorflow", "jax", "keras_xent", "shared_specs"},
+    "shared_specs": {"torch", "tensorflow", "jax", "keras", "keras_xent", "lightning_xent"},
+}
+PRIVATE_KERAS = {"keras.src.backend.get_keras_mask", "keras.src.losses.loss.scale_loss_for_distribution"}
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_no_foreign_imports(package):
+    for path in (ROOT / package).rglob("*.py"):
+        names = list(imports(path.read_text(encoding="utf-8")))
+        assert not {name.split(".")[0] for name in names} & FORBIDDEN[package], path
+        allowed = PRIVATE_KERAS if path.name == "base.py" else set()
+        assert {name for name in names if name.startswith("keras.src")} <= allowed, path
