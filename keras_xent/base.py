@@ -123,9 +123,9 @@ class Loss(keras.losses.Loss, ABC):
         """Take a call up to its rows."""
 
     def _expected(self, mass: Tensor, log_odds: Tensor) -> Tensor:
-        """mass * curve(log_odds); 0 with gradient 0 for a class without mass, whatever its log-odds."""
-        has_mass = mass != 0
-        return ops.where(has_mass, mass * self.curve(ops.where(has_mass, log_odds, 0.0)), 0.0)
+        """mass * curve(log_odds); 0 with gradient 0 for a class without mass, unless its log-odds are NaN."""
+        counts = (mass != 0) | ops.isnan(log_odds)
+        return ops.where(counts, mass * self.curve(ops.where(counts, log_odds, 0.0)), 0.0)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -177,14 +177,16 @@ class CategoricalLoss(Loss):
 
         validity = None
         if is_labels:
-            target, validity = targets.checked_labels(target, logits.shape[-1], active, self.check_labels)
+            target, validity = targets.checked_labels(target, ops.shape(logits)[-1], active, self.check_labels)
 
         if is_labels and self.label_smoothing == 0.0:
             weights = None if class_weight is None else ops.take(class_weight, target, axis=0)  # [...]
             m = log_odds.of_label(logits, target, self.temperature, self.from_logits)  # [...]
             losses = self.curve(m) if weights is None else self._expected(weights, m)
         else:
-            distribution = targets.one_hot(target, logits) if is_labels else target  # [..., C]
+            distribution = (
+                ops.cast(log_odds.is_class(target, logits), logits.dtype) if is_labels else target
+            )  # [..., C]
             smoothed = targets.smoothed(distribution, self.label_smoothing, self.smooth_over)
             if class_weight is not None:
                 distribution, smoothed = distribution * class_weight, smoothed * class_weight

@@ -29,10 +29,10 @@ def sigmoid(value: Tensor) -> Tensor:
 def of_label(logits: Tensor, label: Tensor, temperature: float, from_logits: bool) -> Tensor:
     """Log-odds [...] of the class `label` [...] in `logits` [..., C]; +inf where it has no rival."""
     if not from_logits:
-        rivals = ops.sum(ops.where(_is_class(label, logits), 0.0, logits), -1)  # [...]
+        rivals = ops.sum(ops.where(is_class(label, logits), 0.0, logits), -1)  # [...]
         return _limited(_take(logits, label), rivals)
     shifted = _scaled(logits - _largest(logits), temperature)  # [..., C]
-    rivals = ops.sum(ops.where(_is_class(label, logits), 0.0, ops.exp(shifted)), -1)  # [...]
+    rivals = ops.sum(ops.where(is_class(label, logits), 0.0, ops.exp(shifted)), -1)  # [...]
     return _take(shifted, label) - _log(rivals)
 
 
@@ -50,6 +50,11 @@ def of_classes(logits: Tensor, temperature: float, from_logits: bool) -> Tensor:
 def of_positive(logits: Tensor, temperature: float, from_logits: bool) -> Tensor:
     """Log-odds, elementwise, of the positive label of binary `logits`."""
     return _scaled(logits, temperature) if from_logits else _limited(logits, 1 - logits)
+
+
+def is_class(label: Tensor, logits: Tensor) -> Tensor:
+    """Whether each class of `logits` [..., C] is the one of `label` [...]."""
+    return ops.equal(ops.expand_dims(label, -1), ops.arange(ops.shape(logits)[-1], dtype=label.dtype))  # [..., C]
 
 
 def log_partition(logits: Tensor, temperature: float) -> Tensor:
@@ -89,7 +94,7 @@ def _largest(logits: Tensor) -> Tensor:
 def _peak(values: Tensor) -> tuple[Tensor, Tensor]:
     """The largest of `values` [..., C], with its gradient, [..., 1], and where it is [..., C]."""
     peak = ops.argmax(values, -1)  # [...]
-    return ops.expand_dims(_take(values, peak), -1), _is_class(peak, values)
+    return ops.expand_dims(_take(values, peak), -1), is_class(peak, values)
 
 
 def _relative_to_peak(logits: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -116,10 +121,6 @@ def _surprise(probability: Tensor) -> Tensor:
 
 def _scaled(value: Tensor, temperature: float) -> Tensor:
     return value if temperature == 1.0 else value / temperature
-
-
-def _is_class(label: Tensor, like: Tensor) -> Tensor:
-    return ops.expand_dims(label, -1) == ops.arange(ops.shape(like)[-1], dtype=label.dtype)  # [..., C]
 
 
 def _take(values: Tensor, label: Tensor) -> Tensor:

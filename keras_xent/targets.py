@@ -135,7 +135,7 @@ def checked_labels(
     labels: Tensor, classes: int, active: Tensor | None, check_labels: bool | None
 ) -> tuple[Tensor, Tensor | None]:
     """Return class indices [...] that are all in range, and the validity [...] of their rows."""
-    valid = (labels >= 0) & (labels < classes)
+    valid = (labels >= 0) & (labels < ops.cast(classes, labels.dtype))
     if _is_floating(labels):
         whole = labels == ops.floor(labels)
         valid = valid & whole
@@ -151,16 +151,11 @@ def checked_probabilities(
     return _checked(target, (target >= 0) & (target <= 1), active, check_labels, "labels in [0, 1]")
 
 
-def one_hot(labels: Tensor, logits: Tensor) -> Tensor:
-    """Return labels [...] as a distribution [..., C] in the dtype of `logits` [..., C]."""
-    return ops.cast(ops.expand_dims(labels, -1) == ops.arange(ops.shape(logits)[-1], dtype=labels.dtype), logits.dtype)
-
-
 def smoothed(distribution: Tensor, label_smoothing: float, smooth_over: str) -> Tensor:
     """Give the share `label_smoothing` of a distribution [..., C] to all classes or to each one's others."""
-    classes = distribution.shape[-1]
-    if label_smoothing == 0.0 or (smooth_over == "others" and classes == 1):
+    if label_smoothing == 0.0 or (smooth_over == "others" and distribution.shape[-1] == 1):
         return distribution
+    classes = ops.cast(ops.shape(distribution)[-1], distribution.dtype)
     if smooth_over == "all":
         return (1 - label_smoothing) * distribution + label_smoothing / classes
     others = ops.sum(distribution, -1, keepdims=True) - distribution
@@ -206,7 +201,8 @@ def _readable(tensor: Tensor, check_labels: bool | None) -> bool:
     """Whether values can be read here: never under a trace, and by default only on the CPU."""
     if _BACKEND == "torch":
         torch = sys.modules["torch"]
-        traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or tensor.is_meta
+        traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+        traced = traced or getattr(tensor, "is_meta", True)
     else:
         traced = not hasattr(tensor, "numpy" if _BACKEND == "tensorflow" else "device")
     if traced:

@@ -13,11 +13,12 @@ def number(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
     """Return `value` as a float that lies in `interval`, written as in "[0, 1)"; infinity and NaN lie in none."""
     low, high = (float(bound) for bound in interval[1:-1].split(","))
     item = _as_python(value)
-    if isinstance(item, Real) and not isinstance(item, bool) and math.isfinite(item):
-        above = item > low or (item == low and interval[0] == "[")
-        below = item < high or (item == high and interval[-1] == "]")
-        if above and below:
-            return float(item)
+    if isinstance(item, Real) and not isinstance(item, bool):
+        result = float(item)
+        above = result > low or (result == low and interval[0] == "[")
+        below = result < high or (result == high and interval[-1] == "]")
+        if above and below and math.isfinite(result):
+            return result
     raise ValueError(f"{name} must be a number in {interval}, got {value!r}")
 
 

@@ -102,9 +102,9 @@ class Loss(nn.Module, ABC):
         """Take a call up to its rows."""
 
     def _expected(self, mass: Tensor, log_odds: Tensor) -> Tensor:
-        """mass * curve(log_odds); 0 with gradient 0 for a class without mass, whatever its log-odds."""
-        has_mass = mass != 0
-        return torch.where(has_mass, mass * self.curve(torch.where(has_mass, log_odds, 0.0)), 0.0)
+        """mass * curve(log_odds); 0 with gradient 0 for a class without mass, unless its log-odds are NaN."""
+        counts = (mass != 0) | torch.isnan(log_odds)
+        return torch.where(counts, mass * self.curve(torch.where(counts, log_odds, 0.0)), 0.0)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -162,7 +162,7 @@ class CategoricalLoss(Loss):
             m = log_odds.of_label(logits, target, self.temperature, self.from_logits)  # [...]
             losses = self.curve(m) if weights is None else self._expected(weights, m)
         else:
-            distribution = targets.one_hot(target, logits) if is_labels else target  # [..., C]
+            distribution = log_odds.is_class(target, logits).to(logits.dtype) if is_labels else target  # [..., C]
             smoothed = targets.smoothed(distribution, self.label_smoothing, self.smooth_over)
             if class_weight is not None:
                 distribution, smoothed = distribution * class_weight, smoothed * class_weight

@@ -53,7 +53,8 @@ def binary_target(target: Any, logits: Tensor) -> Tensor:
     """Return a binary target in the shape of the logits; (N,) for (N, 1) and the reverse are taken."""
     target = torch.as_tensor(target, device=logits.device)
     given, wanted = tuple(target.shape), tuple(logits.shape)
-    if given != wanted and (*given, 1) != wanted[:2] and given[:2] != (*wanted, 1):
+    short, long = sorted((given, wanted), key=len)
+    if given != wanted and not (len(short) == 1 and long == (*short, 1)):
         raise ValueError(f"target must have the shape of the logits, {wanted}, got {given}")
     target = target.reshape(wanted)
     return target if target.is_floating_point() else target.long()
@@ -125,11 +126,6 @@ def checked_probabilities(
 ) -> tuple[Tensor, Tensor | None]:
     """Return binary targets [...] that are all in range, and the validity [...] of their rows."""
     return _checked(target, (target >= 0) & (target <= 1), active, check_labels, "labels in [0, 1]")
-
-
-def one_hot(labels: Tensor, logits: Tensor) -> Tensor:
-    """Return labels [...] as a distribution [..., C] in the dtype of `logits` [..., C]."""
-    return (labels.unsqueeze(-1) == torch.arange(logits.shape[-1], device=logits.device)).to(logits.dtype)
 
 
 def smoothed(distribution: Tensor, label_smoothing: float, smooth_over: str) -> Tensor:

@@ -135,6 +135,26 @@ def test_whole_number_float_labels():
     assert number(loss(labels.astype("float64"), inputs)) == number(loss(labels, inputs))
 
 
+def test_symbolic_tensors():
+    symbolic = keras.KerasTensor((None,), dtype="int32"), keras.KerasTensor((None, 5))
+    assert keras_xent.CategoricalCrossEntropy(label_smoothing=0.1)(*symbolic).shape == ()
+    assert keras_xent.CategoricalFocalCrossEntropy(reduction="none")(*symbolic).shape == (None,)
+
+
+@only_tensorflow
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("config", [{}, {"label_smoothing": 0.1, "z_loss": 0.1}, {"hard_fraction": 0.5}])
+def test_sizes_known_only_at_run_time(config, jit_compile):
+    import tensorflow as tf
+
+    loss = keras_xent.CategoricalFocalCrossEntropy(**config)
+    shapes = [tf.TensorSpec([None, None]), tf.TensorSpec([None], tf.int64)]
+    step = tf.function(lambda logits, labels: loss(labels, logits), input_signature=shapes, jit_compile=jit_compile)
+    for rows in (4, 0):
+        inputs, labels = batch(rows)
+        assert number(step(inputs, labels)) == pytest.approx(number(loss(labels, inputs)), rel=1e-6)
+
+
 @only_tensorflow
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_mirrored_strategy_gives_the_single_device_loss(reduction):

@@ -194,3 +194,18 @@ def test_hard_fraction_ranks(logits, kept):
     loss = side.package.BinaryCrossEntropy(hard_fraction=0.5, reduction="none")
     arguments = side.tensor(np.array(logits, "float32")), side.tensor(np.zeros(4, "float32"))
     assert (side.numpy(side.call(loss, *arguments)) != 0).tolist() == kept
+
+
+@pytest.mark.parametrize(("fraction", "rows", "count"), [(0.07, 100, 7), (0.7, 10, 7), (0.34, 3, 2), (1e-9, 5, 1)])
+def test_hard_fraction_counts(fraction, rows, count):
+    """0.07 * 100 is 7.000000000000001 in float64: that is not one row more."""
+    loss = side.package.BinaryCrossEntropy(hard_fraction=fraction)
+    arguments = side.tensor(np.arange(rows, dtype="float32")), side.tensor(np.zeros(rows, "float32"))
+    assert side.numpy(side.parts(loss, *arguments)[1]) == count
+
+
+def test_temperature_does_not_overflow():
+    """2^127 / 0.25 is infinite in float32."""
+    loss = side.package.CategoricalCrossEntropy(temperature=0.25)
+    logits = side.tensor(np.full((1, 2), 2.0**127, "float32"))
+    assert side.numpy(side.call(loss, logits, side.tensor(np.array([0])))) == pytest.approx(np.log(2), rel=1e-6)
