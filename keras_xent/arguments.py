@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Sequence
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 REDUCTIONS = ("none", "sum", "mean", "weighted_mean")
@@ -40,10 +40,11 @@ def weight_or_weights(name: str, value: Any) -> float | tuple[float, ...]:
 
 
 def integer(name: str, value: Any) -> int:
-    """Return `value` as an int; a bool is not one."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
+    """Return a whole number as an int; a bool is none. Config readers make -1 of an int or float a -1.0."""
+    item = _as_python(value)
+    if isinstance(item, bool) or not isinstance(item, Real) or not float(item).is_integer():
         raise ValueError(f"{name} must be an integer, got {value!r}")
-    return int(value)
+    return int(item)
 
 
 def choice(name: str, value: Any, choices: Collection[Any]) -> Any:

@@ -13,12 +13,13 @@ if "XENT_SIDE" in os.environ:
 
 
 @pytest.fixture(scope="session")
-def results_file(worker_id):
+def results_file(worker_id, pytestconfig):
     folder = os.environ.get("XENT_RESULTS")
     if folder is None:
         yield None
         return
-    path = Path(folder) / f"{os.environ['TOX_ENV_NAME']}-{worker_id}.jsonl"
+    selection = pytestconfig.getoption("markexpr").replace(" ", "-") or "all"
+    path = Path(folder) / f"{os.environ['TOX_ENV_NAME']}-{selection}-{worker_id}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         yield file

@@ -177,6 +177,11 @@ class Plain:
         return self.smoothed * self.class_weight
 
     @cached_property
+    def is_left_out(self) -> Tensor:
+        """Classes [..., C] without mass; a NaN is not left out."""
+        return (self.mass == 0) & ~self.probability.isnan()
+
+    @cached_property
     def gamma(self):
         return self.option("gamma", 2.0) if "Focal" in self.loss else 0.0
 
@@ -189,12 +194,12 @@ class Plain:
     @cached_property
     def surprise(self) -> Tensor:
         """-log p [..., C] of the classes with mass."""
-        return -torch.where(self.mass == 0, 0.0, self.log_probability)
+        return -torch.where(self.is_left_out, 0.0, self.log_probability)
 
     @cached_property
     def mixed(self) -> Tensor:
         """sum_c t_c w_c phi(p_c), [...]."""
-        return torch.where(self.mass == 0, 0.0, self.mass * self.modulator * self.surprise).sum(-1)
+        return torch.where(self.is_left_out, 0.0, self.mass * self.modulator * self.surprise).sum(-1)
 
     @cached_property
     def log_partition(self) -> Tensor:

@@ -82,8 +82,12 @@ def test_error(case, record_verdict):
     record_verdict(case, case.dtypes[0], "error", [])
 
 
+# A dtype is known while tracing: torch refuses float labels there too, which Keras reads as whole numbers.
+TRACED = [case for case in CASES if case.error and case.error.traced and (is_keras or case.error.kind != "dtype")]
+
+
 @pytest.mark.parametrize("mode", [mode for mode in side.modes if mode != "eager"])
-@pytest.mark.parametrize("case", [case for case in CASES if case.error and case.error.traced], ids=lambda case: case.id)
+@pytest.mark.parametrize("case", TRACED, ids=lambda case: case.id)
 def test_traced_error(case, mode):
     """Under a trace nothing can raise: the rows of labels out of range become NaN, value and gradient."""
     loss = side.package.get({"loss": case.loss, "config": case.config})
