@@ -68,19 +68,20 @@ def binary_target(target: Any, logits: Tensor) -> Tensor:
     return _wide(target)
 
 
-def constant(values: float | tuple[float, ...] | None) -> np.ndarray | None:
-    """Hold weights in float64, to be rounded once, at the call."""
-    return None if values is None else np.array(values, dtype="float64")
+def constant(values: float | tuple[float, ...] | None) -> Tensor | None:
+    """Hold weights in float64, or JAX's float32, to be rounded once, at the call."""
+    # As an array they could not be converted at the call: Dynamo does not trace what Keras asks of an array.
+    return None if values is None else ops.convert_to_tensor(np.array(values, "float64"))
 
 
-def per_class(name: str, values: np.ndarray | None, logits: Tensor) -> Tensor | None:
+def per_class(name: str, values: Tensor | None, logits: Tensor) -> Tensor | None:
     """Return weights [C], or [] for one number, in the dtype of `logits` [..., C]."""
     if values is None:
         return None
-    if values.ndim == 1 and not _fits(values.shape, tuple(logits.shape)[-1:]):
+    if len(values.shape) == 1 and not _fits(tuple(values.shape), tuple(logits.shape)[-1:]):
         wanted = logits.shape[-1] if logits.shape else "no"
-        raise ValueError(f"{name} must have {wanted} numbers for y_pred of this shape, got {len(values)}")
-    return ops.convert_to_tensor(values.astype(_dtype(logits)))
+        raise ValueError(f"{name} must have {wanted} numbers for y_pred of this shape, got {values.shape[0]}")
+    return ops.cast(values, logits.dtype)
 
 
 def sample_weight_per_row(sample_weight: Any, rows: Tensor) -> Tensor | None:

@@ -5,6 +5,7 @@ import tensorflow as tf
 from sides.keras_common import call, fit, package, parts
 
 dtypes = ("float64", "float32", "bfloat16", "float16")
+fast_share = 3
 modes = ("eager", "tf.function", "tf.function(jit_compile=True)")
 slow_modes = modes[1:]
 

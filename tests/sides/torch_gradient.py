@@ -23,8 +23,8 @@ def dtype_name(value):
 def value_and_gradient(function, logits, mode, *rest):
     if mode == "torch.compile":
         torch._dynamo.reset()
-        # Inductor would take seconds a case; what a loss can break is the capture, which this backend does too.
-        function = torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=False)
+        # What a loss can break is the capture. Inductor takes seconds a case: test_lightning.py has it once a class.
+        function = torch.compile(function, fullgraph=True, backend="eager", dynamic=False)
     logits = logits.clone().requires_grad_()
     value = function(logits, *rest)
     (gradient,) = torch.autograd.grad(value.sum(), logits)
