@@ -7,8 +7,9 @@ import inspect
 import numpy as np
 import pytest
 import torch
-from mutants import MUTANTS, Plain, evaluate
 
+from mutants import MUTANTS
+from plain import Plain, evaluate
 from shared_specs import load
 from sides import side
 
