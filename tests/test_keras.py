@@ -1,5 +1,6 @@
 """What only Keras has: .keras files, masks, class_weight in fit, dtype policies, distribution."""
 
+import json
 import subprocess
 import sys
 
@@ -9,14 +10,8 @@ import pytest
 
 import keras_xent
 from sides import name as side_name
+from test_losses import ALL_CONFIGS
 
-LOSSES = [
-    keras_xent.CategoricalFocalCrossEntropy(gamma=0.5, class_weight=[0.1, 2.0, 3.0], ignore_index=-1, axis=1),
-    keras_xent.SparseCategoricalCrossEntropy(label_smoothing=0.1, smooth_over="others", reduction="weighted_mean"),
-    keras_xent.CategoricalCrossEntropy(temperature=1.5, z_loss=0.001, entropy_penalty=0.25, hard_fraction=0.625),
-    keras_xent.BinaryFocalCrossEntropy(gamma=0.5, alpha=0.25, pos_weight=[0.1, 2.0, 3.0], check_labels=False),
-    keras_xent.BinaryCrossEntropy(from_logits=False, name="own_name"),
-]
 only_tensorflow = pytest.mark.skipif(
     side_name != "keras-tensorflow", reason="tf.distribute and jit_compile are TensorFlow's"
 )
@@ -38,24 +33,26 @@ def batch(rows=8):
     return rng.normal(size=(rows, 3)).astype("float32"), rng.integers(0, 3, rows)
 
 
-@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
-def test_keras_file_loads_in_a_fresh_process(loss, tmp_path):
-    model = classifier(loss)
-    path = tmp_path / "model.keras"
-    model.save(path)
+def test_every_argument_survives_a_keras_file_and_a_fresh_process(tmp_path):
+    losses = [keras_xent.get({"loss": name, "config": config}) for name, config in (run.values for run in ALL_CONFIGS)]
+    paths = [tmp_path / f"{position}.keras" for position in range(len(losses))]
+    for loss, path in zip(losses, paths, strict=True):
+        classifier(loss).save(path)
     script = (
-        "import sys, keras, keras_xent; model = keras.models.load_model(sys.argv[1]);"
-        "print(type(model.loss).__name__, model.loss.get_config())"
+        "import json, sys, keras, keras_xent;"
+        "losses = [keras.models.load_model(path).loss for path in sys.argv[1:]];"
+        "print(json.dumps([[type(loss).__name__, loss.get_config()] for loss in losses]))"
     )
-    run = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == f"{type(loss).__name__} {loss.get_config()}"
+    run = subprocess.run([sys.executable, "-c", script, *paths], capture_output=True, text=True, check=True)
+    assert json.loads(run.stdout) == [[type(loss).__name__, loss.get_config()] for loss in losses]
 
 
 def test_config_holds_every_argument_of_a_model():
-    model = classifier(LOSSES[0])
+    loss = keras_xent.CategoricalFocalCrossEntropy(gamma=0.5, class_weight=[0.1, 2.0, 3.0], ignore_index=-1)
+    model = classifier(loss)
     again = keras.Sequential.from_config(model.get_config())
     again.compile_from_config(model.get_compile_config())
-    assert again.loss.get_config() == LOSSES[0].get_config()
+    assert again.loss.get_config() == loss.get_config()
 
 
 @pytest.mark.parametrize("jit_compile", [pytest.param(True, marks=only_tensorflow), False])
