@@ -78,7 +78,8 @@ class Loss(nn.Module, ABC):
     def parts(self, logits: Tensor, target: Any, sample_weight: Any = None, mask: Any = None) -> tuple[Tensor, Tensor]:
         """Return (weighted sum of the row losses, denominator), whose quotient is the loss.
 
-        Add both over micro-batches or devices, then divide: that is the mean of the whole batch.
+        Add both over micro-batches or devices, then divide: that is the mean of the whole batch. With "sum" the
+        denominator is 1, that of the whole sum: add the first number alone. hard_fraction ranks each part by itself.
         """
         if self.reduction == "none":
             raise ValueError('reduction must be "mean", "weighted_mean" or "sum" for parts(), got "none"')
