@@ -1,4 +1,4 @@
-"""The laws that every loss keeps, on random calls: those of section 6 of the design, by their number.
+"""The laws that every loss keeps, on random calls.
 
 Every public class is under test, a new one from the day it is written: its own parameters are those of its shared
 vectors. What a law leaves out stands beside it, with the reason.
