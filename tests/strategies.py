@@ -253,7 +253,7 @@ def without_ties(loss_class: type, config: dict[str, Any], batch: Batch) -> dict
 
 
 def scale_of_gradient(loss_class: type, config: dict[str, Any], batch: Batch) -> float:
-    """An upper bound of max s_i u_i / denominator (section 5 of the design), times the slope of the log-odds."""
+    """An upper bound of max s_i u_i / denominator, times the slope of the log-odds."""
     slope = 1 / config.get("temperature", 1.0) if config.get("from_logits", True) else STEEPEST_LOG
     if config.get("reduction") == "weighted_mean":
         return max(1.0, slope)
