@@ -28,10 +28,11 @@ class Loss(keras.losses.Loss, ABC):
         label_smoothing: Share of the target that is spread over the classes, in [0, 1].
         smooth_over: "all": (1-e)t + e/K over all K classes, as in torch, Keras and optax; "others":
             (1-e)t + e(sum t - t)/(K-1), over the other classes only.
-        ignore_index: Rows (binary: elements) with this label count nowhere, whatever their logits hold.
+        ignore_index: Rows (binary: elements) with this label count nowhere, whatever their logits hold. It is no
+            label of a distribution: mask its rows.
         temperature: Divisor of the logits, > 0, before everything else.
         entropy_penalty: Any finite number; each row's loss gets -entropy_penalty * H(p), in nats.
-        hard_fraction: Share of the kept rows that count, those of largest loss, in (0, 1].
+        hard_fraction: Share of the kept rows that count, in (0, 1]: those of largest loss, without sample weights.
         check_labels: Whether a label out of range raises. None: on CPU, where reading labels costs no
             synchronisation. Where they are not read, as under a trace, the loss of their rows is NaN.
         reduction: "mean" over the kept rows, "weighted_mean" by sample weight and class weight of the
@@ -56,7 +57,7 @@ class Loss(keras.losses.Loss, ABC):
         if name is not None and not isinstance(name, str):
             raise ValueError(f"name must be a string or None, got {name!r}")
         super().__init__(name=name, reduction="none")
-        self._is_named = name is not None
+        self._is_named = bool(name)
         self.from_logits = arguments.choice("from_logits", self.from_logits, (True, False))
         self.label_smoothing = arguments.number("label_smoothing", self.label_smoothing, "[0, 1]")
         self.smooth_over = arguments.choice("smooth_over", self.smooth_over, ("all", "others"))
@@ -69,7 +70,7 @@ class Loss(keras.losses.Loss, ABC):
             raise ValueError(f"temperature must be 1 with from_logits=False, got {self.temperature}")
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None, mask: Any = None) -> Tensor:
-        """Return the loss in the compute dtype: float64 for float64 logits, float32 for all others.
+        """Return the loss in the compute dtype: float64 for float64 tensors, float32 for all others.
 
         Args:
             y_true: Labels or distributions, as the class says.
@@ -106,7 +107,7 @@ class Loss(keras.losses.Loss, ABC):
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         changed = {field.name: values[field.name] for field in fields(self) if values[field.name] != field.default}
         if not self._is_named:
-            del changed["name"]
+            changed.pop("name", None)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in changed.items()}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -134,7 +135,8 @@ class CategoricalLoss(Loss):
     """Base of the losses over K exclusive classes; a variant adds its curve.
 
     A row is a position of the logits without the class axis. Its target is a class index (any integer dtype)
-    or a distribution over the classes, of which the loss is the expectation: sum_c t_c w_c curve(m_c).
+    or a distribution over the classes, of which the loss is the expectation: sum_c t_c w_c curve(m_c). Where
+    K = 1, a target in the shape of the logits is a distribution.
 
     Args:
         axis: Class axis of the logits. None: the last, as in Keras.
@@ -174,7 +176,7 @@ class CategoricalLoss(Loss):
         if is_labels and self.ignore_index is not None:
             kept = targets.both(kept, targets.differs(target, self.ignore_index))
         active = kept if sample_weight is None else targets.both(kept, sample_weight != 0)
-        logits = targets.cut_gradient(logits, active)
+        logits = targets.harmless_logits(logits, kept, sample_weight, ranked=self.hard_fraction < 1.0)
 
         validity = None
         if is_labels:
@@ -199,6 +201,8 @@ class CategoricalLoss(Loss):
             losses = losses + self.z_loss * log_odds.log_partition(logits, self.temperature) ** 2
         if self.entropy_penalty != 0.0:
             losses = losses - self.entropy_penalty * log_odds.entropy(logits, self.temperature, self.from_logits)
+        # Under another floatx, Keras' torch backend promotes what a Python number takes part in.
+        losses = ops.cast(losses, logits.dtype)
         losses = losses if validity is None else losses * ops.cast(validity, losses.dtype)
         kept = reduction.hardest(losses, kept, self.hard_fraction)
         return Rows(losses, weights, kept, sample_weight)
@@ -213,7 +217,7 @@ class BinaryLoss(Loss):
     labels: t w_1 curve(x) + (1 - t) w_0 curve(-x).
 
     Args:
-        pos_weight: Weight >= 0 of label 1: a number, or one per label, along the last axis.
+        pos_weight: Weight >= 0 of label 1: a number (a sequence of one is one), or one per label, along the last axis.
     """
 
     pos_weight: float | Sequence[float] | None = None
@@ -241,7 +245,7 @@ class BinaryLoss(Loss):
         if self.ignore_index is not None:
             kept = targets.both(kept, targets.differs(target, self.ignore_index))
         active = kept if sample_weight is None else targets.both(kept, sample_weight != 0)
-        logits = targets.cut_gradient(logits, active)
+        logits = targets.harmless_logits(logits, kept, sample_weight, ranked=self.hard_fraction < 1.0)
 
         target, validity = targets.checked_probabilities(target, active, self.check_labels)
         target = ops.cast(target, logits.dtype)
@@ -255,6 +259,8 @@ class BinaryLoss(Loss):
 
         if self.entropy_penalty != 0.0:
             losses = losses - self.entropy_penalty * log_odds.binary_entropy(logits, self.temperature, self.from_logits)
+        # Under another floatx, Keras' torch backend promotes what a Python number takes part in.
+        losses = ops.cast(losses, logits.dtype)
         losses = losses if validity is None else losses * ops.cast(validity, losses.dtype)
         kept = reduction.hardest(losses, kept, self.hard_fraction)
         return Rows(losses, weights, kept, sample_weight)

@@ -39,10 +39,12 @@ def hardest(losses: Tensor, kept: Tensor | None, fraction: float) -> Tensor | No
 
 def weighted_losses(rows: Rows) -> Tensor:
     """k_i s_i l_i [...]; exactly 0 with gradient 0 where k_i or s_i is 0, whatever l_i is."""
-    losses = rows.losses
-    if rows.sample_weight is not None:
-        losses = ops.where(rows.sample_weight == 0, 0.0, rows.sample_weight * losses)
-    return losses if rows.kept is None else ops.where(rows.kept, losses, 0.0)
+    losses, zero = rows.losses, ops.zeros_like(rows.losses)
+    if rows.kept is not None:
+        losses = ops.where(rows.kept, losses, zero)
+    if rows.sample_weight is None:
+        return losses
+    return ops.where(rows.sample_weight == 0, zero, rows.sample_weight * losses)
 
 
 def parts(rows: Rows, reduction: str) -> tuple[Tensor, Tensor]:
@@ -66,7 +68,8 @@ def reduce(rows: Rows, reduction: str) -> Tensor:
 def quotient(total: Tensor, denominator: Tensor) -> Tensor:
     """total / denominator; 0 with gradient 0 where the denominator is 0."""
     is_empty = denominator == 0
-    return ops.where(is_empty, 0.0, total / ops.where(is_empty, 1.0, denominator))
+    divisor = ops.where(is_empty, ops.ones_like(denominator), denominator)
+    return ops.where(is_empty, ops.zeros_like(total), total / divisor)
 
 
 def _count(losses: Tensor, kept: Tensor | None) -> Tensor:

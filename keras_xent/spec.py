@@ -36,7 +36,7 @@ def get(spec: LossSpec | str | Loss) -> Loss:
     classes: dict[str, type[Loss]] = {
         name: vars(package)[name] for name in package.__all__ if isinstance(vars(package)[name], type)
     }
-    name, config = spec["loss"], spec.get("config", {})
+    name, config = spec["loss"], spec.get("config") or {}
     if not isinstance(name, str) or name not in classes:
         raise ValueError(f"loss must be one of {', '.join(classes)}, got {name!r}")
     if not isinstance(config, Mapping):

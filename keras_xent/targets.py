@@ -41,23 +41,26 @@ def class_axis_last(tensor: Tensor, axis: int) -> Tensor:
 
 def labels_or_distribution(target: Any, logits: Tensor, axis: int, *, labels_only: bool) -> tuple[Tensor, bool]:
     """Read a target by its shape: (labels [...], True) or (distribution [..., C], False)."""
-    target = ops.convert_to_tensor(target)
+    target = _tensor(target)
     shape, given = tuple(logits.shape), tuple(target.shape)
     rows, columns = shape[:axis] + shape[axis + 1 :], (*shape[:axis], 1, *shape[axis + 1 :])
     if _fits(given, shape) and not labels_only:
+        if given[axis] != shape[axis] and not _is_floating(target):
+            raise ValueError(f"y_true must have a static size on axis {axis}: 1 for labels, {shape[axis]} for one-hot")
         return ops.cast(class_axis_last(target, axis), logits.dtype), False  # [..., C]
     if not _fits(given, rows) and not _fits(given, columns):
         wanted = f"class indices of shape {rows}" + ("" if labels_only else f" or a distribution of shape {shape}")
         raise ValueError(f"y_true must be {wanted}, got shape {given}")
     if _dtype(target) == "bool":
         raise TypeError("y_true must hold class indices of an integer dtype, got bool")
-    target = target if len(given) == len(rows) else ops.squeeze(target, axis)
+    if len(given) > len(rows):
+        target = ops.reshape(target, (*ops.shape(logits)[:axis], *ops.shape(logits)[axis + 1 :]))
     return _wide(target), True  # [...]
 
 
 def binary_target(target: Any, logits: Tensor) -> Tensor:
     """Return a binary target in the shape of the logits; (N,) for (N, 1) and the reverse are taken."""
-    target = ops.convert_to_tensor(target)
+    target = _tensor(target)
     given, wanted = tuple(target.shape), tuple(logits.shape)
     if len(given) == 1 and len(wanted) == 2 and _fits((*given, 1), wanted):
         target = ops.expand_dims(target, -1)
@@ -68,27 +71,30 @@ def binary_target(target: Any, logits: Tensor) -> Tensor:
     return _wide(target)
 
 
-def constant(values: float | tuple[float, ...] | None) -> Tensor | None:
-    """Hold weights in float64, or JAX's float32, to be rounded once, at the call."""
-    # As an array they could not be converted at the call: Dynamo does not trace what Keras asks of an array.
-    return None if values is None else ops.convert_to_tensor(np.array(values, "float64"))
+def constant(values: float | tuple[float, ...] | None) -> Any:
+    """Hold weights in float64, to be rounded once, at the call."""
+    if values is None:
+        return None
+    array = np.array(values, "float64")
+    # Dynamo does not trace what Keras asks of an array; under a trace of TensorFlow or JAX a tensor would leak.
+    return ops.convert_to_tensor(array) if _BACKEND == "torch" else array
 
 
-def per_class(name: str, values: Tensor | None, logits: Tensor) -> Tensor | None:
+def per_class(name: str, values: Any, logits: Tensor) -> Tensor | None:
     """Return weights [C], or [] for one number, in the dtype of `logits` [..., C]."""
     if values is None:
         return None
     if len(values.shape) == 1 and not _fits(tuple(values.shape), tuple(logits.shape)[-1:]):
         wanted = logits.shape[-1] if logits.shape else "no"
         raise ValueError(f"{name} must have {wanted} numbers for y_pred of this shape, got {values.shape[0]}")
-    return ops.cast(values, logits.dtype)
+    return ops.cast(ops.convert_to_tensor(values), logits.dtype)
 
 
 def sample_weight_per_row(sample_weight: Any, rows: Tensor) -> Tensor | None:
     """Align sample weights with the rows [...] from the left: a scalar or a leading part of their shape."""
     if sample_weight is None:
         return None
-    sample_weight = ops.cast(ops.convert_to_tensor(sample_weight), rows.dtype)
+    sample_weight = ops.cast(_tensor(sample_weight), rows.dtype)
     given, wanted = tuple(sample_weight.shape), tuple(rows.shape)
     if not _fits(given, wanted[: len(given)]) and given[-1:] == (1,):
         sample_weight = ops.squeeze(sample_weight, -1)
@@ -114,10 +120,12 @@ def mask_per_row(mask: Any, keras_mask: Any, rows: Tensor) -> Tensor | None:
 
 
 def differs(target: Tensor, value: float) -> Tensor:
-    """Whether each target differs from `value`; TensorFlow compares integers with integers only."""
+    """Whether each target differs from `value`; integers are compared with integers that their dtype holds."""
     if _is_floating(target):
         return target != value
-    return target != int(value) if float(value).is_integer() else ops.ones_like(target, dtype="bool")
+    limits = np.iinfo(_dtype(target))
+    is_possible = float(value).is_integer() and limits.min <= value <= limits.max
+    return target != int(value) if is_possible else ops.ones_like(target, dtype="bool")
 
 
 def both(first: Tensor | None, second: Tensor | None) -> Tensor | None:
@@ -127,9 +135,19 @@ def both(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     return ops.logical_and(first, second)
 
 
-def cut_gradient(logits: Tensor, active: Tensor | None) -> Tensor:
-    """Make the gradient of inactive rows exactly 0, even if it would be NaN."""
-    return logits if active is None else ops.where(_align(active, logits), logits, ops.stop_gradient(logits))
+def harmless_logits(logits: Tensor, kept: Tensor | None, sample_weight: Tensor | None, ranked: bool) -> Tensor:
+    """Keep what rows that count nowhere hold out of the loss and its gradient.
+
+    Ignored rows become 0.5, of logits and probabilities alike, and so do rows of weight 0. Where rows are `ranked` by
+    their loss those keep their logits, but not their gradient, which may be NaN.
+    """
+    has_weight = None if sample_weight is None else sample_weight != 0
+    counts = kept if ranked else both(kept, has_weight)
+    if counts is not None:
+        logits = ops.where(_align(counts, logits), logits, ops.full_like(logits, 0.5))
+    if ranked and has_weight is not None:
+        logits = ops.where(_align(has_weight, logits), logits, ops.stop_gradient(logits))
+    return logits
 
 
 def checked_labels(
@@ -140,8 +158,8 @@ def checked_labels(
     if _is_floating(labels):
         whole = labels == ops.floor(labels)
         valid = valid & whole
-        _checked(labels, whole, active, check_labels, "class indices, whole numbers", TypeError)
-    labels, validity = _checked(labels, valid, active, check_labels, f"class indices in [0, {classes - 1}]")
+        _checked(labels, whole, active, check_labels, classes, TypeError)
+    labels, validity = _checked(labels, valid, active, check_labels, classes)
     return ops.cast(labels, "int32"), validity
 
 
@@ -149,7 +167,7 @@ def checked_probabilities(
     target: Tensor, active: Tensor | None, check_labels: bool | None
 ) -> tuple[Tensor, Tensor | None]:
     """Return binary targets [...] that are all in range, and the validity [...] of their rows."""
-    return _checked(target, (target >= 0) & (target <= 1), active, check_labels, "labels in [0, 1]")
+    return _checked(target, (target >= 0) & (target <= 1), active, check_labels, None)
 
 
 def smoothed(distribution: Tensor, label_smoothing: float, smooth_over: str) -> Tensor:
@@ -176,25 +194,25 @@ def _checked(
     valid: Tensor,
     active: Tensor | None,
     check_labels: bool | None,
-    wanted: str,
+    classes: int | None,
     error: type[Exception] = ValueError,
 ) -> tuple[Tensor, Tensor | None]:
     """Return (target with 0 in place of what is not valid, factor [...] of the rows: NaN for those, else 1).
 
     Raises `error` instead where the target can be read; the factor is then None.
     """
-    safe = ops.where(valid, target, 0)
-    invalid = ~valid if active is None else active & ~valid
+    safe = ops.where(valid, target, ops.zeros_like(target))
+    invalid = ops.logical_not(valid) if active is None else active & ops.logical_not(valid)
     if not _readable(invalid, check_labels):
         return safe, ops.where(invalid, math.nan, 1.0)
     if not bool(ops.any(invalid)):
         return safe, None
-    where = np.argwhere(ops.convert_to_numpy(invalid))
-    position = where[0].tolist()
-    label = ops.convert_to_numpy(target)[tuple(position)].item()
+    positions = np.argwhere(ops.convert_to_numpy(invalid)).tolist()
+    label = ops.convert_to_numpy(target)[tuple(positions[0])].item()
+    wanted = "labels in [0, 1]" if classes is None else f"class indices, whole numbers in [0, {classes - 1}]"
     raise error(
-        f"y_true must hold {wanted}, got {label} at {position} ({len(where)} of {math.prod(invalid.shape)} labels are "
-        "out of range); ignore_index=... leaves the rows of one label out"
+        f"y_true must hold {wanted}, got {label} at {positions[0]}, one of {len(positions)} such labels; "
+        "ignore_index=... leaves the rows of one label out"
     )
 
 
@@ -202,13 +220,28 @@ def _readable(tensor: Tensor, check_labels: bool | None) -> bool:
     """Whether values can be read here: never under a trace, and by default only on the CPU."""
     if _BACKEND == "torch":
         torch = sys.modules["torch"]
-        traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+        traced = (
+            torch.compiler.is_compiling()
+            or torch._C._get_tracing_state() is not None
+            or torch._C._are_functorch_transforms_active()
+        )
         traced = traced or getattr(tensor, "is_meta", True)
     else:
         traced = not hasattr(tensor, "numpy" if _BACKEND == "tensorflow" else "device")
     if traced:
         return False
     return "cpu" in str(tensor.device).lower() if check_labels is None else check_labels
+
+
+def _tensor(value: Any) -> Tensor:
+    """Return `value` as a tensor; numbers and lists in the precision that NumPy gives them, float64."""
+    if isinstance(value, bool | int | float | list | tuple | np.ndarray | np.generic):
+        value = np.asarray(value)
+        if _BACKEND == "jax" and value.dtype.name in ("int64", "uint32", "uint64"):
+            # JAX would wrap 2^32 + 1 to label 1; the ends of int32 are as far out of range.
+            value = np.minimum(value, 2**31 - 1) if value.dtype.kind == "u" else np.clip(value, -(2**31), 2**31 - 1)
+            value = value.astype("int32")
+    return ops.convert_to_tensor(value)
 
 
 def _align(values: Tensor, like: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ def number(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
     low, high = (float(bound) for bound in interval[1:-1].split(","))
     item = _as_python(value)
     if isinstance(item, Real) and not isinstance(item, bool):
-        result = float(item)
+        result = _as_float(item)
         above = result > low or (result == low and interval[0] == "[")
         below = result < high or (result == high and interval[-1] == "]")
         if above and below and math.isfinite(result):
@@ -42,13 +42,15 @@ def weight_or_weights(name: str, value: Any) -> float | tuple[float, ...]:
 def integer(name: str, value: Any) -> int:
     """Return a whole number as an int; a bool is none. Config readers make -1 of an int or float a -1.0."""
     item = _as_python(value)
-    if isinstance(item, bool) or not isinstance(item, Real) or not float(item).is_integer():
-        raise ValueError(f"{name} must be an integer, got {value!r}")
+    is_number = isinstance(item, Real) and not isinstance(item, bool)
+    if not is_number or not _as_float(item).is_integer() or not -(2**63) <= item < 2**63:
+        raise ValueError(f"{name} must be an integer of 64 bits, got {value!r}")
     return int(item)
 
 
 def choice(name: str, value: Any, choices: Collection[Any]) -> Any:
     """Return `value` if it is one of `choices`."""
+    value = _as_python(value)
     if not any(value is allowed or (type(value) is type(allowed) and value == allowed) for allowed in choices):
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
     return value
@@ -58,6 +60,13 @@ def reduction(value: Any) -> str:
     """Return the canonical name of a reduction, given it or Keras' own spelling."""
     choice("reduction", value, (*REDUCTIONS, *REDUCTION_SYNONYMS))
     return str(REDUCTION_SYNONYMS.get(value, value))
+
+
+def _as_float(number: Any) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
 
 
 def _as_python(value: Any) -> Any:

@@ -25,10 +25,11 @@ class Loss(nn.Module, ABC):
         label_smoothing: Share of the target that is spread over the classes, in [0, 1].
         smooth_over: "all": (1-e)t + e/K over all K classes, as in torch, Keras and optax; "others":
             (1-e)t + e(sum t - t)/(K-1), over the other classes only.
-        ignore_index: Rows (binary: elements) with this label count nowhere, whatever their logits hold.
+        ignore_index: Rows (binary: elements) with this label count nowhere, whatever their logits hold. It is no
+            label of a distribution: mask its rows.
         temperature: Divisor of the logits, > 0, before everything else.
         entropy_penalty: Any finite number; each row's loss gets -entropy_penalty * H(p), in nats.
-        hard_fraction: Share of the kept rows that count, those of largest loss, in (0, 1].
+        hard_fraction: Share of the kept rows that count, in (0, 1]: those of largest loss, without sample weights.
         check_labels: Whether a label out of range raises. None: on CPU, where reading labels costs no
             synchronisation. Where they are not read, as under a trace, the loss of their rows is NaN.
         reduction: "mean" over the kept rows, "weighted_mean" by sample weight and class weight of the
@@ -113,7 +114,8 @@ class CategoricalLoss(Loss):
     """Base of the losses over K exclusive classes; a variant adds its curve.
 
     A row is a position of the logits without the class axis. Its target is a class index (any integer dtype)
-    or a distribution over the classes, of which the loss is the expectation: sum_c t_c w_c curve(m_c).
+    or a distribution over the classes, of which the loss is the expectation: sum_c t_c w_c curve(m_c). Where
+    K = 1, a target in the shape of the logits is a distribution.
 
     Args:
         axis: Class axis of the logits. None: 1, and 0 for 1-D logits, as in torch.
@@ -152,7 +154,7 @@ class CategoricalLoss(Loss):
         if is_labels and self.ignore_index is not None:
             kept = targets.both(kept, target != self.ignore_index)
         active = kept if sample_weight is None else targets.both(kept, sample_weight != 0)
-        logits = targets.cut_gradient(logits, active)
+        logits = targets.harmless_logits(logits, kept, sample_weight, ranked=self.hard_fraction < 1.0)
 
         validity = None
         if is_labels:
@@ -175,7 +177,7 @@ class CategoricalLoss(Loss):
             losses = losses + self.z_loss * log_odds.log_partition(logits, self.temperature) ** 2
         if self.entropy_penalty != 0.0:
             losses = losses - self.entropy_penalty * log_odds.entropy(logits, self.temperature, self.from_logits)
-        losses = losses if validity is None else losses * validity
+        losses = losses if validity is None else losses * validity.to(losses.dtype)
         kept = reduction.hardest(losses, kept, self.hard_fraction)
         return Rows(losses, weights, kept, sample_weight)
 
@@ -189,7 +191,7 @@ class BinaryLoss(Loss):
     labels: t w_1 curve(x) + (1 - t) w_0 curve(-x).
 
     Args:
-        pos_weight: Weight >= 0 of label 1: a number, or one per label, along the last axis.
+        pos_weight: Weight >= 0 of label 1: a number (a sequence of one is one), or one per label, along the last axis.
     """
 
     pos_weight: float | Sequence[float] | None = None
@@ -216,7 +218,7 @@ class BinaryLoss(Loss):
         if self.ignore_index is not None:
             kept = targets.both(kept, target != self.ignore_index)
         active = kept if sample_weight is None else targets.both(kept, sample_weight != 0)
-        logits = targets.cut_gradient(logits, active)
+        logits = targets.harmless_logits(logits, kept, sample_weight, ranked=self.hard_fraction < 1.0)
 
         target, validity = targets.checked_probabilities(target, active, self.check_labels)
         target = target.to(logits.dtype)
@@ -230,6 +232,6 @@ class BinaryLoss(Loss):
 
         if self.entropy_penalty != 0.0:
             losses = losses - self.entropy_penalty * log_odds.binary_entropy(logits, self.temperature, self.from_logits)
-        losses = losses if validity is None else losses * validity
+        losses = losses if validity is None else losses * validity.to(losses.dtype)
         kept = reduction.hardest(losses, kept, self.hard_fraction)
         return Rows(losses, weights, kept, sample_weight)

@@ -105,10 +105,11 @@ def _relative_to_peak(logits: Tensor, temperature: float) -> tuple[Tensor, Tenso
 
 
 def _limited(probability: Tensor, rivals: Tensor) -> Tensor:
-    """log(probability / rivals) within +-PROBABILITY_LIMIT; the gradient beyond is 0."""
-    log_odds = _log(probability) - _log(rivals)
-    log_odds = torch.where(log_odds > PROBABILITY_LIMIT, PROBABILITY_LIMIT, log_odds)
-    return torch.where(log_odds < -PROBABILITY_LIMIT, -PROBABILITY_LIMIT, log_odds)
+    """log(probability / rivals) within +-PROBABILITY_LIMIT, the gradient beyond is 0; NaN if one is infinite."""
+    log_odds = _log(probability) - _log(rivals) + 0.0 * (probability + rivals)
+    limit = torch.full_like(log_odds, PROBABILITY_LIMIT)
+    log_odds = torch.where(log_odds > limit, limit, log_odds)
+    return torch.where(log_odds < -limit, -limit, log_odds)
 
 
 def _surprise(probability: Tensor) -> Tensor:

@@ -6,18 +6,43 @@ import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torchmetrics import Metric
 
 from lightning_xent.base import Loss
 from lightning_xent.reduction import quotient
 from lightning_xent.spec import LossSpec, get
 
 
+class EpochLoss(Metric):
+    """The loss of all rows of an epoch, on all devices, from the `parts` of its batches.
+
+    Args:
+        is_sum: Whether the loss is a sum, whose denominator is 1 for the whole epoch.
+    """
+
+    full_state_update = False
+    total: Tensor
+    denominator: Tensor
+
+    def __init__(self, is_sum: bool) -> None:
+        super().__init__()
+        self.is_sum = is_sum
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("denominator", torch.tensor(0.0), dist_reduce_fx="sum")
+
+    def update(self, total: Tensor, denominator: Tensor) -> None:
+        self.total = self.total + total.detach()
+        self.denominator = self.denominator + denominator.detach()
+
+    def compute(self) -> Tensor:
+        return self.total if self.is_sum else quotient(self.total, self.denominator)
+
+
 class XentModule(LightningModule):
     """A network, its loss and its optimizer, for a Trainer or a LightningCLI config.
 
     Batches are `(inputs, target)` or `(inputs, target, sample_weight)`. `train_loss`, `val_loss` and `test_loss`
-    are logged as means over the whole epoch, weighted by the denominator of each batch: the loss of all its rows.
+    are logged for the whole epoch: the loss of all its rows, whatever the batches, NaN included.
 
     Args:
         network: Maps inputs to what the loss takes, logits by default.
@@ -36,7 +61,7 @@ class XentModule(LightningModule):
         if self.loss.reduction == "none":
             raise ValueError('loss must have the reduction "mean", "weighted_mean" or "sum", got "none"')
         self.optimizer = optimizer
-        self.train_loss, self.val_loss, self.test_loss = MeanMetric(), MeanMetric(), MeanMetric()
+        self.train_loss, self.val_loss, self.test_loss = (EpochLoss(self.loss.reduction == "sum") for _ in range(3))
 
     def forward(self, inputs: Any) -> Tensor:
         return self.network(inputs)
@@ -54,10 +79,9 @@ class XentModule(LightningModule):
         build = torch.optim.AdamW if self.optimizer is None else self.optimizer
         return build(self.parameters())
 
-    def _step(self, name: str, epoch_loss: MeanMetric, batch: Any) -> Tensor:
+    def _step(self, name: str, epoch_loss: EpochLoss, batch: Any) -> Tensor:
         inputs, target, *weights = batch
         total, denominator = self.loss.parts(self(inputs), target, *weights)
-        loss = quotient(total, denominator)
-        epoch_loss.update(loss.detach(), denominator)
+        epoch_loss.update(total, denominator)
         self.log(name, epoch_loss, on_step=False, on_epoch=True, prog_bar=True)
-        return loss
+        return quotient(total, denominator)

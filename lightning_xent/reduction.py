@@ -34,10 +34,12 @@ def hardest(losses: Tensor, kept: Tensor | None, fraction: float) -> Tensor | No
 
 def weighted_losses(rows: Rows) -> Tensor:
     """k_i s_i l_i [...]; exactly 0 with gradient 0 where k_i or s_i is 0, whatever l_i is."""
-    losses = rows.losses
-    if rows.sample_weight is not None:
-        losses = torch.where(rows.sample_weight == 0, 0.0, rows.sample_weight * losses)
-    return losses if rows.kept is None else torch.where(rows.kept, losses, 0.0)
+    losses, zero = rows.losses, torch.zeros_like(rows.losses)
+    if rows.kept is not None:
+        losses = torch.where(rows.kept, losses, zero)
+    if rows.sample_weight is None:
+        return losses
+    return torch.where(rows.sample_weight == 0, zero, rows.sample_weight * losses)
 
 
 def parts(rows: Rows, reduction: str) -> tuple[Tensor, Tensor]:
@@ -61,7 +63,8 @@ def reduce(rows: Rows, reduction: str) -> Tensor:
 def quotient(total: Tensor, denominator: Tensor) -> Tensor:
     """total / denominator; 0 with gradient 0 where the denominator is 0."""
     is_empty = denominator == 0
-    return torch.where(is_empty, 0.0, total / torch.where(is_empty, 1.0, denominator))
+    divisor = torch.where(is_empty, torch.ones_like(denominator), denominator)
+    return torch.where(is_empty, torch.zeros_like(total), total / divisor)
 
 
 def _count(losses: Tensor, kept: Tensor | None) -> Tensor:

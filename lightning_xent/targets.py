@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,7 +37,7 @@ def class_axis_last(tensor: Tensor, axis: int) -> Tensor:
 
 def labels_or_distribution(target: Any, logits: Tensor, axis: int, *, labels_only: bool) -> tuple[Tensor, bool]:
     """Read a target by its shape: (labels [...], True) or (distribution [..., C], False)."""
-    target = torch.as_tensor(target, device=logits.device)
+    target = _tensor(target, logits.device)
     shape = tuple(logits.shape)
     rows, columns = shape[:axis] + shape[axis + 1 :], (*shape[:axis], 1, *shape[axis + 1 :])
     if target.shape == shape and not labels_only:
@@ -51,7 +52,7 @@ def labels_or_distribution(target: Any, logits: Tensor, axis: int, *, labels_onl
 
 def binary_target(target: Any, logits: Tensor) -> Tensor:
     """Return a binary target in the shape of the logits; (N,) for (N, 1) and the reverse are taken."""
-    target = torch.as_tensor(target, device=logits.device)
+    target = _tensor(target, logits.device)
     given, wanted = tuple(target.shape), tuple(logits.shape)
     short, long = sorted((given, wanted), key=len)
     if given != wanted and not (len(short) == 1 and long == (*short, 1)):
@@ -79,7 +80,7 @@ def sample_weight_per_row(sample_weight: Any, rows: Tensor) -> Tensor | None:
     """Align sample weights with the rows [...] from the left: a scalar or a leading part of their shape."""
     if sample_weight is None:
         return None
-    sample_weight = torch.as_tensor(sample_weight, device=rows.device).to(rows.dtype)
+    sample_weight = _tensor(sample_weight, rows.device).to(rows.dtype)
     given, wanted = tuple(sample_weight.shape), tuple(rows.shape)
     if given != wanted[: len(given)] and given[-1:] == (1,):
         given = given[:-1]
@@ -93,7 +94,7 @@ def mask_per_row(mask: Any, rows: Tensor) -> Tensor | None:
     """Return a mask [...], True for rows that count; it must have the shape of the rows."""
     if mask is None:
         return None
-    mask = torch.as_tensor(mask, device=rows.device)
+    mask = _tensor(mask, rows.device)
     if mask.shape != rows.shape:
         raise ValueError(f"mask must have the shape of the rows, {tuple(rows.shape)}, got shape {tuple(mask.shape)}")
     return mask.bool()
@@ -106,11 +107,19 @@ def both(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     return first & second
 
 
-def cut_gradient(logits: Tensor, active: Tensor | None) -> Tensor:
-    """Make the gradient of inactive rows exactly 0, even if it would be NaN."""
-    if active is None:
-        return logits
-    return torch.where(active.reshape(active.shape + (1,) * (logits.ndim - active.ndim)), logits, logits.detach())
+def harmless_logits(logits: Tensor, kept: Tensor | None, sample_weight: Tensor | None, ranked: bool) -> Tensor:
+    """Keep what rows that count nowhere hold out of the loss and its gradient.
+
+    Ignored rows become 0.5, of logits and probabilities alike, and so do rows of weight 0. Where rows are `ranked` by
+    their loss those keep their logits, but not their gradient, which may be NaN.
+    """
+    has_weight = None if sample_weight is None else sample_weight != 0
+    counts = kept if ranked else both(kept, has_weight)
+    if counts is not None:
+        logits = torch.where(_align(counts, logits), logits, torch.full_like(logits, 0.5))
+    if ranked and has_weight is not None:
+        logits = torch.where(_align(has_weight, logits), logits, logits.detach())
+    return logits
 
 
 def checked_labels(
@@ -118,14 +127,14 @@ def checked_labels(
 ) -> tuple[Tensor, Tensor | None]:
     """Return class indices [...] that are all in range, and the validity [...] of their rows."""
     valid = (labels >= 0) & (labels < classes)
-    return _checked(labels, valid, active, check_labels, f"class indices in [0, {classes - 1}]")
+    return _checked(labels, valid, active, check_labels, classes)
 
 
 def checked_probabilities(
     target: Tensor, active: Tensor | None, check_labels: bool | None
 ) -> tuple[Tensor, Tensor | None]:
     """Return binary targets [...] that are all in range, and the validity [...] of their rows."""
-    return _checked(target, (target >= 0) & (target <= 1), active, check_labels, "labels in [0, 1]")
+    return _checked(target, (target >= 0) & (target <= 1), active, check_labels, None)
 
 
 def smoothed(distribution: Tensor, label_smoothing: float, smooth_over: str) -> Tensor:
@@ -148,7 +157,7 @@ def smoothed_binary(target: Tensor, label_smoothing: float, smooth_over: str) ->
 
 
 def _checked(
-    target: Tensor, valid: Tensor, active: Tensor | None, check_labels: bool | None, wanted: str
+    target: Tensor, valid: Tensor, active: Tensor | None, check_labels: bool | None, classes: int | None
 ) -> tuple[Tensor, Tensor | None]:
     """Return (target with 0 in place of what is not valid, factor [...] of the rows: NaN for those, else 1).
 
@@ -160,15 +169,31 @@ def _checked(
         return safe, torch.where(invalid, math.nan, 1.0)
     if not invalid.any():
         return safe, None
-    position = invalid.nonzero()[0].tolist()
-    label = target[tuple(position)].item()
+    positions = invalid.nonzero().tolist()
+    label = target[tuple(positions[0])].item()
+    wanted = "labels in [0, 1]" if classes is None else f"class indices, whole numbers in [0, {classes - 1}]"
     raise ValueError(
-        f"target must hold {wanted}, got {label} at {position} ({int(invalid.sum())} of {invalid.numel()} labels are "
-        "out of range); ignore_index=... leaves the rows of one label out"
+        f"target must hold {wanted}, got {label} at {positions[0]}, one of {len(positions)} such labels; "
+        "ignore_index=... leaves the rows of one label out"
     )
 
 
 def _readable(tensor: Tensor, check_labels: bool | None) -> bool:
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or type(tensor) is not Tensor:
+    traced = (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._are_functorch_transforms_active()
+    )
+    if traced or tensor.is_meta or type(tensor) is not Tensor:
         return False
     return tensor.device.type == "cpu" if check_labels is None else check_labels
+
+
+def _align(values: Tensor, like: Tensor) -> Tensor:
+    """Give `values` the rank of `like` by axes of size 1 at the end."""
+    return values.reshape(values.shape + (1,) * (like.ndim - values.ndim))
+
+
+def _tensor(value: Any, device: torch.device) -> Tensor:
+    """Return `value` as a tensor; numbers and lists in the precision that NumPy gives them, float64."""
+    return torch.as_tensor(value if isinstance(value, Tensor) else np.asarray(value), device=device)

@@ -132,6 +132,63 @@ def test_whole_number_float_labels():
     assert number(loss(labels.astype("float64"), inputs)) == number(loss(labels, inputs))
 
 
+@pytest.mark.parametrize("floatx", ["float64", "float16", "bfloat16"])
+def test_floatx_does_not_matter(floatx):
+    logits = keras.ops.convert_to_tensor(np.array([[0.0, 40.0], [1.0, 0.5]], "float32"))
+    probabilities = keras.ops.convert_to_tensor(np.array([[0.0, 1.0], [0.25, 0.75]], "float32"))
+    labels = np.array([0, 1])
+    losses = [
+        (keras_xent.CategoricalFocalCrossEntropy(hard_fraction=0.5, ignore_index=2, check_labels=False), logits),
+        (keras_xent.CategoricalCrossEntropy(from_logits=False, entropy_penalty=0.5), probabilities),
+    ]
+    wants = [number(loss(labels, scores, sample_weight=0.1)) for loss, scores in losses]
+    keras.config.set_floatx(floatx)
+    try:
+        for (loss, scores), want in zip(losses, wants, strict=True):
+            got = loss(labels, scores, sample_weight=0.1)
+            assert keras.backend.standardize_dtype(got.dtype) == "float32"
+            assert number(got) == pytest.approx(want, rel=1e-6)
+    finally:
+        keras.config.set_floatx("float32")
+
+
+def test_a_loss_built_under_a_trace_serves_outside():
+    built = []
+
+    def step(logits):
+        built.append(keras_xent.CategoricalCrossEntropy(class_weight=[1, 2, 3]))
+        return built[-1](labels, logits)
+
+    logits, labels = batch()
+    logits = keras.ops.convert_to_tensor(logits)
+    if side_name == "keras-tensorflow":
+        import tensorflow as tf
+
+        step = tf.function(step)
+    elif side_name == "keras-jax":
+        import jax
+
+        step = jax.jit(step)
+    assert number(step(logits)) == pytest.approx(number(built[-1](labels, logits)), rel=1e-6)
+
+
+@only_tensorflow
+def test_labels_of_unknown_size():
+    """A generator's labels (N, 1) have the shape (None, None): they may be one-hot, unless the loss takes none."""
+    import tensorflow as tf
+
+    logits, labels = batch()
+    columns = tf.TensorSpec([None, None], tf.int64)
+    for loss_class in (keras_xent.SparseCategoricalCrossEntropy, keras_xent.CategoricalCrossEntropy):
+        loss = loss_class()
+        step = tf.function(lambda labels, loss=loss: loss(labels, logits), input_signature=[columns])
+        if loss_class.labels_only:
+            assert number(step(labels[:, None])) == pytest.approx(number(loss(labels, logits)), rel=1e-6)
+        else:
+            with pytest.raises(ValueError, match="y_true must have a static size on axis 1"):
+                step(labels[:, None])
+
+
 def test_symbolic_tensors():
     symbolic = keras.KerasTensor((None,), dtype="int32"), keras.KerasTensor((None, 5))
     assert keras_xent.CategoricalCrossEntropy(label_smoothing=0.1)(*symbolic).shape == ()

@@ -156,13 +156,69 @@ def test_every_integer_dtype_is_a_label(dtype):
     assert side.numpy(side.call(loss, side.tensor(logits), side.tensor(wrapped))) > 0
 
 
+@pytest.mark.parametrize("label", [2**32 + 1, -(2**32), 2**40])
+def test_labels_beyond_32_bits_do_not_wrap(label):
+    logits = side.tensor(np.zeros((2, 3), "float32"))
+    with pytest.raises(ValueError, match=r"must hold class indices"):
+        side.call(side.package.CategoricalCrossEntropy(), logits, side.given(np.array([label, 0])))
+
+
+@pytest.mark.parametrize("ignore_index", [2**40, -(2**63), 2**32 - 1])
+def test_ignore_index_beyond_the_dtype_ignores_nothing(ignore_index):
+    logits, target = side.tensor(np.zeros((2, 3), "float32")), side.tensor(np.array([1, 0], "int32"))
+    loss = side.package.CategoricalCrossEntropy(ignore_index=ignore_index, reduction="sum")
+    assert side.numpy(side.call(loss, logits, target)) == pytest.approx(2 * np.log(3), rel=1e-6)
+    loss = side.package.BinaryCrossEntropy(ignore_index=ignore_index, reduction="sum")
+    logits = side.tensor(np.zeros(2, "float32"))
+    assert side.numpy(side.call(loss, logits, target)) == pytest.approx(2 * np.log(2), rel=1e-6)
+
+
+@pytest.mark.skipif("float64" not in side.dtypes, reason="this side computes in float32")
+def test_numbers_and_lists_keep_their_precision():
+    logits, target = side.tensor(np.zeros(1)), side.tensor(np.ones(1))
+    loss = side.package.BinaryCrossEntropy()
+    for weight in (0.1, [0.1]):
+        assert side.numpy(side.call(loss, logits, target, sample_weight=weight)) == pytest.approx(
+            0.1 * np.log(2), rel=1e-15
+        )
+    assert side.numpy(side.call(loss, side.tensor(np.ones(1)), [0.1])) == pytest.approx(
+        0.1 * np.log1p(np.exp(-1)) + 0.9 * np.log1p(np.exp(1)), rel=1e-15
+    )
+
+
+def test_infinite_probabilities_are_nan():
+    loss = side.package.CategoricalCrossEntropy(from_logits=False, reduction="none")
+    probabilities = np.array([[np.inf, 0.5], [np.inf, 0.5], [0.5, 0.5]], "float32")
+    losses = side.numpy(side.call(loss, side.tensor(probabilities), side.tensor(np.array([0, 1, 1]))))
+    assert np.isnan(losses).tolist() == [True, True, False]
+
+
+BAD_ARGUMENTS = [
+    ("CategoricalFocalCrossEntropy", {"gamma": 10**400}, "gamma"),
+    ("CategoricalCrossEntropy", {"ignore_index": 10**400}, "ignore_index"),
+    ("CategoricalCrossEntropy", {"ignore_index": 2**63}, "ignore_index"),
+]
+
+
+@pytest.mark.parametrize(("name", "config", "argument"), BAD_ARGUMENTS)
+def test_huge_arguments_are_named(name, config, argument):
+    with pytest.raises(ValueError, match=argument):
+        side.package.get({"loss": name, "config": config})
+
+
+def test_arguments_of_numpy_are_taken():
+    config = {"from_logits": np.False_, "check_labels": np.True_, "smooth_over": np.str_("others")}
+    loss = side.package.CategoricalCrossEntropy(**config)
+    assert loss.get_config() == {"from_logits": False, "check_labels": True, "smooth_over": "others"}
+
+
 def test_label_message_has_label_position_range_and_hint():
     logits = side.tensor(np.zeros((2, 3, 4), "float32"))
     target = side.tensor(np.array([[0, 1, 2], [3, 9, -7]]))
     name = "y_true" if is_keras else "target"
     loss = side.package.CategoricalCrossEntropy(axis=-1)
     with pytest.raises(
-        ValueError, match=rf"{name} must hold class indices in \[0, 3\], got 9 at \[1, 1\].*ignore_index"
+        ValueError, match=rf"{name} must hold class indices.* in \[0, 3\], got 9 at \[1, 1\].*ignore_index"
     ):
         side.call(loss, logits, target)
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sides.keras_common import call, fit, package, parts
+from sides.keras_common import call, fit, given, package, parts
 
 # JAX has no float64 by default.
 dtypes = ("float32", "bfloat16", "float16")

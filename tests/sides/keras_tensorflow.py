@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from sides.keras_common import call, fit, package, parts
+from sides.keras_common import call, fit, given, package, parts
 
 dtypes = ("float64", "float32", "bfloat16", "float16")
 fast_share = 3

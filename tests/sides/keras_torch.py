@@ -1,6 +1,6 @@
 """Keras on torch."""
 
-from sides.keras_common import call, fit, package, parts
+from sides.keras_common import call, fit, given, package, parts
 from sides.torch_gradient import dtype_name, modes, numpy, slow_modes, tensor, value_and_gradient
 
 # Keras' torch backend drops float64 to float32 inside some ops.
