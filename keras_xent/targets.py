@@ -156,7 +156,7 @@ def checked_labels(
     """Return class indices [...] that are all in range, and the validity [...] of their rows."""
     valid = (labels >= 0) & (labels < ops.cast(classes, labels.dtype))
     if _is_floating(labels):
-        whole = labels == ops.floor(labels)
+        whole = ops.equal(labels, ops.floor(labels))  # == of two KerasTensors is identity
         valid = valid & whole
         _checked(labels, whole, active, check_labels, classes, TypeError)
     labels, validity = _checked(labels, valid, active, check_labels, classes)
