@@ -26,30 +26,70 @@ def sigmoid(value: Tensor) -> Tensor:
     return ops.exp(-softplus(-value))
 
 
-def of_label(logits: Tensor, label: Tensor, temperature: float, from_logits: bool) -> Tensor:
-    """Log-odds [...] of the class `label` [...] in `logits` [..., C]; +inf where it has no rival."""
+def log1p(value: Tensor) -> Tensor:
+    """log(1 + value), exact below 0 too, where XLA's own is off by 115 eps in float64."""
+    is_negative = value < 0
+    below = ops.where(is_negative, value, 0.0)
+    return ops.where(is_negative, -ops.log1p(-below / (1 + below)), ops.log1p(ops.where(is_negative, 0.0, value)))
+
+
+def of_label(
+    logits: Tensor, label: Tensor, temperature: float, from_logits: bool, margin: Tensor | float = 0.0
+) -> Tensor:
+    """Log-odds [...] of the class `label` [...] in `logits` [..., C]; +inf where it has no rival.
+
+    `margin` [...] is what its own logit lacks as the true class.
+    """
     if not from_logits:
         rivals = ops.sum(ops.where(is_class(label, logits), 0.0, logits), -1)  # [...]
-        return _limited(_take(logits, label), rivals)
-    shifted = _scaled(logits - _largest(logits), temperature)  # [..., C]
-    rivals = ops.sum(ops.where(is_class(label, logits), 0.0, ops.exp(shifted)), -1)  # [...]
-    return _take(shifted, label) - _log(rivals)
+        return _limited(take(logits, label), rivals)
+    shifted = logits - _largest(logits)  # [..., C]
+    rivals = ops.sum(ops.where(is_class(label, logits), 0.0, ops.exp(scaled(shifted, temperature))), -1)  # [...]
+    return scaled(take(shifted, label) - margin, temperature) - _log(rivals)
 
 
-def of_classes(logits: Tensor, temperature: float, from_logits: bool) -> Tensor:
-    """Log-odds [..., C] of every class in `logits` [..., C], in O(C)."""
+def of_classes(logits: Tensor, temperature: float, from_logits: bool, margin: Tensor | float = 0.0) -> Tensor:
+    """Log-odds [..., C] of every class in `logits` [..., C], in O(C); `margin` as in `of_label`, of each class."""
     if not from_logits:
         peak, is_peak = _peak(logits)
         rest = ops.sum(ops.where(is_peak, 0.0, logits), -1, keepdims=True)  # [..., 1]
         return _limited(logits, ops.where(is_peak, rest, peak + (rest - logits)))
     shifted, is_peak, rest = _relative_to_peak(logits, temperature)
-    others = ops.where(is_peak, 0.0, rest - ops.exp(shifted))  # [..., C]
-    return shifted - ops.where(is_peak, _log(rest), ops.log1p(others))
+    others = ops.where(is_peak, 0.0, rest - ops.exp(scaled(shifted, temperature)))  # [..., C]
+    return scaled(shifted - margin, temperature) - ops.where(is_peak, _log(rest), ops.log1p(others))
+
+
+def margin_of_label(logits: Tensor, label: Tensor, temperature: float) -> Tensor:
+    """Lead [...] of the class `label` [...] over its strongest rival; +inf where it has none."""
+    rival, _ = _peak(ops.where(is_class(label, logits), -math.inf, logits))
+    lead = take(logits, label) - ops.squeeze(rival, -1)
+    return scaled(lead, temperature) * ops.squeeze(poison(logits), -1)
+
+
+def margin_of_classes(logits: Tensor, temperature: float) -> Tensor:
+    """Lead [..., C] of every class over its strongest rival, in O(C)."""
+    peak, is_peak = _peak(logits)
+    second, _ = _peak(ops.where(is_peak, -math.inf, logits))  # [..., 1]
+    return scaled(logits - ops.where(is_peak, second, peak), temperature) * poison(logits)
+
+
+def relative(logits: Tensor) -> Tensor:
+    """`logits` [..., C] less the largest of their row, without its gradient; the softmax is the same."""
+    shifted = logits - _largest(logits)
+    # What is added to it next TensorFlow's optimiser would add to `logits`, were there no operation between the two.
+    return ops.where(ops.isnan(shifted), shifted, shifted)
+
+
+def sum_of_others(values: Tensor) -> Tensor:
+    """Sum [..., C] of all other classes' `values` >= 0 [..., C], in O(C) and without cancellation."""
+    peak, is_peak = _peak(values)
+    rest = ops.sum(ops.where(is_peak, 0.0, values), -1, keepdims=True)  # [..., 1]
+    return ops.where(is_peak, rest, peak + (rest - values))
 
 
 def of_positive(logits: Tensor, temperature: float, from_logits: bool) -> Tensor:
     """Log-odds, elementwise, of the positive label of binary `logits`."""
-    return _scaled(logits, temperature) if from_logits else _limited(logits, 1 - logits)
+    return scaled(logits, temperature) if from_logits else _limited(logits, 1 - logits)
 
 
 def is_class(label: Tensor, logits: Tensor) -> Tensor:
@@ -60,8 +100,8 @@ def is_class(label: Tensor, logits: Tensor) -> Tensor:
 def log_partition(logits: Tensor, temperature: float) -> Tensor:
     """logsumexp(logits / temperature) [...] over the classes of `logits` [..., C]."""
     peak = _largest(logits)  # [..., 1]
-    total = ops.sum(ops.exp(_scaled(logits - peak, temperature)), -1, keepdims=True)  # [..., 1]
-    return ops.squeeze(_scaled(peak, temperature) + ops.log(total), -1)
+    total = ops.sum(ops.exp(scaled(logits - peak, temperature)), -1, keepdims=True)  # [..., 1]
+    return ops.squeeze(scaled(peak, temperature) + ops.log(total), -1)
 
 
 def entropy(logits: Tensor, temperature: float, from_logits: bool) -> Tensor:
@@ -71,7 +111,7 @@ def entropy(logits: Tensor, temperature: float, from_logits: bool) -> Tensor:
     shifted, is_peak, rest = _relative_to_peak(logits, temperature)
     rest = ops.squeeze(rest, -1)  # [...]
     has_mass = ~is_peak & (shifted != -math.inf)
-    distance = ops.where(has_mass, -shifted, 0.0)  # [..., C]
+    distance = ops.where(has_mass, -scaled(shifted, temperature), 0.0)  # [..., C]
     return ops.log1p(rest) + ops.sum(distance * ops.exp(-distance), -1) / (1 + rest)
 
 
@@ -80,8 +120,18 @@ def binary_entropy(logits: Tensor, temperature: float, from_logits: bool) -> Ten
     if not from_logits:
         return _surprise(logits) + _surprise(1 - logits)
     is_certain = ops.isinf(logits)
-    x = _scaled(ops.where(is_certain, 0.0, logits), temperature)
+    x = scaled(ops.where(is_certain, 0.0, logits), temperature)
     return ops.where(is_certain, 0.0, sigmoid(x) * softplus(-x) + sigmoid(-x) * softplus(x))
+
+
+def scaled(value: Tensor, temperature: float) -> Tensor:
+    """`value` / temperature."""
+    return value if temperature == 1.0 else value / temperature
+
+
+def take(values: Tensor, label: Tensor) -> Tensor:
+    """The entry [...] of the class `label` [...] in `values` [..., C]."""
+    return ops.squeeze(ops.take_along_axis(values, ops.expand_dims(label, -1), -1), -1)  # [...]
 
 
 def _largest(logits: Tensor) -> Tensor:
@@ -91,18 +141,25 @@ def _largest(logits: Tensor) -> Tensor:
     return ops.stop_gradient(largest(logits, -1, keepdims=True))
 
 
+def poison(logits: Tensor) -> Tensor:
+    """A factor [..., 1]: NaN for rows that hold NaN or +inf, else 1."""
+    is_bad = ops.logical_or(ops.isnan(logits), logits == math.inf)
+    return ops.where(ops.any(is_bad, -1, keepdims=True), math.nan, ops.ones_like(logits[..., :1]))
+
+
 def _peak(values: Tensor) -> tuple[Tensor, Tensor]:
     """The largest of `values` [..., C], with its gradient, [..., 1], and where it is [..., C]."""
     peak = ops.argmax(values, -1)  # [...]
-    return ops.expand_dims(_take(values, peak), -1), is_class(peak, values)
+    return ops.expand_dims(take(values, peak), -1), is_class(peak, values)
 
 
 def _relative_to_peak(logits: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits [..., C] less their peak, where that is [..., C], and the sum [..., 1] of exp of all others."""
+    """Logits [..., C] less their peak, where that is [..., C], and the mass [..., 1] of all others beside its 1."""
     peak, is_peak = _peak(logits)
-    shifted = _scaled(logits - peak, temperature)
+    shifted = logits - peak
     # The peak's own entry is 0, but NaN where the peak is infinite, which has to reach the sum.
-    rest = ops.sum(ops.where(is_peak, ops.stop_gradient(shifted), ops.exp(shifted)), -1, keepdims=True)
+    mass = ops.where(is_peak, ops.stop_gradient(shifted), ops.exp(scaled(shifted, temperature)))
+    rest = ops.sum(mass, -1, keepdims=True)
     return shifted, is_peak, rest
 
 
@@ -118,14 +175,6 @@ def _surprise(probability: Tensor) -> Tensor:
     """-p log p, elementwise; 0 with gradient 0 at p = 0."""
     has_mass = probability != 0
     return -ops.where(has_mass, probability, 0.0) * ops.log(ops.where(has_mass, probability, 1.0))
-
-
-def _scaled(value: Tensor, temperature: float) -> Tensor:
-    return value if temperature == 1.0 else value / temperature
-
-
-def _take(values: Tensor, label: Tensor) -> Tensor:
-    return ops.squeeze(ops.take_along_axis(values, ops.expand_dims(label, -1), -1), -1)  # [...]
 
 
 def _log(value: Tensor) -> Tensor:

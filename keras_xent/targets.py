@@ -12,6 +12,10 @@ from keras import ops
 _BACKEND = keras.backend.backend()
 
 
+LARGEST_LABELS = {"bfloat16": 2**8, "float16": 2**11}
+"""Up to which whole number narrow dtypes hold all; float32 up to 2^24."""
+
+
 def floating_logits(logits: Any) -> Tensor:
     """Return floating-point logits in the compute dtype: float64 stays, every other becomes float32."""
     logits = ops.convert_to_tensor(logits)
@@ -39,11 +43,13 @@ def class_axis_last(tensor: Tensor, axis: int) -> Tensor:
     return tensor if axis == len(tensor.shape) - 1 else ops.moveaxis(tensor, axis, -1)  # [..., C]
 
 
-def labels_or_distribution(target: Any, logits: Tensor, axis: int, *, labels_only: bool) -> tuple[Tensor, bool]:
+def labels_or_distribution(
+    target: Any, logits: Tensor, axis: int, classes: int | None, *, labels_only: bool
+) -> tuple[Tensor, bool]:
     """Read a target by its shape: (labels [...], True) or (distribution [..., C], False)."""
     target = _tensor(target)
-    shape, given = tuple(logits.shape), tuple(target.shape)
-    rows, columns = shape[:axis] + shape[axis + 1 :], (*shape[:axis], 1, *shape[axis + 1 :])
+    given, before, after = tuple(target.shape), tuple(logits.shape)[:axis], tuple(logits.shape)[axis + 1 :]
+    rows, columns, shape = (*before, *after), (*before, 1, *after), (*before, classes, *after)
     if _fits(given, shape) and not labels_only:
         if given[axis] != shape[axis] and not _is_floating(target):
             raise ValueError(f"y_true must have a static size on axis {axis}: 1 for labels, {shape[axis]} for one-hot")
@@ -56,6 +62,27 @@ def labels_or_distribution(target: Any, logits: Tensor, axis: int, *, labels_onl
     if len(given) > len(rows):
         target = ops.reshape(target, (*ops.shape(logits)[:axis], *ops.shape(logits)[axis + 1 :]))
     return _wide(target), True  # [...]
+
+
+def teacher_and_label(target: Any, logits: Any, axis: int | None, *, has_label: bool) -> tuple[Tensor, Tensor | None]:
+    """Split a target into the teacher's logits, in the shape of `logits`, and the class indices [...] behind them."""
+    target, axis = _tensor(target), class_axis(logits, axis)
+    shape, classes = tuple(logits.shape), logits.shape[axis]
+    if classes is None:
+        raise ValueError(f"y_pred must have a static size on axis {axis}, beside a target of teacher logits")
+    wanted = (*shape[:axis], classes + has_label, *shape[axis + 1 :])
+    if not _fits(tuple(target.shape), wanted):
+        holds = "the teacher's logits" + (" and the class index" if has_label else "")
+        raise ValueError(f"y_true must hold {holds} in shape {wanted}, got shape {tuple(target.shape)}")
+    dtype = _dtype(target)
+    if not _is_floating(target) or (has_label and classes > LARGEST_LABELS.get(dtype, 2**24)):
+        raise TypeError(f"y_true must have a floating-point dtype that holds all {classes} labels, got {dtype}")
+    if not has_label:
+        return ops.cast(target, logits.dtype), None
+    # ops.split does not trace under torch.compile(fullgraph).
+    before = (slice(None),) * axis
+    teacher, label = target[(*before, slice(classes))], target[(*before, classes)]
+    return ops.cast(teacher, logits.dtype), label
 
 
 def binary_target(target: Any, logits: Tensor) -> Tensor:
@@ -71,19 +98,15 @@ def binary_target(target: Any, logits: Tensor) -> Tensor:
     return _wide(target)
 
 
-def constant(values: float | tuple[float, ...] | None) -> Any:
+def constant(values: float | tuple[float, ...]) -> Any:
     """Hold weights in float64, to be rounded once, at the call."""
-    if values is None:
-        return None
     array = np.array(values, "float64")
     # Dynamo does not trace what Keras asks of an array; under a trace of TensorFlow or JAX a tensor would leak.
     return ops.convert_to_tensor(array) if _BACKEND == "torch" else array
 
 
-def per_class(name: str, values: Any, logits: Tensor) -> Tensor | None:
+def per_class(name: str, values: Any, logits: Tensor) -> Tensor:
     """Return weights [C], or [] for one number, in the dtype of `logits` [..., C]."""
-    if values is None:
-        return None
     if len(values.shape) == 1 and not _fits(tuple(values.shape), tuple(logits.shape)[-1:]):
         wanted = logits.shape[-1] if logits.shape else "no"
         raise ValueError(f"{name} must have {wanted} numbers for y_pred of this shape, got {values.shape[0]}")
@@ -151,7 +174,7 @@ def harmless_logits(logits: Tensor, kept: Tensor | None, sample_weight: Tensor |
 
 
 def checked_labels(
-    labels: Tensor, classes: int, active: Tensor | None, check_labels: bool | None
+    labels: Tensor, classes: Any, active: Tensor | None, check_labels: bool | None
 ) -> tuple[Tensor, Tensor | None]:
     """Return class indices [...] that are all in range, and the validity [...] of their rows."""
     valid = (labels >= 0) & (labels < ops.cast(classes, labels.dtype))

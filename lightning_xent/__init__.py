@@ -1,18 +1,77 @@
 """Cross-entropy losses for PyTorch and Lightning; keras_xent has the same ones for Keras."""
 
+from lightning_xent.information import cross_entropy, entropy, kl_divergence
+from lightning_xent.losses.asymmetric import AsymmetricLoss
+from lightning_xent.losses.bi_tempered import BiTemperedLogistic
+from lightning_xent.losses.bootstrapping import Bootstrapping
+from lightning_xent.losses.consistency import JensenShannonConsistency
 from lightning_xent.losses.cross_entropy import (
     BinaryCrossEntropy,
     CategoricalCrossEntropy,
     SparseCategoricalCrossEntropy,
 )
+from lightning_xent.losses.divergence import Distillation, KLDivergence
 from lightning_xent.losses.focal import BinaryFocalCrossEntropy, CategoricalFocalCrossEntropy
+from lightning_xent.losses.generalized import BinaryGeneralizedCrossEntropy, CategoricalGeneralizedCrossEntropy
+from lightning_xent.losses.generalized_focal import QualityFocalLoss, VarifocalLoss
+from lightning_xent.losses.hinge import BinaryHinge, CategoricalHinge
+from lightning_xent.losses.jensen_shannon import BinaryJensenShannon, CategoricalJensenShannon
+from lightning_xent.losses.label_relaxation import BinaryLabelRelaxation, CategoricalLabelRelaxation
+from lightning_xent.losses.logit_adjusted import LogitAdjustedCrossEntropy
+from lightning_xent.losses.margin import ArcFaceCrossEntropy, CosFaceCrossEntropy, LDAMCrossEntropy
+from lightning_xent.losses.mean_absolute_error import BinaryMeanAbsoluteError, CategoricalMeanAbsoluteError
+from lightning_xent.losses.normalized import NormalizedCrossEntropy
+from lightning_xent.losses.ordinal import OrdinalCrossEntropy, SquaredEarthMoverDistance
+from lightning_xent.losses.poly import BinaryPolyCrossEntropy, CategoricalPolyCrossEntropy
+from lightning_xent.losses.squared_error import BinarySquaredError, CategoricalSquaredError
+from lightning_xent.losses.symmetric import BinarySymmetricCrossEntropy, CategoricalSymmetricCrossEntropy
+from lightning_xent.losses.taylor import BinaryTaylorCrossEntropy, CategoricalTaylorCrossEntropy
 from lightning_xent.spec import get
+from lightning_xent.weights import class_weights, effective_numbers
 
 __all__ = [
+    "ArcFaceCrossEntropy",
+    "AsymmetricLoss",
+    "BiTemperedLogistic",
     "BinaryCrossEntropy",
     "BinaryFocalCrossEntropy",
+    "BinaryGeneralizedCrossEntropy",
+    "BinaryHinge",
+    "BinaryJensenShannon",
+    "BinaryLabelRelaxation",
+    "BinaryMeanAbsoluteError",
+    "BinaryPolyCrossEntropy",
+    "BinarySquaredError",
+    "BinarySymmetricCrossEntropy",
+    "BinaryTaylorCrossEntropy",
+    "Bootstrapping",
     "CategoricalCrossEntropy",
     "CategoricalFocalCrossEntropy",
+    "CategoricalGeneralizedCrossEntropy",
+    "CategoricalHinge",
+    "CategoricalJensenShannon",
+    "CategoricalLabelRelaxation",
+    "CategoricalMeanAbsoluteError",
+    "CategoricalPolyCrossEntropy",
+    "CategoricalSquaredError",
+    "CategoricalSymmetricCrossEntropy",
+    "CategoricalTaylorCrossEntropy",
+    "CosFaceCrossEntropy",
+    "Distillation",
+    "JensenShannonConsistency",
+    "KLDivergence",
+    "LDAMCrossEntropy",
+    "LogitAdjustedCrossEntropy",
+    "NormalizedCrossEntropy",
+    "OrdinalCrossEntropy",
+    "QualityFocalLoss",
     "SparseCategoricalCrossEntropy",
+    "SquaredEarthMoverDistance",
+    "VarifocalLoss",
+    "class_weights",
+    "cross_entropy",
+    "effective_numbers",
+    "entropy",
     "get",
+    "kl_divergence",
 ]

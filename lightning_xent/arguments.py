@@ -12,7 +12,7 @@ REDUCTION_SYNONYMS = {"sum_over_batch_size": "mean", "mean_with_sample_weight": 
 def number(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
     """Return `value` as a float that lies in `interval`, written as in "[0, 1)"; infinity and NaN lie in none."""
     low, high = (float(bound) for bound in interval[1:-1].split(","))
-    item = _as_python(value)
+    item = as_python(value)
     if isinstance(item, Real) and not isinstance(item, bool):
         result = _as_float(item)
         above = result > low or (result == low and interval[0] == "[")
@@ -24,7 +24,7 @@ def number(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
 
 def weights(name: str, value: Any) -> tuple[float, ...]:
     """Return a list, tuple, array or tensor of weights >= 0 as a tuple of floats."""
-    items = _as_python(value)
+    items = as_python(value)
     if not isinstance(items, Sequence) or isinstance(items, str | bytes) or not items:
         raise ValueError(f"{name} must be a non-empty flat sequence of numbers in [0, inf), got {value!r}")
     return tuple(number(f"{name}[{position}]", item, "[0, inf)") for position, item in enumerate(items))
@@ -32,25 +32,49 @@ def weights(name: str, value: Any) -> tuple[float, ...]:
 
 def weight_or_weights(name: str, value: Any) -> float | tuple[float, ...]:
     """Return one weight >= 0 as a float, several as a tuple; a single one in a sequence is one."""
-    value = _as_python(value)
+    value = as_python(value)
     if not isinstance(value, Sequence):
         return number(name, value, "[0, inf)")
     result = weights(name, value)
     return result if len(result) > 1 else result[0]
 
 
-def integer(name: str, value: Any) -> int:
+def counts(name: str, value: Any) -> tuple[float, ...]:
+    """Return the row counts of the classes, all > 0, as a tuple of floats."""
+    result = weights(name, value)
+    empty = [position for position, count in enumerate(result) if count == 0]
+    if empty:
+        raise ValueError(
+            f"{name}[{empty[0]}] must be > 0, got 0: merge a class without rows into another, leave it out, "
+            "or give it a pseudo-count such as 1"
+        )
+    return result
+
+
+def number_or_name(name: str, value: Any, interval: str, names: Collection[str]) -> Any:
+    """Return `value` if it is one of `names`, else as a number that lies in `interval`."""
+    if isinstance(value, str) and value in names:
+        return str(value)
+    try:
+        return number(name, value, interval)
+    except ValueError:
+        wanted = f"a number in {interval} or {' or '.join(map(repr, names))}"
+        raise ValueError(f"{name} must be {wanted}, got {value!r}") from None
+
+
+def integer(name: str, value: Any, minimum: int = -(2**63)) -> int:
     """Return a whole number as an int; a bool is none. Config readers make -1 of an int or float a -1.0."""
-    item = _as_python(value)
+    item = as_python(value)
     is_number = isinstance(item, Real) and not isinstance(item, bool)
-    if not is_number or not _as_float(item).is_integer() or not -(2**63) <= item < 2**63:
-        raise ValueError(f"{name} must be an integer of 64 bits, got {value!r}")
+    if not is_number or not _as_float(item).is_integer() or not minimum <= item < 2**63:
+        wanted = "an integer of 64 bits" if minimum < 0 else f"an integer >= {minimum}"
+        raise ValueError(f"{name} must be {wanted}, got {value!r}")
     return int(item)
 
 
 def choice(name: str, value: Any, choices: Collection[Any]) -> Any:
     """Return `value` if it is one of `choices`."""
-    value = _as_python(value)
+    value = as_python(value)
     if not any(value is allowed or (type(value) is type(allowed) and value == allowed) for allowed in choices):
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
     return value
@@ -69,7 +93,7 @@ def _as_float(number: Any) -> float:
         return math.inf
 
 
-def _as_python(value: Any) -> Any:
+def as_python(value: Any) -> Any:
     """Return an array or tensor of any framework as a number or list; others as they are."""
     if hasattr(value, "tolist"):
         return value.tolist()

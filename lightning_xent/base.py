@@ -4,7 +4,7 @@ target, logits -> ignored rows out -> target -> log-odds -> curve (+ regulariser
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
@@ -74,7 +74,7 @@ class Loss(nn.Module, ABC):
             ValueError: A shape that does not fit, or a label out of range (see `check_labels`).
             TypeError: Logits that are not floating point, or class indices that are not integers.
         """
-        return reduction.reduce(self._rows(logits, target, sample_weight, mask), self.reduction)
+        return reduction.reduce(self._counted(logits, target, sample_weight, mask), self.reduction)
 
     def parts(self, logits: Tensor, target: Any, sample_weight: Any = None, mask: Any = None) -> tuple[Tensor, Tensor]:
         """Return (weighted sum of the row losses, denominator), whose quotient is the loss.
@@ -84,7 +84,7 @@ class Loss(nn.Module, ABC):
         """
         if self.reduction == "none":
             raise ValueError('reduction must be "mean", "weighted_mean" or "sum" for parts(), got "none"')
-        return reduction.parts(self._rows(logits, target, sample_weight, mask), self.reduction)
+        return reduction.parts(self._counted(logits, target, sample_weight, mask), self.reduction)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor arguments that differ from their defaults, ready for JSON."""
@@ -103,10 +103,20 @@ class Loss(nn.Module, ABC):
     def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any) -> Rows:
         """Take a call up to its rows."""
 
-    def _expected(self, mass: Tensor, log_odds: Tensor) -> Tensor:
+    def _counted(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any) -> Rows:
+        """Take a call up to the rows that count."""
+        rows = self._rows(targets.floating_logits(logits), target, sample_weight, mask)
+        return rows._replace(kept=reduction.hardest(rows.losses, rows.kept, self.hard_fraction))
+
+    def _needs_logits(self) -> None:
+        if not self.from_logits:
+            raise ValueError(f"from_logits must be True for {type(self).__name__}, got False")
+
+    @staticmethod
+    def _expected(curve: Callable[[Tensor], Tensor], mass: Tensor, log_odds: Tensor) -> Tensor:
         """mass * curve(log_odds); 0 with gradient 0 for a class without mass, unless its log-odds are NaN."""
         counts = (mass != 0) | torch.isnan(log_odds)
-        return torch.where(counts, mass * self.curve(torch.where(counts, log_odds, 0.0)), 0.0)
+        return torch.where(counts, mass * curve(torch.where(counts, log_odds, 0.0)), 0.0)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -121,11 +131,14 @@ class CategoricalLoss(Loss):
         axis: Class axis of the logits. None: 1, and 0 for 1-D logits, as in torch.
         class_weight: K numbers >= 0 that multiply the loss of each class.
         z_loss: Factor >= 0 of logsumexp(logits / temperature)^2, which each row's loss gets.
+        softcap: Bound > 0 of the logits after the temperature, softcap * tanh(logits / softcap). None: no bound.
+            It makes -softcap of -inf: mask no classes with that.
     """
 
     axis: int | None = None
     class_weight: Sequence[float] | None = None
     z_loss: float = 0.0
+    softcap: float | None = None
 
     labels_only: ClassVar[bool] = False
 
@@ -135,19 +148,68 @@ class CategoricalLoss(Loss):
             self.axis = arguments.integer("axis", self.axis)
         if self.ignore_index is not None:
             self.ignore_index = arguments.integer("ignore_index", self.ignore_index)
-        if self.class_weight is not None:
-            self.class_weight = arguments.weights("class_weight", self.class_weight)
-        self._class_weight = targets.constant(self.class_weight)
+        self.set_class_weight(self.class_weight)
         self.z_loss = arguments.number("z_loss", self.z_loss, "[0, inf)")
         if not self.from_logits and self.z_loss != 0.0:
             raise ValueError(f"z_loss must be 0 with from_logits=False, got {self.z_loss}")
+        if self.softcap is not None:
+            self.softcap = arguments.number("softcap", self.softcap, "(0, inf)")
+            if not self.from_logits:
+                raise ValueError(f"softcap must be None with from_logits=False, got {self.softcap}")
+
+    def set_class_weight(self, class_weight: Sequence[float] | None) -> None:
+        """Replace the class weights: K numbers >= 0, or None. Compiled code keeps those that it was traced with."""
+        self.class_weight = None if class_weight is None else arguments.weights("class_weight", class_weight)
+        self._class_weight = None if self.class_weight is None else targets.constant(self.class_weight)
+
+    def count_classes(self, size: int) -> int:
+        """Return the number of classes, given the size of the class axis of the logits."""
+        return size
+
+    def transformed(self, logits: Tensor) -> Tensor:
+        """Return what the softmax takes, before it is divided by the temperature, of the logits [..., C]."""
+        if self.softcap is None:
+            return logits
+        bound = self.softcap * self.temperature
+        return bound * torch.tanh(logits / bound) * log_odds.poison(logits)  # tanh would make a number of +inf
+
+    @property
+    def divisor(self) -> float:
+        """What the softmax divides its logits by."""
+        return self.temperature
+
+    def margin_of(self, logits: Tensor, label: Tensor | None) -> Tensor | float:
+        """Return what the logit of a class lacks as the true one: of the class `label` [...], or of each [..., C]."""
+        return 0.0
+
+    def score(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Return what the curve takes [...] of the class `label` [...]: its log-odds."""
+        return log_odds.of_label(logits, label, self.divisor, self.from_logits, self.margin_of(logits, label))
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """Return what the curve takes [..., C] of every class: their log-odds."""
+        return log_odds.of_classes(logits, self.divisor, self.from_logits, self.margin_of(logits, None))
+
+    def of_target(self, logits: Tensor, target: Tensor, class_weight: Tensor | None) -> Tensor:
+        """Return the losses [...] of targets [..., C], given the weights [C] of the classes."""
+        masses = target if class_weight is None else target * class_weight
+        return self._expected(self.curve, masses, self.scores(logits)).sum(-1)
+
+    def regulariser(self, logits: Tensor, inputs: Tensor) -> Tensor | None:
+        """Return what each row's loss [...] gets whatever its target is, given its `transformed` logits and its own."""
+        value = None
+        if self.z_loss != 0.0:
+            value = self.z_loss * log_odds.log_partition(logits, self.divisor) ** 2
+        if self.entropy_penalty != 0.0:
+            penalty = -self.entropy_penalty * log_odds.entropy(logits, self.divisor, self.from_logits)
+            value = penalty if value is None else value + penalty
+        return value
 
     def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any) -> Rows:
-        logits = targets.floating_logits(logits)
         axis = targets.class_axis(logits, self.axis)
-        target, is_labels = targets.labels_or_distribution(target, logits, axis, labels_only=self.labels_only)
+        classes = self.count_classes(logits.shape[axis])
+        target, is_labels = targets.labels_or_distribution(target, logits, axis, classes, labels_only=self.labels_only)
         logits = targets.class_axis_last(logits, axis)  # [..., C]
-        class_weight = targets.per_class("class_weight", self._class_weight, logits)  # [C]
 
         sample_weight = targets.sample_weight_per_row(sample_weight, logits[..., 0])
         kept = targets.mask_per_row(mask, logits[..., 0])
@@ -158,27 +220,28 @@ class CategoricalLoss(Loss):
 
         validity = None
         if is_labels:
-            target, validity = targets.checked_labels(target, logits.shape[-1], active, self.check_labels)
+            target, validity = targets.checked_labels(target, classes, active, self.check_labels)
+        elif kept is not None:
+            target = targets.harmless_logits(target, kept, None, ranked=False)
+        inputs, logits = logits, self.transformed(logits)  # [..., C]
+        class_weight = None
+        if self._class_weight is not None:
+            class_weight = targets.per_class("class_weight", self._class_weight, logits)  # [C]
 
         if is_labels and self.label_smoothing == 0.0:
             weights = None if class_weight is None else class_weight[target]  # [...]
-            m = log_odds.of_label(logits, target, self.temperature, self.from_logits)  # [...]
-            losses = self.curve(m) if weights is None else self._expected(weights, m)
+            score = self.score(logits, target)  # [...]
+            score = score if validity is None else score * validity.to(score.dtype)
+            losses = self.curve(score) if weights is None else self._expected(self.curve, weights, score)
         else:
             distribution = log_odds.is_class(target, logits).to(logits.dtype) if is_labels else target  # [..., C]
             smoothed = targets.smoothed(distribution, self.label_smoothing, self.smooth_over)
-            if class_weight is not None:
-                distribution, smoothed = distribution * class_weight, smoothed * class_weight
-            weights = distribution.sum(-1)  # [...]
-            m = log_odds.of_classes(logits, self.temperature, self.from_logits)  # [..., C]
-            losses = self._expected(smoothed, m).sum(-1)  # [...]
+            weights = (distribution if class_weight is None else distribution * class_weight).sum(-1)  # [...]
+            losses = self.of_target(logits, smoothed, class_weight)  # [...]
 
-        if self.z_loss != 0.0:
-            losses = losses + self.z_loss * log_odds.log_partition(logits, self.temperature) ** 2
-        if self.entropy_penalty != 0.0:
-            losses = losses - self.entropy_penalty * log_odds.entropy(logits, self.temperature, self.from_logits)
+        regulariser = self.regulariser(logits, inputs)
+        losses = losses if regulariser is None else losses + regulariser
         losses = losses if validity is None else losses * validity.to(losses.dtype)
-        kept = reduction.hardest(losses, kept, self.hard_fraction)
         return Rows(losses, weights, kept, sample_weight)
 
 
@@ -202,16 +265,22 @@ class BinaryLoss(Loss):
             self.ignore_index = arguments.number("ignore_index", self.ignore_index)
         if self.pos_weight is not None:
             self.pos_weight = arguments.weight_or_weights("pos_weight", self.pos_weight)
-        self._pos_weight = targets.constant(self.pos_weight)
+        self._pos_weight = None if self.pos_weight is None else targets.constant(self.pos_weight)
 
     def balance(self) -> tuple[float, float]:
         """Return the weights of labels 1 and 0 beside `pos_weight`."""
         return 1.0, 1.0
 
+    def of_target(self, x: Tensor, target: Tensor, weight_1: Tensor | float, weight_0: Tensor | float) -> Tensor:
+        """Return the losses of targets, elementwise, given the log-odds x of label 1 and the weights of both labels."""
+        positive = self._expected(self.curve, target * weight_1, x)
+        return positive + self._expected(self.curve, (1 - target) * weight_0, -x)
+
     def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any) -> Rows:
-        logits = targets.floating_logits(logits)
         target = targets.binary_target(target, logits)
-        pos_weight = targets.per_class("pos_weight", self._pos_weight, logits)  # [] or [L]
+        pos_weight = None
+        if self._pos_weight is not None:
+            pos_weight = targets.per_class("pos_weight", self._pos_weight, logits)  # [] or [L]
 
         sample_weight = targets.sample_weight_per_row(sample_weight, logits)
         kept = targets.mask_per_row(mask, logits)
@@ -228,10 +297,9 @@ class BinaryLoss(Loss):
         balance_1, weight_0 = self.balance()
         weight_1 = balance_1 if pos_weight is None else balance_1 * pos_weight
         weights = target * weight_1 + (1 - target) * weight_0
-        losses = self._expected(smoothed * weight_1, x) + self._expected((1 - smoothed) * weight_0, -x)
+        losses = self.of_target(x, smoothed, weight_1, weight_0)
 
         if self.entropy_penalty != 0.0:
             losses = losses - self.entropy_penalty * log_odds.binary_entropy(logits, self.temperature, self.from_logits)
         losses = losses if validity is None else losses * validity.to(losses.dtype)
-        kept = reduction.hardest(losses, kept, self.hard_fraction)
         return Rows(losses, weights, kept, sample_weight)

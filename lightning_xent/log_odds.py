@@ -26,30 +26,60 @@ def sigmoid(value: Tensor) -> Tensor:
     return torch.exp(-softplus(-value))
 
 
-def of_label(logits: Tensor, label: Tensor, temperature: float, from_logits: bool) -> Tensor:
-    """Log-odds [...] of the class `label` [...] in `logits` [..., C]; +inf where it has no rival."""
+def of_label(
+    logits: Tensor, label: Tensor, temperature: float, from_logits: bool, margin: Tensor | float = 0.0
+) -> Tensor:
+    """Log-odds [...] of the class `label` [...] in `logits` [..., C]; +inf where it has no rival.
+
+    `margin` [...] is what its own logit lacks as the true class.
+    """
     if not from_logits:
         rivals = torch.where(is_class(label, logits), 0.0, logits).sum(-1)  # [...]
-        return _limited(_take(logits, label), rivals)
-    shifted = _scaled(logits - _largest(logits), temperature)  # [..., C]
-    rivals = torch.where(is_class(label, logits), 0.0, shifted.exp()).sum(-1)  # [...]
-    return _take(shifted, label) - _log(rivals)
+        return _limited(take(logits, label), rivals)
+    shifted = logits - _largest(logits)  # [..., C]
+    rivals = torch.where(is_class(label, logits), 0.0, scaled(shifted, temperature).exp()).sum(-1)  # [...]
+    return scaled(take(shifted, label) - margin, temperature) - _log(rivals)
 
 
-def of_classes(logits: Tensor, temperature: float, from_logits: bool) -> Tensor:
-    """Log-odds [..., C] of every class in `logits` [..., C], in O(C)."""
+def of_classes(logits: Tensor, temperature: float, from_logits: bool, margin: Tensor | float = 0.0) -> Tensor:
+    """Log-odds [..., C] of every class in `logits` [..., C], in O(C); `margin` as in `of_label`, of each class."""
     if not from_logits:
         peak, is_peak = _peak(logits)
         rest = torch.where(is_peak, 0.0, logits).sum(-1, keepdim=True)  # [..., 1]
         return _limited(logits, torch.where(is_peak, rest, peak + (rest - logits)))
     shifted, is_peak, rest = _relative_to_peak(logits, temperature)
-    others = torch.where(is_peak, 0.0, rest - shifted.exp())  # [..., C]
-    return shifted - torch.where(is_peak, _log(rest), torch.log1p(others))
+    others = torch.where(is_peak, 0.0, rest - scaled(shifted, temperature).exp())  # [..., C]
+    return scaled(shifted - margin, temperature) - torch.where(is_peak, _log(rest), torch.log1p(others))
+
+
+def margin_of_label(logits: Tensor, label: Tensor, temperature: float) -> Tensor:
+    """Lead [...] of the class `label` [...] over its strongest rival; +inf where it has none."""
+    rival, _ = _peak(torch.where(is_class(label, logits), -math.inf, logits))
+    return scaled(take(logits, label) - rival.squeeze(-1), temperature) * poison(logits).squeeze(-1)
+
+
+def margin_of_classes(logits: Tensor, temperature: float) -> Tensor:
+    """Lead [..., C] of every class over its strongest rival, in O(C)."""
+    peak, is_peak = _peak(logits)
+    second, _ = _peak(torch.where(is_peak, -math.inf, logits))  # [..., 1]
+    return scaled(logits - torch.where(is_peak, second, peak), temperature) * poison(logits)
+
+
+def relative(logits: Tensor) -> Tensor:
+    """`logits` [..., C] less the largest of their row, without its gradient; the softmax is the same."""
+    return logits - _largest(logits)
+
+
+def sum_of_others(values: Tensor) -> Tensor:
+    """Sum [..., C] of all other classes' `values` >= 0 [..., C], in O(C) and without cancellation."""
+    peak, is_peak = _peak(values)
+    rest = torch.where(is_peak, 0.0, values).sum(-1, keepdim=True)  # [..., 1]
+    return torch.where(is_peak, rest, peak + (rest - values))
 
 
 def of_positive(logits: Tensor, temperature: float, from_logits: bool) -> Tensor:
     """Log-odds, elementwise, of the positive label of binary `logits`."""
-    return _scaled(logits, temperature) if from_logits else _limited(logits, 1 - logits)
+    return scaled(logits, temperature) if from_logits else _limited(logits, 1 - logits)
 
 
 def is_class(label: Tensor, logits: Tensor) -> Tensor:
@@ -60,8 +90,8 @@ def is_class(label: Tensor, logits: Tensor) -> Tensor:
 def log_partition(logits: Tensor, temperature: float) -> Tensor:
     """logsumexp(logits / temperature) [...] over the classes of `logits` [..., C]."""
     peak = _largest(logits)  # [..., 1]
-    total = _scaled(logits - peak, temperature).exp().sum(-1, keepdim=True)  # [..., 1]
-    return (_scaled(peak, temperature) + total.log()).squeeze(-1)
+    total = scaled(logits - peak, temperature).exp().sum(-1, keepdim=True)  # [..., 1]
+    return (scaled(peak, temperature) + total.log()).squeeze(-1)
 
 
 def entropy(logits: Tensor, temperature: float, from_logits: bool) -> Tensor:
@@ -71,7 +101,7 @@ def entropy(logits: Tensor, temperature: float, from_logits: bool) -> Tensor:
     shifted, is_peak, rest = _relative_to_peak(logits, temperature)
     rest = rest.squeeze(-1)  # [...]
     has_mass = ~is_peak & (shifted != -math.inf)
-    distance = torch.where(has_mass, -shifted, 0.0)  # [..., C]
+    distance = torch.where(has_mass, -scaled(shifted, temperature), 0.0)  # [..., C]
     return torch.log1p(rest) + (distance * torch.exp(-distance)).sum(-1) / (1 + rest)
 
 
@@ -80,8 +110,18 @@ def binary_entropy(logits: Tensor, temperature: float, from_logits: bool) -> Ten
     if not from_logits:
         return _surprise(logits) + _surprise(1 - logits)
     is_certain = torch.isinf(logits)
-    x = _scaled(torch.where(is_certain, 0.0, logits), temperature)
+    x = scaled(torch.where(is_certain, 0.0, logits), temperature)
     return torch.where(is_certain, 0.0, sigmoid(x) * softplus(-x) + sigmoid(-x) * softplus(x))
+
+
+def scaled(value: Tensor, temperature: float) -> Tensor:
+    """`value` / temperature."""
+    return value if temperature == 1.0 else value / temperature
+
+
+def take(values: Tensor, label: Tensor) -> Tensor:
+    """The entry [...] of the class `label` [...] in `values` [..., C]."""
+    return values.gather(-1, label.unsqueeze(-1)).squeeze(-1)  # [...]
 
 
 def _largest(logits: Tensor) -> Tensor:
@@ -89,18 +129,24 @@ def _largest(logits: Tensor) -> Tensor:
     return logits.detach().amax(-1, keepdim=True)
 
 
+def poison(logits: Tensor) -> Tensor:
+    """A factor [..., 1]: NaN for rows that hold NaN or +inf, else 1."""
+    is_bad = torch.isnan(logits) | (logits == math.inf)
+    return torch.where(is_bad.any(-1, keepdim=True), math.nan, torch.ones_like(logits[..., :1]))
+
+
 def _peak(values: Tensor) -> tuple[Tensor, Tensor]:
     """The largest of `values` [..., C], with its gradient, [..., 1], and where it is [..., C]."""
     peak = values.argmax(-1)  # [...]
-    return _take(values, peak).unsqueeze(-1), is_class(peak, values)
+    return take(values, peak).unsqueeze(-1), is_class(peak, values)
 
 
 def _relative_to_peak(logits: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits [..., C] less their peak, where that is [..., C], and the sum [..., 1] of exp of all others."""
+    """Logits [..., C] less their peak, where that is [..., C], and the mass [..., 1] of all others beside its 1."""
     peak, is_peak = _peak(logits)
-    shifted = _scaled(logits - peak, temperature)
+    shifted = logits - peak
     # The peak's own entry is 0, but NaN where the peak is infinite, which has to reach the sum.
-    rest = torch.where(is_peak, shifted.detach(), shifted.exp()).sum(-1, keepdim=True)
+    rest = torch.where(is_peak, shifted.detach(), scaled(shifted, temperature).exp()).sum(-1, keepdim=True)
     return shifted, is_peak, rest
 
 
@@ -116,14 +162,6 @@ def _surprise(probability: Tensor) -> Tensor:
     """-p log p, elementwise; 0 with gradient 0 at p = 0."""
     has_mass = probability != 0
     return -torch.where(has_mass, probability, 0.0) * torch.where(has_mass, probability, 1.0).log()
-
-
-def _scaled(value: Tensor, temperature: float) -> Tensor:
-    return value if temperature == 1.0 else value / temperature
-
-
-def _take(values: Tensor, label: Tensor) -> Tensor:
-    return values.gather(-1, label.unsqueeze(-1)).squeeze(-1)  # [...]
 
 
 def _log(value: Tensor) -> Tensor:

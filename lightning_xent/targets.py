@@ -35,11 +35,13 @@ def class_axis_last(tensor: Tensor, axis: int) -> Tensor:
     return tensor if axis == tensor.ndim - 1 else tensor.movedim(axis, -1)  # [..., C]
 
 
-def labels_or_distribution(target: Any, logits: Tensor, axis: int, *, labels_only: bool) -> tuple[Tensor, bool]:
+def labels_or_distribution(
+    target: Any, logits: Tensor, axis: int, classes: int, *, labels_only: bool
+) -> tuple[Tensor, bool]:
     """Read a target by its shape: (labels [...], True) or (distribution [..., C], False)."""
     target = _tensor(target, logits.device)
-    shape = tuple(logits.shape)
-    rows, columns = shape[:axis] + shape[axis + 1 :], (*shape[:axis], 1, *shape[axis + 1 :])
+    before, after = tuple(logits.shape)[:axis], tuple(logits.shape)[axis + 1 :]
+    rows, columns, shape = (*before, *after), (*before, 1, *after), (*before, classes, *after)
     if target.shape == shape and not labels_only:
         return class_axis_last(target, axis).to(logits.dtype), False  # [..., C]
     if target.shape not in (rows, columns):
@@ -48,6 +50,26 @@ def labels_or_distribution(target: Any, logits: Tensor, axis: int, *, labels_onl
     if target.is_floating_point() or target.dtype == torch.bool:
         raise TypeError(f"target must hold class indices of an integer dtype, got {target.dtype}")
     return target.reshape(rows).long(), True  # [...]
+
+
+def teacher_and_label(
+    target: Any, logits: Tensor, axis: int | None, *, has_label: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Split a target into the teacher's logits, in the shape of `logits`, and the class indices [...] behind them."""
+    target, axis = _tensor(target, logits.device), class_axis(logits, axis)
+    shape, classes = tuple(logits.shape), logits.shape[axis]
+    wanted = (*shape[:axis], classes + has_label, *shape[axis + 1 :])
+    if target.shape != wanted:
+        holds = "the teacher's logits" + (" and the class index" if has_label else "")
+        raise ValueError(f"target must hold {holds} in shape {wanted}, got shape {tuple(target.shape)}")
+    if not target.is_floating_point() or (has_label and classes > 2 / torch.finfo(target.dtype).eps):
+        raise TypeError(f"target must have a floating-point dtype that holds all {classes} labels, got {target.dtype}")
+    if not has_label:
+        return target.to(logits.dtype), None
+    teacher, label = target.split((classes, 1), axis)
+    # What is not whole becomes a label out of range that no ignore_index is likely to be.
+    indices = torch.where(label == label.floor(), label.double(), -(2.0**63)).squeeze(axis)
+    return teacher.to(logits.dtype), indices.long()
 
 
 def binary_target(target: Any, logits: Tensor) -> Tensor:
@@ -61,15 +83,13 @@ def binary_target(target: Any, logits: Tensor) -> Tensor:
     return target if target.is_floating_point() else target.long()
 
 
-def constant(values: float | tuple[float, ...] | None) -> Tensor | None:
+def constant(values: float | tuple[float, ...]) -> Tensor:
     """Hold weights on the CPU in float64, to be rounded once, at the call."""
-    return None if values is None else torch.tensor(values, dtype=torch.float64, device="cpu")
+    return torch.tensor(values, dtype=torch.float64, device="cpu")
 
 
-def per_class(name: str, values: Tensor | None, logits: Tensor) -> Tensor | None:
+def per_class(name: str, values: Tensor, logits: Tensor) -> Tensor:
     """Return weights [C], or [] for one number, in the dtype of `logits` [..., C]."""
-    if values is None:
-        return None
     if values.ndim == 1 and values.shape != logits.shape[-1:]:
         wanted = logits.shape[-1] if logits.ndim else "no"
         raise ValueError(f"{name} must have {wanted} numbers for logits of this shape, got {len(values)}")

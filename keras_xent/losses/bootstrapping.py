@@ -1,0 +1,55 @@
+"""Bootstrapping: labels mixed with what the network says itself."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import keras
+from keras import KerasTensor as Tensor
+from keras import ops
+
+from keras_xent import arguments, log_odds
+from keras_xent.base import CategoricalLoss
+from keras_xent.log_odds import sigmoid, softplus
+
+
+@keras.saving.register_keras_serializable(package="keras_xent")
+@dataclass(kw_only=True, eq=False, repr=False)
+class Bootstrapping(CategoricalLoss):
+    """Bootstrapping: -sum_c (beta t_c w_c + (1 - beta) b_c) log p_c, p = softmax(logits).
+
+    b is p itself ("soft"), with its gradient: the entropy of p; or the one-hot most probable class ("hard"). No class
+    weights it.
+
+    Args:
+        beta: Share of the target, in [0, 1]; 1 is cross-entropy. The paper has 0.95 for "soft" and 0.8 for "hard",
+            which does not follow from `mode`.
+        mode: "soft" or "hard".
+
+    Reference: Reed et al., 2015, Training Deep Neural Networks on Noisy Labels with Bootstrapping.
+    """
+
+    beta: float = 0.95
+    mode: Literal["soft", "hard"] = "soft"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.beta = arguments.number("beta", self.beta, "[0, 1]")
+        self.mode = arguments.choice("mode", self.mode, ("soft", "hard"))
+
+    def curve(self, log_odds: Tensor) -> Tensor:
+        if self.beta == 0.0:
+            return ops.where(ops.isnan(log_odds), log_odds, 0.0)
+        return self.beta * softplus(-log_odds)
+
+    def regulariser(self, logits: Tensor, inputs: Tensor) -> Tensor:
+        own = (1 - self.beta) * self._own_loss(logits)
+        others = super().regulariser(logits, inputs)
+        return own if others is None else own + others
+
+    def _own_loss(self, logits: Tensor) -> Tensor:
+        if self.mode == "soft" and self.from_logits:
+            return log_odds.entropy(logits, self.divisor, from_logits=True)
+        if self.mode == "soft":
+            m = self.scores(logits)
+            return ops.sum(sigmoid(m) * softplus(-m), -1)
+        return softplus(-log_odds.of_label(logits, ops.argmax(logits, -1), self.divisor, self.from_logits))

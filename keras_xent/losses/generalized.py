@@ -1,0 +1,77 @@
+"""Generalized cross-entropy: the curve (1 - p^q) / q, p = sigmoid(m)."""
+
+import math
+from dataclasses import dataclass
+
+import keras
+from keras import KerasTensor as Tensor
+from keras import ops
+
+from keras_xent import arguments
+from keras_xent.base import BinaryLoss, CategoricalLoss
+from keras_xent.log_odds import softplus
+
+
+@keras.saving.register_keras_serializable(package="keras_xent")
+@dataclass(kw_only=True, eq=False, repr=False)
+class CategoricalGeneralizedCrossEntropy(CategoricalLoss):
+    """Generalized cross-entropy (Lq) over K classes: sum_c t_c w_c (1 - p_c^q) / q, p = softmax(logits).
+
+    Args:
+        q: Exponent, in (0, 1]; towards 0 it is cross-entropy, at 1 half the mean absolute error.
+        truncate_at: Probability in (0, 1) below which the loss of a class stays that of `truncate_at`, with
+            gradient 0. None: no truncation.
+
+    Reference: Zhang and Sabuncu, 2018, Generalized Cross Entropy Loss for Training Deep Neural Networks with
+        Noisy Labels.
+    """
+
+    q: float = 0.7
+    truncate_at: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.q = arguments.number("q", self.q, "(0, 1]")
+        if self.truncate_at is not None:
+            self.truncate_at = arguments.number("truncate_at", self.truncate_at, "(0, 1)")
+
+    def curve(self, log_odds: Tensor) -> Tensor:
+        return generalized(log_odds, self.q, self.truncate_at)
+
+
+@keras.saving.register_keras_serializable(package="keras_xent")
+@dataclass(kw_only=True, eq=False, repr=False)
+class BinaryGeneralizedCrossEntropy(BinaryLoss):
+    """Binary and multi-label generalized cross-entropy (Lq): (1 - p_t^q) / q, p_t the probability of the label.
+
+    Args:
+        q: Exponent, in (0, 1]; towards 0 it is cross-entropy, at 1 half the mean absolute error.
+        truncate_at: Probability in (0, 1) below which the loss of a label stays that of `truncate_at`, with
+            gradient 0. None: no truncation.
+
+    Reference: Zhang and Sabuncu, 2018, Generalized Cross Entropy Loss for Training Deep Neural Networks with
+        Noisy Labels.
+    """
+
+    q: float = 0.7
+    truncate_at: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.q = arguments.number("q", self.q, "(0, 1]")
+        if self.truncate_at is not None:
+            self.truncate_at = arguments.number("truncate_at", self.truncate_at, "(0, 1)")
+
+    def curve(self, log_odds: Tensor) -> Tensor:
+        return generalized(log_odds, self.q, self.truncate_at)
+
+
+def generalized(log_odds: Tensor, q: float, truncate_at: float | None) -> Tensor:
+    """(1 - p^q) / q of p = sigmoid(log_odds), or of truncate_at where p is smaller."""
+    if truncate_at is not None:
+        lowest = math.log(truncate_at) - math.log1p(-truncate_at)
+        log_odds = ops.where(log_odds < lowest, lowest, log_odds)
+    z = q * softplus(-log_odds)
+    # The gradient of expm1(-z) is its value plus 1, of which nothing is left at large z.
+    is_small = z < 1
+    return ops.where(is_small, -ops.expm1(ops.where(is_small, -z, 0.0)), 1 - ops.exp(-z)) / q

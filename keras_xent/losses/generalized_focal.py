@@ -1,0 +1,80 @@
+"""Focal losses of detectors, whose targets are qualities in [0, 1]: not linear in the target."""
+
+from dataclasses import dataclass
+
+import keras
+from keras import KerasTensor as Tensor
+from keras import ops
+
+from keras_xent import arguments
+from keras_xent.base import BinaryLoss
+from keras_xent.log_odds import sigmoid, softplus
+from keras_xent.losses.focal import focal
+
+
+@keras.saving.register_keras_serializable(package="keras_xent")
+@dataclass(kw_only=True, eq=False, repr=False)
+class QualityFocalLoss(BinaryLoss):
+    """Quality focal loss: -|t - p|^beta (t w_1 log p + (1 - t) log(1 - p)), p = sigmoid(logits), elementwise.
+
+    The target is a quality in [0, 1], such as the overlap of a box; the loss is 0 where p meets it. It is not linear
+    in the target.
+
+    Args:
+        beta: Focusing exponent, >= 0; 0 is binary cross-entropy.
+
+    Reference: Li et al., 2020, Generalized Focal Loss: Learning Qualified and Distributed Bounding Boxes.
+    """
+
+    beta: float = 2.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.beta = arguments.number("beta", self.beta, "[0, inf)")
+
+    def of_target(self, x: Tensor, target: Tensor, weight_1: Tensor | float, weight_0: Tensor | float) -> Tensor:
+        cross_entropy = super().of_target(x, target, weight_1, weight_0)
+        if self.beta == 0.0:
+            return cross_entropy
+        distance = ops.abs(target * sigmoid(-x) - (1 - target) * sigmoid(x))
+        is_met = distance == 0
+        return ops.where(is_met, 0.0, ops.where(is_met, 1.0, distance) ** self.beta) * cross_entropy
+
+    def curve(self, log_odds: Tensor) -> Tensor:
+        return softplus(-log_odds)
+
+
+@keras.saving.register_keras_serializable(package="keras_xent")
+@dataclass(kw_only=True, eq=False, repr=False)
+class VarifocalLoss(BinaryLoss):
+    """Varifocal loss: -t (t w_1 log p + (1 - t) log(1 - p)) where t > 0, else -alpha p^gamma log(1 - p), elementwise.
+
+    p = sigmoid(logits). The target is a quality in [0, 1], such as the overlap of a box, 0 for the background. It is
+    not linear in the target.
+
+    Args:
+        alpha: Weight of the background, >= 0.
+        gamma: Focusing exponent of the background, >= 0.
+
+    Reference: Zhang et al., 2021, VarifocalNet: An IoU-aware Dense Object Detector.
+    """
+
+    alpha: float = 0.75
+    gamma: float = 2.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.alpha = arguments.number("alpha", self.alpha, "[0, inf)")
+        self.gamma = arguments.number("gamma", self.gamma, "[0, inf)")
+
+    def of_target(self, x: Tensor, target: Tensor, weight_1: Tensor | float, weight_0: Tensor | float) -> Tensor:
+        foreground = super().of_target(x, target, target * weight_1, target * weight_0)
+        background = ops.where(target > 0, 0.0, self.alpha * weight_0 * ops.ones_like(target))
+        return foreground + self._expected(self.background_curve, background, -x)
+
+    def curve(self, log_odds: Tensor) -> Tensor:
+        return softplus(-log_odds)
+
+    def background_curve(self, log_odds: Tensor) -> Tensor:
+        """Return the loss of the background, elementwise, given its log-odds."""
+        return focal(log_odds, self.gamma)

@@ -1,0 +1,59 @@
+"""Hinge losses, for comparison: the curve max(0, 1 - m), of margins between logits."""
+
+import math
+from dataclasses import dataclass
+
+import keras
+from keras import KerasTensor as Tensor
+from keras import ops
+
+from keras_xent import log_odds
+from keras_xent.base import BinaryLoss, CategoricalLoss
+
+
+@keras.saving.register_keras_serializable(package="keras_xent")
+@dataclass(kw_only=True, eq=False, repr=False)
+class CategoricalHinge(CategoricalLoss):
+    """Hinge loss over K classes: sum_c t_c w_c max(0, 1 - (x_c - max_{j != c} x_j)), x the logits / temperature.
+
+    Takes no from_logits=False.
+
+    Reference: Crammer and Singer, 2001, On the Algorithmic Implementation of Multiclass Kernel-based Vector Machines.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._needs_logits()
+
+    def score(self, logits: Tensor, label: Tensor) -> Tensor:
+        return log_odds.margin_of_label(logits, label, self.temperature)
+
+    def scores(self, logits: Tensor) -> Tensor:
+        return log_odds.margin_of_classes(logits, self.temperature)
+
+    def curve(self, log_odds: Tensor) -> Tensor:
+        return hinge(log_odds)
+
+
+@keras.saving.register_keras_serializable(package="keras_xent")
+@dataclass(kw_only=True, eq=False, repr=False)
+class BinaryHinge(BinaryLoss):
+    """Binary and multi-label hinge loss: max(0, 1 - m), m the logit of label 1, or minus it of label 0.
+
+    Takes no from_logits=False.
+
+    Reference: Cortes and Vapnik, 1995, Support-Vector Networks.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._needs_logits()
+
+    def curve(self, log_odds: Tensor) -> Tensor:
+        return hinge(log_odds)
+
+
+def hinge(margin: Tensor) -> Tensor:
+    """max(0, 1 - margin)."""
+    step = ops.where(margin >= 1, 0.0, ops.where(ops.isnan(margin), margin, ops.ones_like(margin)))
+    return (1 - ops.where(margin == math.inf, 1.0, margin)) * step

@@ -1,0 +1,50 @@
+"""Cross-entropy of logits that the frequencies of the classes adjust."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import keras
+from keras import KerasTensor as Tensor
+
+from keras_xent import arguments, log_odds, targets
+from keras_xent.losses.cross_entropy import CategoricalCrossEntropy
+
+
+@keras.saving.register_keras_serializable(package="keras_xent")
+@dataclass(kw_only=True, eq=False, repr=False)
+class LogitAdjustedCrossEntropy(CategoricalCrossEntropy):
+    """Logit-adjusted cross-entropy: -sum_c t_c w_c log p_c, p = softmax(logits + tau log(class_counts)).
+
+    tau = 1 is the balanced softmax. Predict with the logits as they are. Regularisers are of those, too. Takes no
+    from_logits=False.
+
+    Args:
+        class_counts: K numbers of training rows, > 0, or frequencies.
+        tau: Strength of the adjustment, any finite number; 0 is cross-entropy.
+
+    Reference: Menon et al., 2021, Long-tail Learning via Logit Adjustment; Ren et al., 2020, Balanced Meta-Softmax
+        for Long-Tailed Visual Recognition.
+    """
+
+    class_counts: Sequence[float]
+    tau: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._needs_logits()
+        self.class_counts = arguments.counts("class_counts", self.class_counts)
+        self.tau = arguments.number("tau", self.tau)
+        largest = max(self.class_counts)
+        self._adjustment = targets.constant(tuple(self.tau * math.log(n / largest) for n in self.class_counts))
+
+    def score(self, logits: Tensor, label: Tensor) -> Tensor:
+        return super().score(self._adjusted(logits), label)
+
+    def scores(self, logits: Tensor) -> Tensor:
+        return super().scores(self._adjusted(logits))
+
+    def _adjusted(self, logits: Tensor) -> Tensor:
+        adjustment = targets.per_class("class_counts", self._adjustment, logits)  # [C]
+        # Of logits near 4096 float32 would keep three digits of the sum.
+        return log_odds.relative(logits) + self.divisor * adjustment

@@ -1,0 +1,130 @@
+"""Cross-entropy whose true class must lead by a margin: m with a smaller logit of its own class, times a scale."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import keras
+from keras import KerasTensor as Tensor
+from keras import ops
+
+from keras_xent import arguments, log_odds, targets
+from keras_xent.losses.cross_entropy import CategoricalCrossEntropy
+
+
+@keras.saving.register_keras_serializable(package="keras_xent")
+@dataclass(kw_only=True, eq=False, repr=False)
+class LDAMCrossEntropy(CategoricalCrossEntropy):
+    """Label-distribution-aware margin loss: cross-entropy of scale * (x_c - margin_c) against scale * x_j, j != c.
+
+    margin_c is proportional to class_counts_c^(-1/4), x the logits / temperature: in the paper the cosines of
+    features and class vectors. Regularisers are of scale * x, without the margin. Takes no from_logits=False.
+
+    Args:
+        class_counts: K numbers of training rows, > 0.
+        max_margin: Margin of the rarest class, >= 0.
+        scale: Factor > 0 of the logits.
+
+    Reference: Cao et al., 2019, Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss.
+    """
+
+    class_counts: Sequence[float]
+    max_margin: float = 0.5
+    scale: float = 30.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._needs_logits()
+        self.class_counts = arguments.counts("class_counts", self.class_counts)
+        self.max_margin = arguments.number("max_margin", self.max_margin, "[0, inf)")
+        self.scale = arguments.number("scale", self.scale, "(0, inf)")
+        self._margins = targets.constant(self.margins)
+
+    @property
+    def margins(self) -> tuple[float, ...]:
+        """The margins of the K classes."""
+        rarest = min(self.class_counts)
+        return tuple(self.max_margin * (rarest / count) ** 0.25 for count in self.class_counts)
+
+    @property
+    def divisor(self) -> float:
+        return self.temperature / self.scale
+
+    def margin_of(self, logits: Tensor, label: Tensor | None) -> Tensor:
+        margins = self.temperature * targets.per_class("class_counts", self._margins, logits)  # [C]
+        return margins if label is None else ops.take(margins, label, axis=0)
+
+
+@keras.saving.register_keras_serializable(package="keras_xent")
+@dataclass(kw_only=True, eq=False, repr=False)
+class CosFaceCrossEntropy(CategoricalCrossEntropy):
+    """CosFace, AM-softmax: cross-entropy of scale * (x_c - margin) against scale * x_j, j != c.
+
+    x are the logits / temperature: in the papers cosines of features and class vectors. Regularisers are of scale * x,
+    without the margin. Takes no from_logits=False.
+
+    Args:
+        margin: What the cosine of the true class lacks, >= 0.
+        scale: Factor > 0 of the cosines.
+
+    Reference: Wang et al., 2018, CosFace: Large Margin Cosine Loss for Deep Face Recognition; Wang et al., 2018,
+        Additive Margin Softmax for Face Verification.
+    """
+
+    margin: float = 0.35
+    scale: float = 64.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._needs_logits()
+        self.margin = arguments.number("margin", self.margin, "[0, inf)")
+        self.scale = arguments.number("scale", self.scale, "(0, inf)")
+
+    @property
+    def divisor(self) -> float:
+        return self.temperature / self.scale
+
+    def margin_of(self, logits: Tensor, label: Tensor | None) -> float:
+        return self.temperature * self.margin
+
+
+@keras.saving.register_keras_serializable(package="keras_xent")
+@dataclass(kw_only=True, eq=False, repr=False)
+class ArcFaceCrossEntropy(CategoricalCrossEntropy):
+    """ArcFace: cross-entropy of scale * cos(angle_c + margin) against scale * x_j, j != c.
+
+    x = cos(angle) are cosines of features and class vectors. Where angle + margin is beyond pi the cosine of the
+    true class is x_c - margin * sin(margin), which keeps falling with the angle. The gradient is that of the value;
+    where rounding takes |x_c| to 1 or beyond, the infinite part of it is left out. Regularisers are of scale * x,
+    without the margin. Takes no from_logits=False and no temperature, for which there is the scale.
+
+    Args:
+        margin: What is added to the angle of the true class, in radians, in [0, pi / 2].
+        scale: Factor > 0 of the cosines.
+
+    Reference: Deng et al., 2019, ArcFace: Additive Angular Margin Loss for Deep Face Recognition.
+    """
+
+    margin: float = 0.5
+    scale: float = 64.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._needs_logits()
+        if self.temperature != 1.0:
+            raise ValueError(f"temperature must be 1 for {type(self).__name__}, got {self.temperature}")
+        self.margin = arguments.number("margin", self.margin, f"[0, {math.pi / 2}]")
+        self.scale = arguments.number("scale", self.scale, "(0, inf)")
+
+    @property
+    def divisor(self) -> float:
+        return 1 / self.scale
+
+    def margin_of(self, logits: Tensor, label: Tensor | None) -> Tensor:
+        cosine = logits if label is None else log_odds.take(logits, label)
+        is_inside = ops.abs(cosine) < 1
+        inside = ops.where(is_inside, cosine, 0.0)
+        sine = ops.where(is_inside, ops.sqrt((1 - inside) * (1 + inside)), 0.0)
+        cos_margin, sin_margin = math.cos(self.margin), math.sin(self.margin)
+        lost = (1 - cos_margin) * ops.where(ops.isinf(cosine), 0.0, cosine) + sin_margin * sine
+        return ops.where(cosine > -cos_margin, lost, self.margin * sin_margin)

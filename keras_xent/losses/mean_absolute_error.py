@@ -1,0 +1,33 @@
+"""Mean absolute error of the probabilities: the curve 2 * sigmoid(-m)."""
+
+from dataclasses import dataclass
+
+import keras
+from keras import KerasTensor as Tensor
+
+from keras_xent.base import BinaryLoss, CategoricalLoss
+from keras_xent.log_odds import sigmoid
+
+
+@keras.saving.register_keras_serializable(package="keras_xent")
+@dataclass(kw_only=True, eq=False, repr=False)
+class CategoricalMeanAbsoluteError(CategoricalLoss):
+    """Absolute error of p = softmax(logits) from each label: sum_c t_c w_c 2 (1 - p_c), the sum over all K classes.
+
+    Reference: Ghosh et al., 2017, Robust Loss Functions under Label Noise for Deep Neural Networks.
+    """
+
+    def curve(self, log_odds: Tensor) -> Tensor:
+        return 2 * sigmoid(-log_odds)
+
+
+@keras.saving.register_keras_serializable(package="keras_xent")
+@dataclass(kw_only=True, eq=False, repr=False)
+class BinaryMeanAbsoluteError(BinaryLoss):
+    """Binary and multi-label absolute error of the probabilities: 2 (1 - p_t), the sum over both labels.
+
+    Reference: Ghosh et al., 2017, Robust Loss Functions under Label Noise for Deep Neural Networks.
+    """
+
+    def curve(self, log_odds: Tensor) -> Tensor:
+        return 2 * sigmoid(-log_odds)

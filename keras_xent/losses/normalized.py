@@ -1,0 +1,54 @@
+"""Normalized cross-entropy, and the active-passive loss of it with reverse cross-entropy."""
+
+import math
+from dataclasses import dataclass
+
+import keras
+from keras import KerasTensor as Tensor
+from keras import ops
+
+from keras_xent import arguments, log_odds
+from keras_xent.base import CategoricalLoss
+from keras_xent.log_odds import sigmoid, softplus
+
+
+@keras.saving.register_keras_serializable(package="keras_xent")
+@dataclass(kw_only=True, eq=False, repr=False)
+class NormalizedCrossEntropy(CategoricalLoss):
+    """Normalized cross-entropy: sum_c t_c w_c (alpha log p_c / sum_k log p_k - beta log_zero (1 - p_c)).
+
+    p = softmax(logits). The first term is the active loss, the second, reverse cross-entropy, the passive one.
+
+    Args:
+        alpha: Weight of the normalized cross-entropy, >= 0.
+        beta: Weight of the reverse cross-entropy, >= 0; the active-passive loss of the paper has 1 and 1 on CIFAR-10.
+        log_zero: What log 0 of a one-hot target stands for, < 0. The authors' code clips the target at 1e-4: -9.21.
+
+    Reference: Ma et al., 2020, Normalized Loss Functions for Deep Learning with Noisy Labels.
+    """
+
+    alpha: float = 1.0
+    beta: float = 0.0
+    log_zero: float = -4.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.alpha = arguments.number("alpha", self.alpha, "[0, inf)")
+        self.beta = arguments.number("beta", self.beta, "[0, inf)")
+        self.log_zero = arguments.number("log_zero", self.log_zero, "(-inf, 0)")
+
+    def score(self, logits: Tensor, label: Tensor) -> Tensor:
+        return log_odds.take(self.scores(logits), label)
+
+    def scores(self, logits: Tensor) -> Tensor:
+        m = super().scores(logits)
+        surprise = softplus(-m)  # [..., C]
+        total = ops.sum(surprise, -1, keepdims=True)
+        # Of an impossible class the ratio is 1; beside one, and of the only class, it is 0.
+        is_certain = (total == 0) | (surprise == math.inf)
+        ratio = ops.where(is_certain, 0.0, surprise) / ops.where(total == 0, 1.0, total)
+        ratio = ops.where(surprise == math.inf, 1.0, ratio)
+        return self.alpha * ratio - self.beta * self.log_zero * sigmoid(-m)
+
+    def curve(self, log_odds: Tensor) -> Tensor:
+        return log_odds

@@ -1,0 +1,76 @@
+"""Losses over ordered classes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import KerasTensor as Tensor
+from keras import ops
+
+from keras_xent import log_odds
+from keras_xent.base import CategoricalLoss
+from keras_xent.log_odds import sigmoid, softplus
+
+
+@keras.saving.register_keras_serializable(package="keras_xent")
+@dataclass(kw_only=True, eq=False, repr=False)
+class OrdinalCrossEntropy(CategoricalLoss):
+    """Cross-entropy over K ordered classes of K - 1 logits (CORN): -sum_c t_c w_c log P(c).
+
+    Logit k is that of P(y > k | y >= k), so P(c) = prod_{k < c} sigmoid(x_k) * (1 - sigmoid(x_c)), the last factor
+    for c < K - 1 only. "mean" is over the rows; the authors' code divides by the number of pairs of a row and a logit
+    that it trains. The entropy is that of P. Takes no from_logits=False and, as P needs no normalising, no z_loss.
+
+    Reference: Shi et al., 2023, Deep Neural Networks for Rank-Consistent Ordinal Regression Based On Conditional
+        Probabilities.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._needs_logits()
+        if self.z_loss != 0.0:
+            raise ValueError(f"z_loss must be 0 for {type(self).__name__}, got {self.z_loss}")
+
+    @property
+    def divisor(self) -> float:
+        return 1.0
+
+    def count_classes(self, size: Any) -> Any:
+        return None if size is None else size + 1
+
+    def transformed(self, logits: Tensor) -> Tensor:
+        x = log_odds.scaled(super().transformed(logits), self.temperature)
+        passed = -ops.cumsum(softplus(-x), -1)  # [..., C - 1]: log P(y > k)
+        first = ops.zeros_like(x[..., :1])
+        stopped = ops.concatenate([-softplus(x), first], -1)  # [..., C]
+        return (ops.concatenate([first, passed], -1) + stopped) * log_odds.poison(x)
+
+    def curve(self, log_odds: Tensor) -> Tensor:
+        return softplus(-log_odds)
+
+
+@keras.saving.register_keras_serializable(package="keras_xent")
+@dataclass(kw_only=True, eq=False, repr=False)
+class SquaredEarthMoverDistance(CategoricalLoss):
+    """Squared earth mover's distance over K ordered classes: sum_c t_c w_c sum_k (P_k - [c <= k])^2.
+
+    P_k = p_0 + ... + p_k, p = softmax(logits). Of a soft target it is the expectation: the squared distance of both
+    cumulative distributions plus the target's own, sum_k T_k (1 - T_k), which no gradient sees.
+
+    Reference: Hou et al., 2016, Squared Earth Mover's Distance-based Loss for Training Deep Neural Networks.
+    """
+
+    def score(self, logits: Tensor, label: Tensor) -> Tensor:
+        return log_odds.take(self.scores(logits), label)
+
+    def scores(self, logits: Tensor) -> Tensor:
+        p = sigmoid(super().scores(logits))  # [..., C]
+        below = ops.cumsum(p, -1) ** 2  # P_k^2
+        above = ops.flip(ops.cumsum(ops.flip(p, -1), -1), -1) ** 2  # (1 - P_{k-1})^2
+        none = ops.zeros_like(p[..., :1])
+        before = ops.concatenate([none, ops.cumsum(below[..., :-1], -1)], -1)
+        after = ops.concatenate([ops.flip(ops.cumsum(ops.flip(above[..., 1:], -1), -1), -1), none], -1)
+        return before + after
+
+    def curve(self, log_odds: Tensor) -> Tensor:
+        return log_odds

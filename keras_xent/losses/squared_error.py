@@ -1,0 +1,44 @@
+"""Squared error of the probabilities: the Brier score, for comparison."""
+
+from dataclasses import dataclass
+
+import keras
+from keras import KerasTensor as Tensor
+
+from keras_xent import log_odds
+from keras_xent.base import BinaryLoss, CategoricalLoss
+from keras_xent.log_odds import sigmoid
+
+
+@keras.saving.register_keras_serializable(package="keras_xent")
+@dataclass(kw_only=True, eq=False, repr=False)
+class CategoricalSquaredError(CategoricalLoss):
+    """Brier score over K classes: sum_c t_c w_c ||p - e_c||^2, e_c the one-hot label, p = softmax(logits).
+
+    Of a soft target it is the expectation: ||p - t||^2 plus 1 - ||t||^2, which no gradient sees.
+
+    Reference: Brier, 1950, Verification of Forecasts Expressed in Terms of Probability.
+    """
+
+    def score(self, logits: Tensor, label: Tensor) -> Tensor:
+        return log_odds.take(self.scores(logits), label)
+
+    def scores(self, logits: Tensor) -> Tensor:
+        m = super().scores(logits)
+        squares = sigmoid(m) ** 2  # [..., C]
+        return sigmoid(-m) ** 2 + log_odds.sum_of_others(squares)
+
+    def curve(self, log_odds: Tensor) -> Tensor:
+        return log_odds
+
+
+@keras.saving.register_keras_serializable(package="keras_xent")
+@dataclass(kw_only=True, eq=False, repr=False)
+class BinarySquaredError(BinaryLoss):
+    """Binary and multi-label squared error: (1 - p_t)^2, p_t the probability of the label; half the Brier score.
+
+    Reference: Brier, 1950, Verification of Forecasts Expressed in Terms of Probability.
+    """
+
+    def curve(self, log_odds: Tensor) -> Tensor:
+        return sigmoid(-log_odds) ** 2

@@ -1,0 +1,72 @@
+"""Symmetric cross-entropy: the curve alpha * softplus(-m) - beta * log_zero * sigmoid(-m)."""
+
+from dataclasses import dataclass
+
+import keras
+from keras import KerasTensor as Tensor
+
+from keras_xent import arguments
+from keras_xent.base import BinaryLoss, CategoricalLoss
+from keras_xent.log_odds import sigmoid, softplus
+
+
+@keras.saving.register_keras_serializable(package="keras_xent")
+@dataclass(kw_only=True, eq=False, repr=False)
+class CategoricalSymmetricCrossEntropy(CategoricalLoss):
+    """Cross-entropy plus reverse cross-entropy: sum_c t_c w_c (-alpha log p_c - beta log_zero (1 - p_c)).
+
+    Args:
+        alpha: Weight of the cross-entropy, >= 0.
+        beta: Weight of the reverse cross-entropy, >= 0.
+        log_zero: What log 0 of a one-hot target stands for, < 0. The paper has -4; code that clips the target at
+            1e-4 has -9.21.
+
+    Reference: Wang et al., 2019, Symmetric Cross Entropy for Robust Learning with Noisy Labels.
+    """
+
+    alpha: float = 0.1
+    beta: float = 1.0
+    log_zero: float = -4.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.alpha = arguments.number("alpha", self.alpha, "[0, inf)")
+        self.beta = arguments.number("beta", self.beta, "[0, inf)")
+        self.log_zero = arguments.number("log_zero", self.log_zero, "(-inf, 0)")
+
+    def curve(self, log_odds: Tensor) -> Tensor:
+        return symmetric(log_odds, self.alpha, self.beta, self.log_zero)
+
+
+@keras.saving.register_keras_serializable(package="keras_xent")
+@dataclass(kw_only=True, eq=False, repr=False)
+class BinarySymmetricCrossEntropy(BinaryLoss):
+    """Binary and multi-label symmetric cross-entropy: -alpha log p_t - beta log_zero (1 - p_t), elementwise.
+
+    Args:
+        alpha: Weight of the cross-entropy, >= 0.
+        beta: Weight of the reverse cross-entropy, >= 0.
+        log_zero: What log 0 of a one-hot target stands for, < 0. The paper has -4; code that clips the target at
+            1e-4 has -9.21.
+
+    Reference: Wang et al., 2019, Symmetric Cross Entropy for Robust Learning with Noisy Labels.
+    """
+
+    alpha: float = 0.1
+    beta: float = 1.0
+    log_zero: float = -4.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.alpha = arguments.number("alpha", self.alpha, "[0, inf)")
+        self.beta = arguments.number("beta", self.beta, "[0, inf)")
+        self.log_zero = arguments.number("log_zero", self.log_zero, "(-inf, 0)")
+
+    def curve(self, log_odds: Tensor) -> Tensor:
+        return symmetric(log_odds, self.alpha, self.beta, self.log_zero)
+
+
+def symmetric(log_odds: Tensor, alpha: float, beta: float, log_zero: float) -> Tensor:
+    """-alpha log p - beta log_zero (1 - p) of p = sigmoid(log_odds)."""
+    reverse = -beta * log_zero * sigmoid(-log_odds)
+    return reverse if alpha == 0.0 else alpha * softplus(-log_odds) + reverse

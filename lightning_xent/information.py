@@ -1,0 +1,140 @@
+"""Entropy and divergence of probability distributions."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_xent import arguments
+
+UNITS = {"nats": 1.0, "bits": math.log(2)}
+SERIES_LIMIT, SERIES_ORDER = 0.125, 8
+"""The term s^2k / (2k + 1) of atanh(s) / s at s = 0.125 and k = 9, the first left out, is below 1e-17."""
+SMALLEST_DIVISOR = 1e-15
+"""JAX squares a divisor for the slope of a quotient: of float32 nothing is left below 1e-19."""
+
+
+def entropy(distribution: Any, *, axis: int = -1, unit: str = "nats") -> Tensor:
+    """H(p) = -sum_c p_c log p_c.
+
+    Args:
+        distribution: p [..., C, ...], probabilities >= 0, a floating-point tensor; neither checked for sum 1 nor
+            normalised. A class with p_c = 0 adds 0, with gradient 0.
+        axis: Class axis.
+        unit: "nats" or "bits".
+
+    Returns:
+        H [..., ...], the shape without the class axis, in float64 for float64 and else in float32.
+
+    Raises:
+        ValueError: A class axis that is none, or another unit.
+        TypeError: A distribution that is not floating point.
+
+    Reference: Shannon, 1948, A Mathematical Theory of Communication.
+    """
+    p, _ = _pair(distribution, distribution, axis)
+    return _in_unit(_crossed(p, p, axis), unit)
+
+
+def cross_entropy(distribution: Any, other: Any, *, axis: int = -1, unit: str = "nats") -> Tensor:
+    """H(p, q) = -sum_c p_c log q_c = H(p) + KL(p||q).
+
+    Args:
+        distribution: p [..., C, ...], probabilities >= 0, a floating-point tensor; neither checked for sum 1 nor
+            normalised. A class with p_c = 0 adds 0, with gradient 0, whatever q_c >= 0 is.
+        other: q, of the same shape, likewise. A class with p_c > 0 and q_c = 0 makes the result +inf.
+        axis: Class axis.
+        unit: "nats" or "bits".
+
+    Returns:
+        H [..., ...], the shape without the class axis, in float64 if one of the two is float64 and else in float32.
+
+    Raises:
+        ValueError: Unequal shapes, a class axis that is none, or another unit.
+        TypeError: A distribution that is not floating point.
+
+    Reference: Shannon, 1948, A Mathematical Theory of Communication.
+    """
+    p, q = _pair(distribution, other, axis)
+    return _in_unit(_crossed(p, q, axis), unit)
+
+
+def kl_divergence(distribution: Any, other: Any, *, axis: int = -1, unit: str = "nats") -> Tensor:
+    """KL(p||q) = sum_c p_c log(p_c / q_c) = H(p, q) - H(p), to full relative precision where p is close to q.
+
+    Args:
+        distribution: p [..., C, ...], probabilities >= 0, a floating-point tensor; neither checked for sum 1 nor
+            normalised. A class with p_c = 0 adds 0, with gradient 0, whatever q_c >= 0 is.
+        other: q, of the same shape, likewise. A class with p_c > 0 and q_c = 0 makes the result +inf.
+        axis: Class axis.
+        unit: "nats" or "bits".
+
+    Returns:
+        KL [..., ...], the shape without the class axis, in float64 if one of the two is float64 and else in float32;
+        >= 0 where p and q have the same sum, which rounded probabilities have to within eps.
+
+    Raises:
+        ValueError: Unequal shapes, a class axis that is none, or another unit.
+        TypeError: A distribution that is not floating point.
+
+    Reference: Kullback and Leibler, 1951, On Information and Sufficiency.
+    """
+    p, q = _pair(distribution, other, axis)
+    has_mass = p != 0
+    p, q = torch.where(has_mass, p, 1.0), torch.where(has_mass, q, 1.0)  # 1 log(1/1) is 0
+    difference = p - q
+    # Near p = q the terms p log(p/q) are of first order and their sum is of second: p - q, which is exact there, is
+    # summed apart from what a term has beyond it.
+    is_near = (difference.abs() < SERIES_LIMIT * (p + q)) & (p + q > SMALLEST_DIVISOR)
+    beyond = _beyond_difference(torch.where(is_near, p, 1.0), torch.where(is_near, q, 1.0))
+    far = torch.where(is_near, 0.0, p) * _log_ratio(torch.where(is_near, 1.0, p), torch.where(is_near, 1.0, q))
+    total = (beyond + far).sum(axis) + torch.where(is_near, difference, 0.0).sum(axis)
+    return _in_unit(total, unit)
+
+
+def _crossed(p: Tensor, q: Tensor, axis: int) -> Tensor:
+    """-sum_c p_c log q_c over the classes with mass."""
+    has_mass = p != 0
+    p, q = torch.where(has_mass, p, 0.0), torch.where(has_mass, q, 1.0)
+    return (-p * q.log()).sum(axis)
+
+
+def _beyond_difference(p: Tensor, q: Tensor) -> Tensor:
+    """p log(p/q) - (p - q), elementwise, for p close to q: with s = (p - q)/(p + q), log(p/q) is 2 atanh(s)."""
+    s = (p - q) / (p + q)
+    square = s * s
+    series = 0.0 * square
+    for order in range(SERIES_ORDER, 0, -1):
+        series = square * (series + 1 / (2 * order + 1))
+    # The series is atanh(s) / s - 1, and p = (p + q)/2 (1 + s).
+    return (p - q) * (series + s * (1 + series))
+
+
+def _log_ratio(p: Tensor, q: Tensor) -> Tensor:
+    """log(p / q), elementwise, also where the quotient is out of range."""
+    in_range = (p > SMALLEST_DIVISOR) & (q > SMALLEST_DIVISOR)
+    quotient = torch.where(in_range, p, 1.0) / torch.where(in_range, q, 1.0)
+    return torch.where(in_range, quotient, p).log() - torch.where(in_range, 1.0, q).log()
+
+
+def _in_unit(nats: Tensor, unit: str) -> Tensor:
+    return nats / UNITS[arguments.choice("unit", unit, UNITS)]
+
+
+def _pair(distribution: Any, other: Any, axis: int) -> tuple[Tensor, Tensor]:
+    """Return both distributions in one compute dtype."""
+    p, q = _floating("distribution", distribution), _floating("other", other)
+    if q.shape != p.shape:
+        raise ValueError(f"other must have the shape of the distribution, {tuple(p.shape)}, got {tuple(q.shape)}")
+    if not -p.ndim <= arguments.integer("axis", axis) < p.ndim:
+        raise ValueError(f"axis must lie in [{-p.ndim}, {p.ndim - 1}] for a distribution of rank {p.ndim}, got {axis}")
+    dtype = torch.float64 if torch.float64 in (p.dtype, q.dtype) else torch.float32
+    return p.to(dtype), q.to(dtype)
+
+
+def _floating(name: str, value: Any) -> Tensor:
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        got = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f"{name} must be a floating-point tensor, got {got}")
+    return value

@@ -1,0 +1,65 @@
+"""Asymmetric loss: focal curves of their own for the labels 1 and 0, the second of a shifted probability."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightning_xent import arguments
+from lightning_xent.base import BinaryLoss
+from lightning_xent.log_odds import sigmoid, softplus
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class AsymmetricLoss(BinaryLoss):
+    """Multi-label loss: -(t w_1 (1-p)^gamma_pos log p + (1-t) q^gamma_neg log(1-q)), q = max(p - margin, 0).
+
+    p = sigmoid(logits), elementwise. A label 0 with p below the margin costs nothing.
+
+    Args:
+        gamma_pos: Focusing exponent of label 1, >= 0.
+        gamma_neg: Focusing exponent of label 0, >= 0.
+        margin: Shift of the probability for label 0, in [0, 1).
+        detach_modulator: Whether the factors (1-p)^gamma_pos and q^gamma_neg get no gradient. The value is the same.
+
+    Reference: Ridnik et al., 2021, Asymmetric Loss For Multi-Label Classification.
+    """
+
+    gamma_pos: float = 0.0
+    gamma_neg: float = 4.0
+    margin: float = 0.05
+    detach_modulator: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.gamma_pos = arguments.number("gamma_pos", self.gamma_pos, "[0, inf)")
+        self.gamma_neg = arguments.number("gamma_neg", self.gamma_neg, "[0, inf)")
+        self.margin = arguments.number("margin", self.margin, "[0, 1)")
+        self.detach_modulator = arguments.choice("detach_modulator", self.detach_modulator, (True, False))
+
+    def of_target(self, x: Tensor, target: Tensor, weight_1: Tensor | float, weight_0: Tensor | float) -> Tensor:
+        positive = self._expected(self.curve, target * weight_1, x)
+        return positive + self._expected(self.negative_curve, (1 - target) * weight_0, -x)
+
+    def curve(self, log_odds: Tensor) -> Tensor:
+        """Return the loss of label 1, elementwise, given its log-odds."""
+        return self._focal(-self.gamma_pos * softplus(log_odds), softplus(-log_odds), self.gamma_pos)
+
+    def negative_curve(self, log_odds: Tensor) -> Tensor:
+        """Return the loss of label 0, elementwise, given its log-odds."""
+        if self.margin == 0.0:
+            return self._focal(-self.gamma_neg * softplus(log_odds), softplus(-log_odds), self.gamma_neg)
+        shifted = sigmoid(-log_odds) - self.margin
+        is_easy = shifted <= 0
+        shifted = torch.where(is_easy, 0.5, shifted)
+        # Of a small probability log1p keeps the digits, of one near 1 the sum with the margin does.
+        is_small = shifted < 0.5
+        near_one = torch.log(sigmoid(log_odds) + self.margin)
+        surprise = -torch.where(is_small, torch.log1p(-torch.where(is_small, shifted, 0.0)), near_one)
+        return torch.where(is_easy, 0.0, self._focal(self.gamma_neg * torch.log(shifted), surprise, self.gamma_neg))
+
+    def _focal(self, log_modulator: Tensor, surprise: Tensor, gamma: float) -> Tensor:
+        if gamma == 0.0:
+            return surprise
+        modulator = torch.exp(log_modulator)
+        return (modulator.detach() if self.detach_modulator else modulator) * surprise

@@ -1,0 +1,99 @@
+"""Bi-tempered logistic loss: a tempered divergence of a tempered softmax."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightning_xent import arguments, log_odds
+from lightning_xent.base import CategoricalLoss
+from lightning_xent.log_odds import softplus
+
+SEARCH_STEPS = 8
+"""Newton steps to the normaliser: 7 reach the last digit of float64, for 2 to 100000 classes and t2 from 0.5 to 10."""
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class BiTemperedLogistic(CategoricalLoss):
+    """Bi-tempered logistic loss: sum_c t_c (log_t1 t_c - log_t1 p_c) - (t_c^(2-t1) - p_c^(2-t1)) / (2-t1).
+
+    log_t1(u) = (u^(1-t1) - 1) / (1-t1), and p = exp_t2(logits - norm) is the softmax of temperature t2,
+    exp_t2(u) = (1 + (1-t2) u)^(1/(1-t2)). Not linear in the target, but its gradient is: the loss is the expectation
+    over the classes plus sum_c w_c t_c log_t1(t_c) / (2-t1). Takes no from_logits=False.
+
+    Args:
+        t1: Temperature of the logarithm, in [0, 2); below 1 the loss is bounded.
+        t2: Temperature of the softmax, > 0; above 1 its tails are heavy. t1 = t2 = 1 is the divergence KL(t || p).
+            K^(t2 - 1) has to be a number of the compute dtype, in float32 below 3e38.
+
+    Reference: Amid et al., 2019, Robust Bi-Tempered Logistic Loss Based on Bregman Divergences.
+    """
+
+    t1: float = 0.8
+    t2: float = 1.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._needs_logits()
+        self.t1 = arguments.number("t1", self.t1, "[0, 2)")
+        self.t2 = arguments.number("t2", self.t2, "(0, inf)")
+
+    def score(self, logits: Tensor, label: Tensor) -> Tensor:
+        return log_odds.take(self.scores(logits), label)
+
+    def scores(self, logits: Tensor) -> Tensor:
+        log_p = self.log_probabilities(logits)  # [..., C]
+        power = torch.exp((2 - self.t1) * log_p)
+        others = log_odds.sum_of_others(power)
+        return tempered_log(log_p, self.t1 - 1) - tempered_log(log_p, self.t1) + others / (2 - self.t1)
+
+    def curve(self, log_odds: Tensor) -> Tensor:
+        return log_odds
+
+    def of_target(self, logits: Tensor, target: Tensor, class_weight: Tensor | None) -> Tensor:
+        is_empty = target == 0
+        log_t = torch.log(torch.where(is_empty, 1.0, target))
+        own = torch.where(is_empty, 0.0, target * tempered_log(log_t, self.t1)) / (2 - self.t1)  # [..., C]
+        own = own if class_weight is None else own * class_weight
+        return super().of_target(logits, target, class_weight) + own.sum(-1)
+
+    def log_probabilities(self, logits: Tensor) -> Tensor:
+        """Logarithms [..., C] of the tempered softmax of logits [..., C]."""
+        if self.t2 == 1.0:
+            return -softplus(-super().scores(logits))
+        activations = log_odds.scaled(log_odds.relative(logits), self.divisor)
+        fixed = activations.detach()
+        norm = torch.zeros_like(fixed[..., :1])
+        for _ in range(SEARCH_STEPS):
+            norm = norm + newton_step(fixed - norm, self.t2)
+        # Two steps from the root move it by nothing, and carry its first and second derivatives: implicit functions.
+        for _ in range(2):
+            norm = norm + newton_step(activations - norm, self.t2)
+        return tempered_exponent(activations - norm, self.t2)
+
+
+def newton_step(shifted: Tensor, t: float) -> Tensor:
+    """Step [..., 1] of the norm towards sum_c p_c = 1, from p = exp_t(shifted) [..., C].
+
+    Taken on (sum p)^(1-t), which is concave or convex in the norm: from 0 no step goes too far.
+    """
+    log_p = tempered_exponent(shifted, t)
+    log_total = log_p.logsumexp(-1, keepdim=True)
+    log_slope = (t * log_p).logsumexp(-1, keepdim=True) - log_total
+    return torch.expm1((t - 1) * log_total) / (t - 1) * torch.exp(-log_slope)
+
+
+def tempered_exponent(shifted: Tensor, t: float) -> Tensor:
+    """log(exp_t(shifted)) = -log(1 + (1-t) shifted) / (t-1); -inf with gradient 0 where exp_t is 0."""
+    inner = (1 - t) * shifted
+    is_zero = inner <= -1
+    return torch.where(is_zero, -math.inf, torch.log1p(torch.where(is_zero, 0.0, inner)) / (1 - t))
+
+
+def tempered_log(log_value: Tensor, t: float) -> Tensor:
+    """log_t(value) = (value^(1-t) - 1) / (1-t), given log(value); at value 0 its limit, with gradient 0."""
+    is_zero = log_value == -math.inf
+    safe = torch.where(is_zero, 0.0, log_value)
+    value = safe if t == 1.0 else torch.expm1((1 - t) * safe) / (1 - t)
+    return torch.where(is_zero, -1 / (1 - t) if t < 1 else -math.inf, value)

@@ -1,0 +1,73 @@
+"""Cross-entropy of one view, and the agreement of several views of a row."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightning_xent import arguments, log_odds
+from lightning_xent.base import CategoricalLoss
+from lightning_xent.log_odds import sigmoid, softplus
+
+IMPOSSIBLE = -1e30
+"""Stands for the log-probability of an impossible class, of which -inf would leave no difference."""
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class JensenShannonConsistency(CategoricalLoss):
+    """Cross-entropy of the first view plus weight * JS(p_1, ..., p_V) of all: sum_v KL(p_v || mean_v p_v) / V.
+
+    The class axis of the logits holds the K logits of each view, one view after the other: V K numbers. Regularisers
+    are of the first view.
+
+    Args:
+        views: Number of views V, >= 2; the first is the clean one.
+        weight: Weight of the divergence, >= 0.
+
+    Reference: Hendrycks et al., 2020, AugMix: A Simple Data Processing Method to Improve Robustness and Uncertainty.
+    """
+
+    views: int = 3
+    weight: float = 12.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.views = arguments.integer("views", self.views, minimum=2)
+        self.weight = arguments.number("weight", self.weight, "[0, inf)")
+
+    def count_classes(self, size: int) -> int:
+        if size % self.views:
+            raise ValueError(f"logits must hold {self.views} views of K classes on the class axis, got size {size}")
+        return size // self.views
+
+    def transformed(self, logits: Tensor) -> Tensor:
+        return self._views(super().transformed(logits))[..., 0, :]
+
+    def curve(self, log_odds: Tensor) -> Tensor:
+        return softplus(-log_odds)
+
+    def regulariser(self, logits: Tensor, inputs: Tensor) -> Tensor:
+        consistency = self.weight * self._divergence(self._views(super().transformed(inputs)))
+        others = super().regulariser(logits, inputs)
+        return consistency if others is None else consistency + others
+
+    def _views(self, logits: Tensor) -> Tensor:
+        classes = self.count_classes(logits.shape[-1])
+        return logits.reshape((*logits.shape[:-1], self.views, classes))  # [..., V, C]
+
+    def _divergence(self, logits: Tensor) -> Tensor:
+        """Jensen-Shannon divergence [...] of the views in logits [..., V, C]."""
+        m = log_odds.of_classes(logits, self.divisor, self.from_logits)
+        p, log_p = sigmoid(m), torch.where(m == -math.inf, IMPOSSIBLE, -softplus(-m))
+        mean = p.mean(-2, keepdim=True)  # [..., 1, C]
+        # p log(p / mean) - (p - mean) sums to the divergence, as the deviations sum to 0: near the mean it is of the
+        # order of their squares. Tiny means are no divisors: in JAX the slope of a quotient squares them.
+        is_divisor = mean > 1e-12
+        deviation = (p - mean) / torch.where(is_divisor, mean, 1.0)
+        is_near = is_divisor & (deviation.abs() < 0.5)
+        d = torch.where(is_near, deviation, 0.0)
+        log_mean = log_p.logsumexp(-2, keepdim=True) - math.log(self.views)
+        far = p * (log_p - log_mean) - (p - mean)
+        term = torch.where(is_near, mean * ((1 + d) * torch.log1p(d) - d), far)
+        return term.sum(-1).mean(-1)

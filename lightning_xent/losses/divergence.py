@@ -1,0 +1,96 @@
+"""Kullback-Leibler divergence from distributions and from teachers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_xent import arguments, log_odds, targets
+from lightning_xent.base import CategoricalLoss
+from lightning_xent.log_odds import sigmoid, softplus
+from lightning_xent.losses.cross_entropy import CategoricalCrossEntropy
+from lightning_xent.reduction import Rows
+
+SHARED = ["axis", "class_weight", "softcap", "label_smoothing", "smooth_over", "ignore_index", "check_labels"]
+SHARED += ["hard_fraction"]
+"""Keywords that hold for the labels of a distillation, too."""
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class KLDivergence(CategoricalLoss):
+    """Kullback-Leibler divergence KL(t || p) = sum_c t_c w_c (log t_c - log p_c), p = softmax(logits).
+
+    Targets are distributions or class indices, for which it is cross-entropy. It is not linear in the target.
+
+    Reference: Kullback and Leibler, 1951, On Information and Sufficiency.
+    """
+
+    def curve(self, log_odds: Tensor) -> Tensor:
+        return softplus(-log_odds)
+
+    def of_target(self, logits: Tensor, target: Tensor, class_weight: Tensor | None) -> Tensor:
+        is_empty = target == 0
+        own = torch.where(is_empty, 0.0, target * torch.log(torch.where(is_empty, 1.0, target)))  # [..., C]
+        own = own if class_weight is None else own * class_weight
+        return super().of_target(logits, target, class_weight) + own.sum(-1)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Distillation(KLDivergence):
+    """Distillation: alpha T^2 KL(softmax(teacher / T) || softmax(logits / T)) + (1 - alpha) CE(label, softmax(logits)).
+
+    The target holds the K logits of the teacher along the class axis and, where alpha < 1, the class index as one
+    more entry there. T is `temperature`; the cross-entropy with the label has none. `ignore_index` is a label,
+    and nothing with alpha = 1. "mean" is over the rows, which torch.nn.KLDivLoss calls "batchmean". Float32 keeps 8 eps
+    of the gradient up to T = 16; beyond, rounding grows with T. Takes no from_logits=False.
+
+    Args:
+        alpha: Share of the teacher, in [0, 1].
+
+    Reference: Hinton et al., 2015, Distilling the Knowledge in a Neural Network.
+    """
+
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._needs_logits()
+        self.alpha = arguments.number("alpha", self.alpha, "[0, 1]")
+
+    def set_class_weight(self, class_weight: Sequence[float] | None) -> None:
+        super().set_class_weight(class_weight)
+        self._labels = CategoricalCrossEntropy(**{keyword: getattr(self, keyword) for keyword in SHARED})
+
+    def of_target(self, logits: Tensor, target: Tensor, class_weight: Tensor | None) -> Tensor:
+        if self.alpha == 0.0:
+            return 0.0 * log_odds.poison(logits).squeeze(-1)
+        scale = self.alpha * self.temperature**2
+        if class_weight is not None:
+            return scale * super().of_target(logits, target, class_weight)
+        # As p and t both sum to 1, p - t adds nothing, and leaves terms >= 0 of the order of (p - t)^2: the square of
+        # the temperature would make much of what rounding leaves of a difference of logarithms.
+        m = self.scores(logits)
+        p, is_empty = sigmoid(m), target == 0
+        safe = torch.where(is_empty, 1.0, target)
+        deviation = (p - target) / safe
+        is_near = torch.abs(deviation) < 0.5
+        near = -torch.log1p(torch.where(is_near, deviation, 0.0))
+        far = torch.log(safe) + softplus(-torch.where(is_empty, 0.0, m))
+        divergence = torch.where(is_empty, 0.0, target * torch.where(is_near, near, far))
+        return scale * (divergence + (p - target)).sum(-1)
+
+    def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any) -> Rows:
+        teacher, label = targets.teacher_and_label(target, logits, self.axis, has_label=self.alpha < 1.0)
+        axis = targets.class_axis(logits, self.axis)
+        teacher = torch.softmax(log_odds.scaled(teacher, self.temperature), axis)
+        if label is None:
+            return super()._rows(logits, teacher, sample_weight, mask)
+        hard = self._labels._rows(logits, label, sample_weight, mask)
+        kept = mask if hard.kept is None else hard.kept
+        soft = super()._rows(logits, teacher, sample_weight, kept)
+        ones = torch.ones_like(hard.losses)
+        labels, taught = (ones if rows.weights is None else rows.weights for rows in (hard, soft))
+        weights = (1 - self.alpha) * labels + self.alpha * taught
+        return soft._replace(losses=soft.losses + (1 - self.alpha) * hard.losses, weights=weights)

@@ -1,0 +1,62 @@
+"""Label relaxation: the divergence of (1 - alpha, alpha) from (p, 1 - p) where p < 1 - alpha, else 0."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightning_xent import arguments
+from lightning_xent.base import BinaryLoss, CategoricalLoss
+from lightning_xent.log_odds import softplus
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class CategoricalLabelRelaxation(CategoricalLoss):
+    """Divergence of p = softmax(logits) from the nearest distribution that gives the label 1 - alpha or more.
+
+    sum_c t_c w_c ((1 - alpha) log((1 - alpha) / p_c) + alpha log(alpha / (1 - p_c))) where p_c < 1 - alpha, else 0.
+
+    Args:
+        alpha: Imprecision of a label, in (0, 1); towards 0 it is cross-entropy.
+
+    Reference: Lienen and Hüllermeier, 2021, From Label Smoothing to Label Relaxation.
+    """
+
+    alpha: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.alpha = arguments.number("alpha", self.alpha, "(0, 1)")
+
+    def curve(self, log_odds: Tensor) -> Tensor:
+        return relaxation(log_odds, self.alpha)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class BinaryLabelRelaxation(BinaryLoss):
+    """Binary and multi-label relaxation: KL((1 - alpha, alpha) || (p_t, 1 - p_t)) where p_t < 1 - alpha, else 0.
+
+    Args:
+        alpha: Imprecision of a label, in (0, 1); towards 0 it is cross-entropy.
+
+    Reference: Lienen and Hüllermeier, 2021, From Label Smoothing to Label Relaxation.
+    """
+
+    alpha: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.alpha = arguments.number("alpha", self.alpha, "(0, 1)")
+
+    def curve(self, log_odds: Tensor) -> Tensor:
+        return relaxation(log_odds, self.alpha)
+
+
+def relaxation(log_odds: Tensor, alpha: float) -> Tensor:
+    """KL of (1 - alpha, alpha) from (p, 1 - p), p = sigmoid(log_odds), where p < 1 - alpha, else 0."""
+    highest = math.log1p(-alpha) - math.log(alpha)
+    is_credible = log_odds >= highest
+    m = torch.where(is_credible, highest, log_odds)
+    label = (1 - alpha) * (math.log1p(-alpha) + softplus(-m))
+    return torch.where(is_credible, 0.0, label + alpha * (math.log(alpha) + softplus(m)))

@@ -1,0 +1,54 @@
+"""Poly-1 loss: the curve softplus(-m) + epsilon * sigmoid(-m)."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lightning_xent import arguments
+from lightning_xent.base import BinaryLoss, CategoricalLoss
+from lightning_xent.log_odds import sigmoid, softplus
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class CategoricalPolyCrossEntropy(CategoricalLoss):
+    """Poly-1 loss over K classes: sum_c t_c w_c (-log p_c + epsilon (1 - p_c)), p = softmax(logits).
+
+    Args:
+        epsilon: Weight of the first polynomial term, >= -1; 0 is cross-entropy.
+
+    Reference: Leng et al., 2022, PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions.
+    """
+
+    epsilon: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.epsilon = arguments.number("epsilon", self.epsilon, "[-1, inf)")
+
+    def curve(self, log_odds: Tensor) -> Tensor:
+        return poly(log_odds, self.epsilon)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class BinaryPolyCrossEntropy(BinaryLoss):
+    """Binary and multi-label poly-1 loss: -log p_t + epsilon (1 - p_t), p_t the probability of the label.
+
+    Args:
+        epsilon: Weight of the first polynomial term, >= -1; 0 is cross-entropy.
+
+    Reference: Leng et al., 2022, PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions.
+    """
+
+    epsilon: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.epsilon = arguments.number("epsilon", self.epsilon, "[-1, inf)")
+
+    def curve(self, log_odds: Tensor) -> Tensor:
+        return poly(log_odds, self.epsilon)
+
+
+def poly(log_odds: Tensor, epsilon: float) -> Tensor:
+    """-log p + epsilon (1 - p) of p = sigmoid(log_odds)."""
+    return softplus(-log_odds) + epsilon * sigmoid(-log_odds)
