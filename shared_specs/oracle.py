@@ -4,15 +4,16 @@ A probability is exp(x) / sum exp(x), a loss is a function of the probability of
 target mixes such losses, and a gradient is a central difference. Nothing here is clever on purpose:
 the code under test works with log-odds, and the two must not share an idea.
 
-A new variant is one function of the section "Textbook formulas", its line in `TEXTBOOK`, and its case file.
+A new variant is one function of `textbook.py`, its line in a table there, and its case file.
 """
 
 import argparse
 import difflib
 import functools
+import inspect
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ import numpy as np
 from mpmath import mp, mpf
 from numpy.typing import NDArray
 
+from shared_specs import textbook
 from shared_specs.load import CASES, numbers, tensor
+from shared_specs.textbook import BINARY, CURVES, NEED_LOGITS, OF_LABEL, OF_ROW, OF_TARGET, TEXTBOOK
 
 DIGITS = 150
 STEP = "1e-50"  # of the central difference: its own error is of the order of 1e-100
@@ -29,31 +32,10 @@ NOISE = "1e-90"  # what a slope of exactly 0 may come out as
 CLIP = "1e-7"  # from_logits=False: the one clip
 COMMON = {"from_logits", "label_smoothing", "smooth_over", "ignore_index", "temperature", "entropy_penalty"}
 COMMON |= {"hard_fraction", "check_labels", "reduction"}
-CATEGORICAL = COMMON | {"axis", "class_weight", "z_loss"}
-BINARY = COMMON | {"pos_weight"}
+CATEGORICAL_KEYWORDS = COMMON | {"axis", "class_weight", "z_loss", "softcap"}
+BINARY_KEYWORDS = COMMON | {"pos_weight"}
 SYNONYMS = {"sum_over_batch_size": "mean", "mean_with_sample_weight": "weighted_mean"}
 
-# ---- Textbook formulas: p is the probability of the true class, rest = 1 - p (summed over the other
-# ---- classes, so that it is exact where p rounds to 1). Keyword arguments are the variant's own.
-
-
-def cross_entropy(p: mpf, rest: mpf) -> mpf:
-    """-log p"""
-    return -mp.log(p)
-
-
-def focal(p: mpf, rest: mpf, *, gamma: Any = 2) -> mpf:
-    """-(1 - p)^gamma log p"""
-    return -(rest**gamma) * mp.log(p)
-
-
-TEXTBOOK: dict[str, Callable[..., mpf]] = {
-    "BinaryCrossEntropy": cross_entropy,
-    "CategoricalCrossEntropy": cross_entropy,
-    "SparseCategoricalCrossEntropy": cross_entropy,
-    "BinaryFocalCrossEntropy": focal,
-    "CategoricalFocalCrossEntropy": focal,
-}
 OWN_WEIGHTS = {"BinaryFocalCrossEntropy": {"alpha"}}  # keywords of a class that are weights, not curve
 
 
@@ -69,7 +51,7 @@ class Rule:
 
     @property
     def binary(self) -> bool:
-        return self.loss.startswith("Binary")
+        return self.loss in BINARY
 
     @property
     def reduction(self) -> str:
@@ -79,36 +61,99 @@ class Rule:
     def number(self, name: str, default: float) -> mpf:
         return decimal(self.config.get(name, default))
 
+    @property
+    def own(self) -> dict[str, Any]:
+        """The loss's own keywords: numbers as they are printed."""
+        return {name: exact(self.config.get(name, default)) for name, default in own_keywords(self.loss).items()}
+
+    def count_classes(self, size: int) -> int:
+        """The number of classes, given the size of the class axis of the logits."""
+        if self.loss == "OrdinalCrossEntropy":
+            return size + 1
+        return size // int(self.own["views"]) if self.loss == "JensenShannonConsistency" else size
+
+    def softmax_input(self, logits: Sequence[mpf], temperature: mpf) -> list[mpf]:
+        """Logits over temperature, softly capped."""
+        inputs = list(logits) if temperature == 1 else [logit / temperature for logit in logits]
+        if self.config.get("softcap") is None:
+            return inputs
+        bound = self.number("softcap", 1)
+        return [bound * (mp.tanh(x / bound) if mp.isfinite(x) else mp.sign(x)) for x in inputs]
+
     def masses(self, logits: Sequence[mpf]) -> list[mpf]:
         """Unnormalised probabilities of the classes; a binary row is (not label 1, label 1)."""
         if not self.config.get("from_logits", True):
             return [1 - logits[0], logits[0]] if self.binary else list(logits)
-        temperature = self.number("temperature", 1)
+        if self.loss == "OrdinalCrossEntropy":
+            return continuation_ratios(self.softmax_input(logits, self.number("temperature", 1)))
         if not self.binary:
-            return [exponential(logit, temperature, mp.prec) for logit in logits]
+            scale = self.own.get("scale", 1)
+            inputs = self.softmax_input(logits, self.number("temperature", 1))
+            return [exponential(x if scale == 1 else scale * x, mp.prec) for x in inputs]
         if logits[0] == mp.inf:
             return [mpf(0), mpf(1)]
-        return [mpf(1), exponential(logits[0], temperature, mp.prec)]
+        return [mpf(1), exponential(self.softmax_input(logits, self.number("temperature", 1))[0], mp.prec)]
 
-    def loss_of_row(self, logits: Sequence[mpf], target: Sequence[mpf], weights: Sequence[mpf]) -> mpf:
-        """sum_c t_c w_c phi(p_c) + R, t smoothed; classes with t_c w_c = 0 add nothing."""
+    def row(self, logits: Sequence[mpf], still: Sequence[mpf]) -> textbook.Row:
+        views = [logits]
+        if self.loss == "JensenShannonConsistency":
+            classes = self.count_classes(len(logits))
+            views = [logits[start : start + classes] for start in range(0, len(logits), classes)]
+            logits, still = views[0], views[0]
+        masses = self.masses(views[0])
+        total = mp.fsum(masses)
+
+        def rest(label: int) -> mpf:
+            if not self.config.get("from_logits", True):
+                return 1 - p[label]
+            return mp.fsum(masses[:label] + masses[label + 1 :]) / total
+
+        p = self.probabilities(views[0])
+        return textbook.Row(
+            x=self.softmax_input(views[0], self.number("temperature", 1)),
+            plain=self.softmax_input(views[0], mpf(1)),
+            p=p,
+            rest=rest,
+            still=p if still is logits else self.probabilities(still),
+            temperature=self.number("temperature", 1),
+            views=[self.probabilities(view) for view in views] if len(views) > 1 else [p],
+        )
+
+    def probabilities(self, logits: Sequence[mpf]) -> list[mpf]:
         masses = self.masses(logits)
         total = mp.fsum(masses)
-        value = mpf(0)
-        for index, (mixed, weight) in enumerate(zip(self.smoothed(target), weights, strict=True)):
-            if mixed * weight != 0:
-                p = masses[index] / total
-                rest = mp.fsum(masses[:index] + masses[index + 1 :]) / total
-                value += mixed * weight * self.curve(p, rest)
-        return value + self.regulariser(masses, total)
+        p = [mass / total for mass in masses]
+        if self.config.get("from_logits", True):
+            return p
+        return [min(max(probability, mpf(CLIP)), 1 - mpf(CLIP)) for probability in p]
 
-    def curve(self, p: mpf, rest: mpf) -> mpf:
-        textbook = TEXTBOOK[self.loss]
-        own = {name: self.number(name, default) for name, default in (textbook.__kwdefaults__ or {}).items()}
-        if not self.config.get("from_logits", True):
-            p = min(max(p, mpf(CLIP)), 1 - mpf(CLIP))
-            rest = 1 - p
-        return textbook(p, rest, **own)
+    def loss_of_row(
+        self, logits: Sequence[mpf], target: Sequence[mpf], weights: Sequence[mpf], still: Sequence[mpf]
+    ) -> mpf:
+        """sum_c t_c w_c phi(p_c) + R, t smoothed; classes with t_c w_c = 0 add nothing."""
+        row, target = self.row(logits, still), self.smoothed_target(target)
+        if self.loss in OF_TARGET:
+            value = OF_TARGET[self.loss](row, target, weights, **self.own)
+        else:
+            value = mpf(0)
+            for label, (mass, weight) in enumerate(zip(target, weights, strict=True)):
+                if mass * weight != 0:
+                    value += mass * weight * self.of_label(row, label)
+        if self.loss in OF_ROW:
+            value += OF_ROW[self.loss](row, **self.own)
+        masses = self.masses(logits[: self.count_classes(len(logits))])
+        return value + self.regulariser(masses, mp.fsum(masses))
+
+    def of_label(self, row: textbook.Row, label: int) -> mpf:
+        if self.loss in CURVES:
+            return CURVES[self.loss](row.p[label], row.rest(label), **self.own)
+        return OF_LABEL[self.loss](row, label, **self.own)
+
+    def smoothed_target(self, target: Sequence[mpf]) -> list[mpf]:
+        if self.loss != "Distillation" or self.own["alpha"] == 1:
+            return self.smoothed(target)
+        count = len(target) // 2
+        return self.smoothed(target[:count]) + self.smoothed(target[count:])
 
     def regulariser(self, masses: Sequence[mpf], total: mpf) -> mpf:
         """z_loss * log(sum exp x)^2 - entropy_penalty * H(p)"""
@@ -116,7 +161,7 @@ class Rule:
         if self.number("z_loss", 0) != 0:
             value += self.number("z_loss", 0) * mp.log(total) ** 2
         if self.number("entropy_penalty", 0) != 0:
-            probabilities = [mass / total for mass in masses if mass != 0]
+            probabilities = [mass / total for mass in masses if mass > 0]
             value += self.number("entropy_penalty", 0) * sum(p * mp.log(p) for p in probabilities)
         return value
 
@@ -135,13 +180,42 @@ class Rule:
 
 def decimal(value: Any) -> mpf:
     """The number as it is printed: 0.1 is one tenth."""
-    return mpf(repr(float(value)))
+    return parsed(repr(float(value)), mp.prec)
 
 
 @functools.cache
-def exponential(logit: mpf, temperature: mpf, precision: int) -> mpf:
-    """exp(x / T), remembered: a central difference moves one class and leaves the others."""
-    return mp.exp(logit / temperature) if logit != -mp.inf else mpf(0)
+def parsed(text: str, precision: int) -> mpf:
+    return mpf(text)
+
+
+@functools.cache
+def own_keywords(loss: str) -> dict[str, Any]:
+    """The keywords of a textbook formula and their defaults."""
+    parameters = inspect.signature(TEXTBOOK[loss]).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+
+
+def exact(value: Any) -> Any:
+    """A keyword's value with its numbers as they are printed; names, flags and None as they are."""
+    if isinstance(value, list):
+        return [exact(entry) for entry in value]
+    return value if value is None or isinstance(value, str | bool) else decimal(value)
+
+
+def continuation_ratios(logits: Sequence[mpf]) -> list[mpf]:
+    """P(k) = prod_{j < k} s(x_j) (1 - s(x_k)), and P of the last class is what is left."""
+    masses, left = [], mpf(1)
+    for logit in logits:
+        odds = mp.exp(logit)
+        masses.append(left / (1 + odds))
+        left *= odds / (1 + odds)
+    return [*masses, left]
+
+
+@functools.cache
+def exponential(logit: mpf, precision: int) -> mpf:
+    """exp(x), remembered: a central difference moves one class and leaves the others."""
+    return mp.exp(logit) if logit != -mp.inf else mpf(0)
 
 
 # ---- One call: rows in, row losses and gradients out.
@@ -149,13 +223,17 @@ def exponential(logit: mpf, temperature: mpf, precision: int) -> mpf:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a call; `target` is None where the label is out of range, `u` is its weight."""
+    """One row of a call; `target` is None where the label is out of range, `u` is its weight.
+
+    A target may be two distributions, one behind the other, of which the first has the `share`.
+    """
 
     logits: list[mpf]
     target: list[mpf] | None
     weights: list[mpf]
     kept: bool
     sample_weight: mpf
+    share: mpf
 
     @property
     def factor(self) -> mpf:
@@ -165,14 +243,17 @@ class Row:
     @property
     def u(self) -> mpf:
         """sum_c t0_c w_c, t0 the target before smoothing"""
-        pairs = zip(self.target or [], self.weights, strict=self.target is not None)
-        return sum((mass * weight for mass, weight in pairs), mpf(0))
+        target, count = self.target or [], len(self.weights)
+        parts = [target[start : start + count] for start in range(0, len(target), count)]
+        shares = [mpf(1)] if len(parts) < 2 else [self.share, 1 - self.share]
+        sums = [mp.fdot(part, self.weights) for part in parts]
+        return mp.fdot(zip(shares, sums, strict=False))
 
     def loss(self, rule: Rule) -> mpf:
         bad = [x for x in self.logits if mp.isnan(x) or (x == mp.inf and not rule.binary)]
         if self.target is None or bad:
             return mp.nan
-        return rule.loss_of_row(self.logits, self.target, self.weights)
+        return rule.loss_of_row(self.logits, self.target, self.weights, self.logits)
 
     def gradient(self, rule: Rule) -> list[mpf]:
         """Central differences; an infinite logit cannot move, its slope is the limit 0."""
@@ -185,10 +266,9 @@ class Row:
                 continue
             above, below = list(self.logits), list(self.logits)
             above[index], below[index] = logit + step, logit - step
-            difference = rule.loss_of_row(above, self.target, self.weights) - rule.loss_of_row(
-                below, self.target, self.weights
-            )
-            slope = difference / (2 * step)
+            higher = rule.loss_of_row(above, self.target, self.weights, self.logits)
+            lower = rule.loss_of_row(below, self.target, self.weights, self.logits)
+            slope = (higher - lower) / (2 * step)
             slopes.append(slope if abs(slope) > mpf(NOISE) else mpf(0))
         return slopes
 
@@ -203,16 +283,21 @@ def fill(loss: str, case: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_keywords(rule: Rule) -> None:
-    own = set(TEXTBOOK[rule.loss].__kwdefaults__ or {}) | OWN_WEIGHTS.get(rule.loss, set())
-    unknown = set(rule.config) - own - (BINARY if rule.binary else CATEGORICAL)
+    known = BINARY_KEYWORDS if rule.binary else CATEGORICAL_KEYWORDS
+    unknown = set(rule.config) - set(own_keywords(rule.loss)) - OWN_WEIGHTS.get(rule.loss, set()) - known
     if unknown:
         raise ValueError(f"{rule.loss} has no keyword {', '.join(sorted(unknown))}")
+    if rule.loss in NEED_LOGITS and not rule.config.get("from_logits", True):
+        raise ValueError(f"{rule.loss} takes no probabilities")
 
 
 def extra_digits(rule: Rule, logits: NDArray[np.float64]) -> int:
-    """What a saturated probability needs: 1 - p of m = 8192 is of the order of 1e-3558."""
+    """What a saturated probability needs: 1 - p of m = 8192 is of the order of 1e-3558; thick tails need none."""
+    if rule.loss == "BiTemperedLogistic":
+        return 0
     finite = np.abs(logits[np.isfinite(logits)]).max(initial=0.0)
-    return int(2 * finite / rule.config.get("temperature", 1.0) / np.log(10))
+    steepness = float(rule.own.get("scale", 1)) / rule.config.get("temperature", 1.0)
+    return int(2 * finite * steepness / np.log(10))
 
 
 def evaluate(rule: Rule, inputs: dict[str, NDArray[Any]]) -> dict[str, Any]:
@@ -263,7 +348,8 @@ def rows_of(rule: Rule, inputs: dict[str, NDArray[Any]], positions: NDArray[np.i
         if kept and weight != 0 and targets[index] is None and not unchecked:
             raise ValueError(f"row {index}: label out of range")
         row_logits = [mpf(float(value)) for value in logits.reshape(-1)[line]]
-        rows.append(Row(row_logits, targets[index], weights[index], kept, weight))
+        share = rule.own["alpha"] if rule.loss == "Distillation" else mpf(1)
+        rows.append(Row(row_logits, targets[index], weights[index], kept, weight, share))
     return rows
 
 
@@ -283,9 +369,11 @@ def categorical_targets(
     rule: Rule, target: NDArray[Any], logits: NDArray[Any], positions: NDArray[np.int64]
 ) -> Targets:
     """Distributions over the classes, and which rows are ignored (index targets only)."""
-    count = positions.shape[1]
-    if target.shape == logits.shape and not rule.loss.startswith("Sparse"):
-        lines = target.reshape(-1)[positions]
+    count = rule.count_classes(positions.shape[1])
+    if rule.loss == "Distillation":
+        return taught(rule, target, count)
+    if target.ndim == logits.ndim and target.size == len(positions) * count and not rule.loss.startswith("Sparse"):
+        lines = np.moveaxis(target, rule.config.get("axis", -1), -1).reshape(-1, count)
         return [[mpf(float(mass)) for mass in line] for line in lines], [False] * len(lines)
     assert target.size == len(positions) and target.dtype == np.int64, "target: wrong shape or dtype"
     labels = [int(label) for label in target.reshape(-1)]
@@ -295,16 +383,32 @@ def categorical_targets(
     return [line if good else None for line, good in zip(one_hot, in_range, strict=True)], ignored
 
 
+def taught(rule: Rule, target: NDArray[Any], count: int) -> Targets:
+    """The teacher's distributions and, behind each, the one-hot label; and which labels are ignored."""
+    lines = np.moveaxis(target, rule.config.get("axis", -1), -1)
+    assert lines.shape[-1] == count + (rule.own["alpha"] != 1), "target: wrong shape"
+    targets: list[list[mpf] | None] = []
+    ignored = []
+    for line in lines.reshape(-1, lines.shape[-1]).tolist():
+        masses = [exponential(mpf(logit) / rule.number("temperature", 1), mp.prec) for logit in line[:count]]
+        label = line[count:]
+        ignored.append(label == [rule.config.get("ignore_index")])
+        in_range = all(0 <= index < count for index in label)
+        one_hot = [mpf(index == entry) for entry in label for index in range(count)]
+        targets.append([mass / mp.fsum(masses) for mass in masses] + one_hot if in_range else None)
+    return targets, ignored
+
+
 def class_weights(rule: Rule, shape: tuple[int, ...], positions: NDArray[np.int64]) -> list[list[mpf]]:
     """The weights of the classes, for each row; of a binary row (w_0, w_1)."""
     if not rule.binary:
-        count = positions.shape[1]
+        count = rule.count_classes(positions.shape[1])
         weights = [decimal(weight) for weight in rule.config.get("class_weight") or [1] * count]
         assert len(weights) == count, "class_weight: wrong length"
         return [weights] * len(positions)
     pos_weight = np.array(rule.config.get("pos_weight", 1.0), np.float64)
     positive = [decimal(weight) for weight in np.broadcast_to(pos_weight, shape).reshape(-1)]
-    if rule.config.get("alpha") is None:
+    if rule.config.get("alpha") is None or rule.loss not in OWN_WEIGHTS:
         return [[mpf(1), weight] for weight in positive]
     alpha = decimal(rule.config["alpha"])
     return [[1 - alpha, weight * alpha] for weight in positive]
