@@ -528,6 +528,28 @@ MUTANTS = (
         loses_digits=True,
     ),
     Mutant(
+        "softcap before the temperature",
+        "softcap",
+        "bound",
+        lambda self: self.option("softcap", None),
+    ),
+    Mutant(
+        "softcap as a clip",
+        "softcap",
+        "capped",
+        lambda self: self.clean if self.bound is None else self.clean.clamp(-self.bound, self.bound),
+    ),
+    Mutant(
+        "flsd53 the other way round",
+        "gamma",
+        "gamma",
+        lambda self: (
+            torch.where(self.probability < 0.2, 3.0, 5.0)
+            if self.option("gamma", 2.0) == "flsd53"
+            else right(self, "gamma")
+        ),
+    ),
+    Mutant(
         "z_loss without the square",
         "z-loss",
         "row_loss",

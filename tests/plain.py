@@ -79,6 +79,17 @@ class Plain:
         return torch.where(active, self.scores, 0.5)
 
     @cached_property
+    def bound(self):
+        return self.option("softcap", None) and self.config["softcap"] * self.option("temperature", 1.0)
+
+    @cached_property
+    def capped(self) -> Tensor:
+        """Scores within +-softcap after the temperature; +inf is an error of its row."""
+        if self.bound is None:
+            return self.clean
+        return torch.where(self.clean == math.inf, math.nan, self.bound * torch.tanh(self.clean / self.bound))
+
+    @cached_property
     def distribution(self) -> Tensor:
         """The target [..., C] before smoothing; NaN in rows whose label is out of range."""
         if self.is_binary:
@@ -127,11 +138,11 @@ class Plain:
     def scaled(self) -> Tensor:
         """Scores / temperature less the largest of a row, which float32 would lose at logits of 1000."""
         largest = 0.0 if self.is_binary or not self.option("from_logits", True) else self.largest
-        return (self.clean - largest) / self.option("temperature", 1.0)
+        return (self.capped - largest) / self.option("temperature", 1.0)
 
     @cached_property
     def largest(self) -> Tensor:
-        return self.clean.detach().amax(-1, keepdim=True)
+        return self.capped.detach().amax(-1, keepdim=True)
 
     @cached_property
     def probability(self) -> Tensor:
@@ -180,7 +191,8 @@ class Plain:
 
     @cached_property
     def gamma(self):
-        return self.option("gamma", 2.0) if "Focal" in self.loss else 0.0
+        gamma = self.option("gamma", 2.0) if "Focal" in self.loss else 0.0
+        return torch.where(self.probability < 0.2, 5.0, 3.0) if gamma == "flsd53" else gamma
 
     @cached_property
     def modulator(self) -> Tensor:

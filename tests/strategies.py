@@ -16,9 +16,10 @@ DTYPE = side.dtypes[0]  # float64 where it binds
 EPSILON = load.EPSILON[DTYPE]
 
 BinaryLoss, CategoricalLoss = side.package.base.BinaryLoss, side.package.base.CategoricalLoss
-PUBLIC = {public: getattr(side.package, public) for public in side.package.__all__ if public != "get"}
+PUBLIC = {public: loss for public in side.package.__all__ if isinstance(loss := getattr(side.package, public), type)}
+TAUGHT = PUBLIC["Distillation"]  # its target is a teacher, not one of KINDS: test_algebra.py has its laws
 BINARY = [loss for loss in PUBLIC.values() if issubclass(loss, BinaryLoss)]
-CATEGORICAL = [loss for loss in PUBLIC.values() if issubclass(loss, CategoricalLoss)]
+CATEGORICAL = [loss for loss in PUBLIC.values() if issubclass(loss, CategoricalLoss) and loss is not TAUGHT]
 
 if name == "keras-jax":  # It compiles every operation for every shape: 10 seconds for an entry of these pools.
     BATCHES: tuple[tuple[int, ...], ...] = ((3,),)
@@ -38,6 +39,7 @@ COMMON = {
     "smooth_over": ("all", "others"),
     "temperature": (0.625, 1.5, 2.0),
     "z_loss": (0.001, 0.5),
+    "softcap": (2.0, 50.0),
     "entropy_penalty": (0.3, -0.25),
     "hard_fraction": (0.25, 0.5, 0.75),
     "check_labels": (True, False),
@@ -45,6 +47,7 @@ COMMON = {
 }
 DISTINCT_WEIGHTS = (0.25, 3.0, 0.7, 0.0, 1.0)
 WEIGHTS = st.sampled_from(DISTINCT_WEIGHTS)
+COUNTS = (60.0, 5.0, 20.0, 1.0, 300.0)
 
 # Multiples of 1/64, so that float32 adds 4096 to them without rounding; ties at whole numbers; |log-odds| up to 60.
 LOGITS = st.one_of(
@@ -67,6 +70,7 @@ class Batch:
     sample_weight: NDArray[Any] | None = None  # a leading part of [...]
     mask: NDArray[Any] | None = None  # [...]
     column: bool = False  # whether labels get an axis of size 1
+    classes: int = 2
 
     def take(self, rows: Any) -> "Batch":
         """The batch of these rows, along the first axis."""
@@ -83,11 +87,36 @@ class Batch:
         """The target [..., C], with labels as one-hot rows."""
         if self.target.ndim == self.logits.ndim:
             return self.target
-        return (self.target[..., None] == np.arange(self.logits.shape[-1])).astype(float)
+        return (self.target[..., None] == np.arange(self.classes)).astype(float)
 
 
 def is_binary(loss_class: type) -> bool:
     return issubclass(loss_class, BinaryLoss)
+
+
+def width(loss_class: type, classes: int) -> int:
+    """The size of the class axis of the logits."""
+    if issubclass(loss_class, PUBLIC["OrdinalCrossEntropy"]):
+        return classes - 1
+    return 3 * classes if issubclass(loss_class, PUBLIC["JensenShannonConsistency"]) else classes
+
+
+def has_counts(loss_class: type) -> bool:
+    return any(field.name == "class_counts" for field in fields(loss_class))
+
+
+def refused(loss_class: type) -> tuple[str, ...]:
+    """Keywords of which a class takes nothing but the default."""
+    required = {"class_counts": [3.0, 1.0]} if has_counts(loss_class) else {}
+    changes: dict[str, Any] = {"from_logits": False, "temperature": 2.0, "z_loss": 0.5, "softcap": 2.0}
+    known = {field.name for field in fields(loss_class)}
+    found = []
+    for keyword, value in changes.items():
+        try:
+            loss_class(**required, **({keyword: value} if keyword in known else {"reduction": "no"}))
+        except ValueError:
+            found.append(keyword)
+    return tuple(found)
 
 
 def kinds_of(loss_class: type) -> tuple[str, ...]:
@@ -107,17 +136,18 @@ def own_parameters(loss_class: type) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [{}]
     for case in load.cases(loss_class.__name__):
         parameters = {name: value for name, value in case.config.items() if name in own}
+        parameters.pop("class_counts", None)  # one for each class of the batch
         if case.expected and parameters not in found:
             found.append(parameters)
     return found
 
 
-@cache
-def takes_probabilities(loss_class: type) -> bool:
-    try:
-        return bool(loss_class(from_logits=False))
-    except ValueError:
-        return False
+def own_defaults(loss_class: type) -> dict[str, Any]:
+    return {field.name: field.default for field in fields(loss_class)}
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
 
 
 def different_weights(count: int) -> st.SearchStrategy[list[float]]:
@@ -127,11 +157,8 @@ def different_weights(count: int) -> st.SearchStrategy[list[float]]:
 
 @st.composite
 def configs(draw, loss_class: type, shape: tuple[int, ...], classes: int, without: tuple[str, ...]) -> dict[str, Any]:
-    choices = {keyword: st.sampled_from(values) for keyword, values in COMMON.items()}
-    if not takes_probabilities(loss_class):
-        del choices["from_logits"]
+    choices = {name: st.sampled_from(values) for name, values in COMMON.items() if name not in refused(loss_class)}
     if is_binary(loss_class):
-        del choices["z_loss"]
         choices["ignore_index"] = st.sampled_from((-1, 0, 1, 0.5))
         choices["pos_weight"] = WEIGHTS
         if shape and shape[-1] > 1:
@@ -141,8 +168,10 @@ def configs(draw, loss_class: type, shape: tuple[int, ...], classes: int, withou
         choices["axis"] = st.integers(-len(shape) - 1, len(shape))
         choices["class_weight"] = different_weights(classes)
     config = draw(st.fixed_dictionaries({}, optional=choices)) | draw(st.sampled_from(own_parameters(loss_class)))
+    if has_counts(loss_class):
+        config["class_counts"] = draw(st.permutations(COUNTS).map(lambda counts: counts[:classes]))
     if not config.get("from_logits", True):
-        without += ("temperature", "z_loss")
+        without += ("temperature", "z_loss", "softcap")
     return {keyword: value for keyword, value in config.items() if keyword not in without}
 
 
@@ -175,18 +204,21 @@ def calls(
 ) -> tuple[dict[str, Any], Batch]:
     """A config without some keywords, and a batch for it; `batched`: with at least one row, along a first axis."""
     shapes = BATCHES if batched else SHAPES
+    class_counts = tuple(count for count in class_counts if width(loss_class, count) > 0)
     shape, classes = draw(st.sampled_from(shapes)), draw(st.sampled_from(class_counts))
     config = draw(configs(loss_class, shape, classes, without))
 
-    width = () if is_binary(loss_class) else (classes,)
+    entries = () if is_binary(loss_class) else (width(loss_class, classes),)
     if config.get("from_logits", True):
-        logits = draw(arrays("float64", shape + width, elements=LOGITS, fill=NO_FILL))
-        if width:
+        logits = draw(arrays("float64", shape + entries, elements=LOGITS, fill=NO_FILL))
+        if entries and shifts(loss_class, config):
             logits = logits + draw(arrays("float64", (*shape, 1), elements=OFFSETS, fill=NO_FILL))
+        elif entries:
+            logits = logits / 8
     else:
-        logits = draw(arrays("float64", shape + width, elements=PROBABILITIES, fill=NO_FILL))
-        if width:
-            logits[..., 0] += logits.sum(-1) == 0
+        logits = draw(arrays("float64", shape + entries, elements=PROBABILITIES, fill=NO_FILL))
+        if entries:
+            logits[..., ::classes] += logits.reshape(*shape, entries[0] // classes, classes).sum(-1) == 0
 
     kind = draw(st.sampled_from([kind for kind in kinds_of(loss_class) if kind in kinds]))
     target = draw(targets(loss_class, shape, classes, kind))
@@ -200,7 +232,13 @@ def calls(
     # With K = 1 such labels have the shape of the logits, which only a class without distributions reads as labels.
     may_be_column = len(shape) == 1 if is_binary(loss_class) else kinds_of(loss_class) == KINDS[:1] or classes > 1
     column = may_be_column and (is_binary(loss_class) or kind == "labels") and draw(st.booleans())
-    return config, Batch(logits, target, weight, mask, column)
+    return config, Batch(logits, target, weight, mask, column, 2 if is_binary(loss_class) else classes)
+
+
+def shifts(loss_class: type, config: dict[str, Any]) -> bool:
+    """Whether a constant that is added to the logits of a row changes nothing."""
+    bounded = issubclass(loss_class, PUBLIC["ArcFaceCrossEntropy"] | PUBLIC["OrdinalCrossEntropy"])
+    return not bounded and "softcap" not in config
 
 
 def evaluate(
@@ -253,8 +291,14 @@ def without_ties(loss_class: type, config: dict[str, Any], batch: Batch) -> dict
 
 
 def scale_of_gradient(loss_class: type, config: dict[str, Any], batch: Batch) -> float:
-    """An upper bound of max s_i u_i / denominator, times the slope of the log-odds."""
-    slope = 1 / config.get("temperature", 1.0) if config.get("from_logits", True) else STEEPEST_LOG
+    """An upper bound of max s_i u_i / denominator, times the slopes of the log-odds and of the variant."""
+    loss = loss_class(**config)
+    divisor = loss.temperature if is_binary(loss_class) else loss.divisor
+    own = {**own_defaults(loss_class), **config}
+    factors = [
+        abs(own[name]) for name in ("alpha", "beta", "epsilon", "log_zero", "weight") if is_number(own.get(name))
+    ]
+    slope = (1 / divisor if config.get("from_logits", True) else STEEPEST_LOG) * (1 + sum(factors))
     if config.get("reduction") == "weighted_mean":
         return max(1.0, slope)
     weight = 1.0 if batch.sample_weight is None else batch.sample_weight.max(initial=1.0)

@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from demo import check, sides
+from demo import check, comparison, data, imbalance, noise, sides
 from demo.__main__ import SPECS, main
+from demo.plan import Outcome, Outcomes, Plan, changed_split
 from demo.result import Result
 from demo.settings import CONFIGS, read
 
@@ -72,6 +74,28 @@ BAD_OPTIONS = {
 }
 
 
+EXPERIMENT_BAD_OPTIONS = {
+    "no seeds": (["noise", "--seeds", "0"], ["demo noise: error", "--seeds", "from 1 to 100", "'0'"]),
+    "no epochs in an experiment": (["imbalance", "--epochs", "0"], ["demo imbalance: error", "--epochs", "at least 1"]),
+    "more than all rows": (["noise", "--noise", "40", "101"], ["--noise", "from 0 to 100", "'101'"]),
+    "share, not percent": (["noise", "--noise", "0.4"], ["--noise", "whole number", "'0.4'"]),
+    "no shares": (["noise", "--noise"], ["--noise", "expected at least one argument"]),
+    "missing loss": (["noise", "--losses", "lion"], ["--losses", "lion", "no such file", "symmetric"]),
+    "binary loss in the noise": (
+        ["noise", "--losses", "focal", "binary_focal"],
+        ["--losses", "binary_focal.json", "breast_cancer", "digits"],
+    ),
+    "two files of one name": (["noise", "--losses", "focal", "focal.json"], ["--losses", "focal", "more than once"]),
+    "unknown method": (["imbalance", "--methods", "smote"], ["--methods", "smote", "ldam_deferred"]),
+    "ratio below 1": (["imbalance", "--ratio", "0"], ["--ratio", "from 1 to 130", "'0'"]),
+    "ratio beyond the rows": (["imbalance", "--ratio", "131"], ["--ratio", "from 1 to 130", "'131'"]),
+    "unknown backend of an experiment": (["imbalance", "--backend", "mxnet"], ["mxnet", "tensorflow", "jax", "torch"]),
+    "output of an experiment is a file": (["imbalance", "--output", "file"], ["--output", "file"]),
+    "option of the other experiment": (["imbalance", "--noise", "40"], ["demo imbalance: error", "--noise"]),
+    "options before the experiment": (["--epochs", "3", "noise"], ["demo: error", "noise"]),
+}
+
+
 def assert_one_line(returncode: object, stderr: str, words: list[str]) -> None:
     assert returncode == 2, stderr
     assert stderr.count("\n") == 1, stderr
@@ -99,7 +123,21 @@ def test_a_bad_spec_is_one_line_of_the_demo(name: str, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("options", "words"), BAD_OPTIONS.values(), ids=BAD_OPTIONS.keys())
+def fitting_here(specs: list[Path]) -> list[list[str]]:
+    """Check in this process, with the error of `sides.fitting_data_of_all`."""
+    for spec in specs:
+        try:
+            check.fitting(spec)
+        except ValueError as error:
+            raise ValueError(f"{spec}: {error}") from error
+    return list(map(check.fitting, specs))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [*BAD_OPTIONS.values(), *EXPERIMENT_BAD_OPTIONS.values()],
+    ids=[*BAD_OPTIONS, *EXPERIMENT_BAD_OPTIONS],
+)
 def test_a_bad_option_is_one_line(
     options: list[str],
     words: list[str],
@@ -107,7 +145,7 @@ def test_a_bad_option_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(sides, "fitting_data", check.fitting)
+    monkeypatch.setattr(sides, "fitting_data_of_all", fitting_here)
     monkeypatch.chdir(tmp_path)
     Path("file").touch()
     with pytest.raises(SystemExit) as exit_:
@@ -140,6 +178,153 @@ def test_a_short_run(tmp_path: Path) -> None:
     for side in ("keras", "lightning"):
         result = Result.read(folder / f"{side}.json")
         assert (len(result.epoch_losses), len(result.logged_losses), len(result.predictions)) == (3, 2, 450)
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("noise", {"--losses", "--noise"}),
+        ("imbalance", {"--methods", "--ratio"}),
+    ],
+)
+def test_help_of_an_experiment(name: str, wanted: set[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main([name, "--help"])
+    assert exit_.value.code == 0
+    options = set(re.findall(r"--\w+", capsys.readouterr().out))
+    assert options == {"--help", "--seeds", "--epochs", "--backend", "--output", *wanted}
+
+
+EXPERIMENTS = {
+    "noise": (
+        ["--losses", "cross_entropy", "generalized", "--noise", "0", "60"],
+        4,
+        ["0 % wrong labels", "60 % wrong labels"],
+    ),
+    "imbalance": (
+        ["--methods", "effective_weights", "logit_adjusted", "ldam_deferred"],
+        3,
+        ["balanced accuracy", "3 largest classes", "3 smallest classes"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_short_experiment(name: str, tmp_path: Path) -> None:
+    options, trainings, words = EXPERIMENTS[name]
+    process = run_demo(name, *options, "--seeds", 1, "--epochs", 2, "--output", tmp_path / "out")
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert f"{trainings}/{trainings}" in process.stderr
+    assert "Warning" not in process.stderr
+    table = (tmp_path / "out" / "table.txt").read_text(encoding="utf-8")
+    assert table in process.stdout
+    assert not [word for word in words if word not in table]
+    assert not [method for method in options[1:3] if comparison.label(method) not in table]
+    for plot in ("scores.png", "epochs.png"):
+        image = (tmp_path / "out" / plot).read_bytes()
+        assert image.startswith(b"\x89PNG")
+        assert min(struct.unpack(">2I", image[16:24])) > 350
+    plan = Plan.read(tmp_path / "out" / "plan.json")
+    keras, lightning = (Outcomes.read(tmp_path / "out" / f"{side}.json") for side in ("keras", "lightning"))
+    assert len(plan.jobs) == len(keras.outcomes) == len(lightning.outcomes) == trainings
+    for first, second in zip(keras.outcomes, lightning.outcomes, strict=True):
+        assert first.losses == pytest.approx(second.losses, rel=1e-5)
+        assert (len(first.losses), len(first.scores), len(first.predictions)) == (2, 2, 450)
+        assert first.scores == pytest.approx(second.scores, abs=0.01)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 0.6, 1.0])
+def test_the_noise(share: float) -> None:
+    clean, split = data.load("digits", 3), changed_split("noise", share, 3)
+    changed = split.train_target != clean.train_target
+    assert changed.sum() == round(share * 1347)
+    assert set(split.train_target) == set(range(10))
+    for name in ("train_inputs", "test_inputs", "test_target"):
+        np.testing.assert_array_equal(getattr(split, name), getattr(clean, name))
+    np.testing.assert_array_equal(split.train_target, changed_split("noise", share, 3).train_target)
+    more = changed_split("noise", 1.0, 3)
+    np.testing.assert_array_equal(split.train_target[changed], more.train_target[changed])
+
+
+def test_the_noise_is_symmetric() -> None:
+    clean, split = data.load("digits", 0), changed_split("noise", 1.0, 0)
+    steps = np.bincount((split.train_target - clean.train_target) % 10, minlength=10)
+    assert steps[0] == 0
+    assert abs(steps[1:] - 1347 / 9).max() < 4 * math.sqrt(1347 / 9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_long_tail(seed: int) -> None:
+    balanced, split = data.load("digits", seed), changed_split("imbalance", 100, seed)
+    counts = data.class_counts(split)
+    assert sorted(counts.tolist(), reverse=True) == [131, 79, 47, 28, 17, 10, 6, 4, 2, 1]
+    np.testing.assert_array_equal(split.test_target, balanced.test_target)
+    rows = {inputs.tobytes(): label for inputs, label in zip(balanced.train_inputs, balanced.train_target, strict=True)}
+    kept = zip(split.train_inputs, split.train_target, strict=True)
+    assert all(rows[inputs.tobytes()] == label for inputs, label in kept)
+    again = changed_split("imbalance", 100, seed)
+    np.testing.assert_array_equal(split.train_inputs, again.train_inputs)
+    np.testing.assert_array_equal(split.train_target, again.train_target)
+    assert set(data.class_counts(changed_split("imbalance", 1, seed))) == {131}
+
+
+def test_the_rare_classes_are_others_for_other_seeds() -> None:
+    largest = {int(data.class_counts(changed_split("imbalance", 100, seed)).argmax()) for seed in range(5)}
+    assert len(largest) > 1
+
+
+def test_the_methods_know_the_counts_and_the_epochs() -> None:
+    options = imbalance.command_line().parse_args(["--seeds", "2", "--epochs", "20"])
+    jobs = imbalance.jobs(options)
+    assert len(jobs) == 2 * len(imbalance.METHODS)
+    for job in jobs:
+        counts = data.class_counts(changed_split("imbalance", 100, job.seed)).tolist()
+        assert job.spec.get("config", {}).get("class_counts", counts) == counts
+        assert (job.weighting or {}).get("start_epoch", 0) == (16 if job.method == "ldam_deferred" else 0)
+        assert job.cosine == ("max_margin" in job.spec.get("config", {}))
+
+
+def test_a_loss_of_ones_own_in_the_noise(tmp_path: Path) -> None:
+    (tmp_path / "mine.json").write_text('"CategoricalTaylorCrossEntropy"')
+    specs = noise.read_specs(["focal", str(tmp_path / "mine.json"), "focal"])
+    assert list(specs) == ["focal", "mine"]
+    assert specs["mine"] == {"loss": "CategoricalTaylorCrossEntropy"}
+
+
+EXPERIMENT_COMPARISONS = {
+    "equal": (2.0, 0.9, None),
+    "rounding": (2.00001, 0.91, None),
+    "other losses": (2.0001, 0.9, "the losses after the first epoch differ by 5.0e-05"),
+    "NaN": (math.nan, 0.9, "not finite"),
+    "other scores": (2.0, 0.93, "mean scores are 0.930 and 0.900"),
+}
+
+
+@pytest.mark.parametrize(
+    ("loss", "score", "problem"), EXPERIMENT_COMPARISONS.values(), ids=EXPERIMENT_COMPARISONS.keys()
+)
+def test_the_comparison_of_an_experiment(
+    loss: float,
+    score: float,
+    problem: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    classes = changed_split("imbalance", 100, 0).test_target.tolist()
+    keras, lightning = (Outcomes("side", [Outcome(*values, classes)]) for values in (([loss], [score]), ([2.0], [0.9])))
+    monkeypatch.setattr(sides, "train_plan", lambda *arguments: (keras, lightning))
+    options = ["--methods", "focal", "--seeds", "1", "--epochs", "1", "--output", str(tmp_path)]
+    assert main(["imbalance", *options]) == (problem is not None)
+    printed = capsys.readouterr()
+    assert printed.out.count("1.000") == 2 * 3  # sides and columns
+    assert (problem or "") in printed.err
+    assert printed.err.count("\n") == (problem is not None)
+
+
+def test_mean_and_standard_deviation() -> None:
+    values = {"focal": {"accuracy": [0.7, 0.8, 0.9]}}
+    assert "focal   0.800 +- 0.100  0.800 +- 0.100" in comparison.table("Accuracy", values, values)
 
 
 def test_the_exit_code_of_a_side_that_breaks_off(
@@ -195,6 +380,8 @@ def test_every_bundled_spec_fits_one_data_set() -> None:
     [
         ("demo.keras_side", {"torch"}),
         ("demo.lightning_side", {"tensorflow"}),
+        ("demo.keras_plan", {"torch"}),
+        ("demo.lightning_plan", {"tensorflow"}),
         ("demo.__main__", {"tensorflow", "torch"}),
     ],
 )

@@ -3,11 +3,12 @@
 import copy
 import json
 import pickle
-from dataclasses import fields
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pytest
 
+from examples import CLASSES, build, inputs, is_binary, required
 from sides import is_keras, side
 
 NUMBERS = {
@@ -21,26 +22,44 @@ NUMBERS = {
 }
 LOGITS = {"temperature": 1.5}
 FAMILIES = {
-    "Categorical": ({"axis": 0, "class_weight": [0.1, 2.0, 3.0]}, {"z_loss": 0.001}),
+    "Categorical": ({"axis": 1, "class_weight": [0.1, 2.0, 3.0]}, {"z_loss": 0.001, "softcap": 3.0}),
     "Binary": ({"pos_weight": [0.1, 2.0, 3.0]}, {}),
 }
-OWN = {"gamma": 0.5, "alpha": 0.25}
-CLASSES = [name for name in side.package.__all__ if isinstance(getattr(side.package, name), type)]
+OWN = {
+    **{"gamma": 0.5, "alpha": 0.25, "beta": 0.5, "epsilon": 0.5, "q": 0.4, "truncate_at": 0.2, "log_zero": -2.0},
+    **{"order": 3, "gamma_pos": 1.5, "gamma_neg": 2.5, "margin": 0.1, "detach_modulator": True, "mode": "hard"},
+    **{"t1": 0.6, "t2": 1.4, "views": 3, "weight": 2.0, "tau": 0.5, "max_margin": 0.25, "scale": 8.0},
+    "class_counts": [5.0, 3.0, 2.0],
+}
+OWN_DEFAULTS = {"views"}  # not changed here: the inputs are of that many views
+REFUSED = {  # keywords of which a class takes nothing but the default
+    "ArcFaceCrossEntropy": ("from_logits", "temperature"),
+    "BiTemperedLogistic": ("from_logits",),
+    "BinaryHinge": ("from_logits",),
+    "CategoricalHinge": ("from_logits",),
+    "CosFaceCrossEntropy": ("from_logits",),
+    "Distillation": ("from_logits",),
+    "LDAMCrossEntropy": ("from_logits",),
+    "LogitAdjustedCrossEntropy": ("from_logits",),
+    "OrdinalCrossEntropy": ("from_logits", "z_loss"),
+}
 
 
 def full_configs(name):
     """Configs that together give every keyword of a class another value than its default."""
     keywords = {field.name for field in fields(getattr(side.package, name))}
-    family, family_logits = FAMILIES["Binary" if "Binary" in name else "Categorical"]
-    own = {key: value for key, value in OWN.items() if key in keywords}
+    family, family_logits = FAMILIES["Binary" if is_binary(name) else "Categorical"]
+    own = {key: value for key, value in OWN.items() if key in keywords - OWN_DEFAULTS}
+    refused = REFUSED.get(name, ())
     configs = [
         {**NUMBERS, **family, **own, **LOGITS, **family_logits},
         {**NUMBERS, **family, **own, "from_logits": False},
     ]
     if is_keras:
         configs = [{**config, "name": "own_name"} for config in configs]
-    assert keywords == set().union(*configs)
-    return configs
+    assert keywords - OWN_DEFAULTS == set().union(*configs)
+    taken = [{key: value for key, value in config.items() if key not in refused} for config in configs]
+    return taken[: 1 if "from_logits" in refused else 2]
 
 
 ALL_CONFIGS = [
@@ -52,7 +71,16 @@ ALL_CONFIGS = [
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_defaults_need_no_config(name):
-    assert getattr(side.package, name)().get_config() == {}
+    assert build(name).get_config() == required(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "keyword"), [(name, keyword) for name in REFUSED for keyword in sorted(REFUSED[name])]
+)
+def test_refused_keywords_are_named(name, keyword):
+    value = {"from_logits": False, "temperature": 2.0, "z_loss": 0.5}[keyword]
+    with pytest.raises(ValueError, match=keyword):
+        build(name, **{keyword: value})
 
 
 @pytest.mark.parametrize(("name", "config"), ALL_CONFIGS)
@@ -74,10 +102,10 @@ def test_every_argument_survives(name, config, copied):
     again = copied(loss)
     assert type(again) is type(loss)
     assert again.get_config() == loss.get_config() == config
-    rng = np.random.default_rng(0)
-    probabilities = rng.uniform(0.1, 0.9, (3, 3)).astype("float32")
-    target = np.array([0, 1, 2]) if "Categorical" in name else np.eye(3, dtype="float32")
-    arguments = side.tensor(probabilities), side.tensor(target)
+    logits, target = inputs(name)
+    if name == "Distillation" and config["alpha"] < 1:
+        target = np.concatenate([target, [[0], [1], [2], [0], [1], [2]]], -1).astype("float32")
+    arguments = side.tensor(np.abs(logits)), side.tensor(target)
     assert side.numpy(side.call(again, *arguments)) == side.numpy(side.call(loss, *arguments))
 
 
@@ -124,7 +152,7 @@ BAD_SPECS = [
     (
         {"loss": "CategoricalFocalCrossEntropy", "config": {"gamma": "2"}},
         ValueError,
-        r"gamma must be a number in \[0, inf\), got '2'",
+        r"gamma must be a number in \[0, inf\) or 'flsd53', got '2'",
     ),
 ]
 
@@ -265,3 +293,36 @@ def test_temperature_does_not_overflow():
     loss = side.package.CategoricalCrossEntropy(temperature=0.25)
     logits = side.tensor(np.full((1, 2), 2.0**127, "float32"))
     assert side.numpy(side.call(loss, logits, side.tensor(np.array([0])))) == pytest.approx(np.log(2), rel=1e-6)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class FocalLDAM(side.package.CategoricalFocalCrossEntropy, side.package.LDAMCrossEntropy):
+    """The curve of the one, the margins of the other."""
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "alone"),
+    [
+        ({"gamma": 0.0}, "LDAMCrossEntropy", {"class_counts": [5.0, 3.0, 2.0]}),
+        ({"max_margin": 0.0, "scale": 2.0}, "CategoricalFocalCrossEntropy", {"temperature": 0.5}),
+    ],
+)
+def test_variants_combine_by_inheritance(config, name, alone):
+    logits, target = (side.tensor(array) for array in inputs(name))
+    both = FocalLDAM(class_counts=[5.0, 3.0, 2.0], reduction="none", **config)
+    want = side.call(getattr(side.package, name)(reduction="none", **alone), logits, target)
+    np.testing.assert_allclose(side.numpy(side.call(both, logits, target)), side.numpy(want), rtol=1e-6)
+
+
+def test_new_class_weights_replace_the_old():
+    logits, target = (side.tensor(array) for array in inputs("CategoricalCrossEntropy"))
+    for name in ("CategoricalCrossEntropy", "Distillation"):
+        loss = build(name)
+        loss.set_class_weight([1, 2, 3])
+        assert loss.get_config() == {"class_weight": [1.0, 2.0, 3.0]}
+        with pytest.raises(ValueError, match="class_weight"):
+            loss.set_class_weight([1, -2, 3])
+    loss = build("CategoricalCrossEntropy")
+    loss.set_class_weight([1, 2, 3])
+    want = build("CategoricalCrossEntropy", class_weight=[1, 2, 3])
+    assert side.numpy(side.call(loss, logits, target)) == side.numpy(side.call(want, logits, target))

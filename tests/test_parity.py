@@ -49,7 +49,7 @@ def test_same_definitions_in_a_variant(path):
     assert definitions(sources("keras_xent")[path]) == definitions(sources("lightning_xent")[path])
 
 
-@pytest.mark.parametrize("path", ["arguments.py", "spec.py"])
+@pytest.mark.parametrize("path", ["arguments.py", "spec.py", "weights.py"])
 def test_files_without_framework_are_the_same(path):
     keras_source, torch_source = (sources(package)[path].replace(package, "") for package in PACKAGES)
     assert keras_source == torch_source
@@ -92,8 +92,11 @@ LAYERS = {
     "base.py": {"arguments", "log_odds", "reduction", "targets"},
     "spec.py": {"base"},
     "module.py": {"base", "reduction", "spec"},
-    "__init__.py": {"losses", "spec"},
-    "losses": {"arguments", "base", "log_odds", "losses"},
+    "weights.py": {"arguments"},
+    "information.py": {"arguments"},
+    "callbacks.py": {"arguments", "base", "weights"},
+    "__init__.py": {"information", "losses", "spec", "weights"},
+    "losses": {"arguments", "base", "log_odds", "losses", "reduction", "targets"},
 }
 
 

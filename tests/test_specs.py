@@ -30,18 +30,21 @@ def evaluate(loss, case, dtype, mode):
 
 
 def runs():
-    """Every case x dtype x mode. Compiling takes most of the time: part of it is slow, for CI alone.
+    """Every case x dtype, eager, and each `side.compiled_share`-th case compiled in every mode, in one dtype in turn.
 
-    Fast are, of each `side.fast_share`-th case, the runs in one dtype, another one from case to case.
+    Compiling takes most of the time. Fast are the eager runs in float32 and the dtype of the turn, and the compiled
+    runs of each `side.fast_share`-th case; the others are slow, for CI alone.
     """
     result = []
     for case in (case for case in CASES if case.expected):
         dtypes = [dtype for dtype in case.dtypes if dtype in side.dtypes]
-        turn = crc32(case.id.encode())
-        fast_dtypes = [dtypes[turn % len(dtypes)]] if turn % side.fast_share == 0 else []
+        number = crc32(case.id.encode())
+        turn, is_fast = dtypes[number // 1000 % len(dtypes)], number % side.fast_share == 0
         for dtype, mode in itertools.product(dtypes, side.modes):
-            is_slow = mode in side.slow_modes and dtype not in fast_dtypes
-            marks = [pytest.mark.slow] if is_slow else []
+            compiles = mode in side.slow_modes
+            if compiles and (dtype != turn or number % side.compiled_share):
+                continue
+            marks = [] if (is_fast if compiles else dtype in (turn, "float32")) else [pytest.mark.slow]
             result.append(pytest.param(case, dtype, mode, id=f"{case.id}-{dtype}-{mode}", marks=marks))
     return result
 
@@ -91,7 +94,15 @@ TRACED = [case for case in CASES if case.error and case.error.traced and (is_ker
 
 
 @pytest.mark.parametrize("mode", [mode for mode in side.modes if mode != "eager"])
-@pytest.mark.parametrize("case", TRACED, ids=lambda case: case.id)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(
+            case, id=case.id, marks=[] if crc32(case.id.encode()) % side.fast_share == 0 else [pytest.mark.slow]
+        )
+        for case in TRACED
+    ],
+)
 def test_traced_error(case, mode):
     """Under a trace nothing can raise: the rows of labels out of range become NaN, value and gradient."""
     loss = side.package.get({"loss": case.loss, "config": case.config})

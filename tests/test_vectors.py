@@ -13,7 +13,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from shared_specs import load, oracle
+from shared_specs import load, oracle, textbook
 
 SPECS = Path(load.__file__).parent
 SCHEMA = json.loads((SPECS / "schema.json").read_text(encoding="utf-8"))
@@ -43,12 +43,12 @@ def error(case: load.Case) -> load.Error:
 
 
 def is_binary(case: load.Case) -> bool:
-    return case.loss.startswith("Binary")
+    return case.loss in textbook.BINARY
 
 
 def is_distribution(case: load.Case) -> bool:
-    same = case.inputs["target"].shape == case.inputs["logits"].shape
-    return not is_binary(case) and not case.loss.startswith("Sparse") and same
+    same = case.inputs["target"].ndim == case.inputs["logits"].ndim
+    return not is_binary(case) and not case.loss.startswith("Sparse") and same and case.loss != "Distillation"
 
 
 def class_count(case: load.Case) -> int:
@@ -62,7 +62,10 @@ def is_saturated(case: load.Case) -> bool:
 
 
 def some_ignored(case: load.Case) -> bool:
-    ignored = case.inputs["target"] == case.config.get("ignore_index")
+    target = case.inputs["target"]
+    if case.loss == "Distillation" and "alpha" in case.config:
+        target = np.take(target, -1, case.config.get("axis", -1))
+    ignored = target == case.config.get("ignore_index")
     masked = not case.inputs.get("mask", np.True_).all()
     return masked or (bool(np.any(ignored)) and not is_distribution(case))
 
@@ -80,6 +83,8 @@ def probabilities_at_a_limit(case: load.Case) -> bool:
 REACHES: dict[str, Lint] = {  # flag: what a case with it must hold
     "formula": lambda case: not {"from_logits", "hard_fraction", "ignore_index"} & set(case.config),
     "gamma": config("gamma"),
+    "parameter": lambda case: bool(set(oracle.own_keywords(case.loss)) & set(case.config)),
+    "softcap": config("softcap"),
     "alpha": config("alpha"),
     "ignored": some_ignored,
     "nothing-kept": lambda case: expected(case).denominator == 0,
@@ -145,7 +150,9 @@ def test_schema_refuses(change: dict[str, Any]) -> None:
 def test_counts() -> None:
     assert len({case.id for case in CASES}) == len(CASES) >= 120
     assert sum(case.error is not None for case in CASES) >= 25
-    assert {case.loss for case in CASES} == set(oracle.TEXTBOOK)
+    assert {case.loss for case in CASES} == set(textbook.TEXTBOOK)
+    for loss in textbook.TEXTBOOK:
+        assert len(load.cases(loss)) >= 15
 
 
 @pytest.mark.parametrize("case", CASES, ids=named)

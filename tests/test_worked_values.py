@@ -34,14 +34,18 @@ class Row:
 
 BINARY, CATEGORICAL, SPARSE = "BinaryCrossEntropy", "CategoricalCrossEntropy", "SparseCategoricalCrossEntropy"
 BINARY_FOCAL, FOCAL = "BinaryFocalCrossEntropy", "CategoricalFocalCrossEntropy"
+POLY, DIVERGENCE, BI_TEMPERED = "CategoricalPolyCrossEntropy", "KLDivergence", "BiTemperedLogistic"
 NONE = {"reduction": "none"}
 PROBABILITIES = {"from_logits": False}
 FLOAT32_NOISE = 2 * EPSILON["float32"]  # TensorFlow and Keras print float32 results to 8 digits
+FLOAT64_NOISE = 2 * EPSILON["float64"]  # SciPy prints all digits of float64
 
 KERAS_BINARY = [-18.6, 0.51, 2.94, -12.8]
 KERAS_CATEGORICAL = [[0.05, 0.95, 0], [0.1, 0.8, 0.1]]
 KERAS_TEST = [[8, 1, 1], [0, 9, 1], [2, 3, 5]]
 THREE = [[1, -0.5, 0.25]]
+KERAS_HINGE = [[0.6, 0.4], [0.4, 0.6]]
+OPTAX_POLY = [[0.14, 1.456, 2.356, -0.124, -2.47]], [[0.1, 0.15, 0.2, 0.25, 0.3]]
 
 ROWS = (
     Row("textbook, p_y = .9", CATEGORICAL, PROBABILITIES, [[0.9, 0.1]], [0], 0.10536051565782630, ".105"),
@@ -237,15 +241,110 @@ ROWS = (
         "1.736965594166206",
         factor=1 / math.log(2),
     ),
+    Row(
+        # The cross-entropy of a distribution with itself.
+        "SciPy, stats.entropy, entropy in bits",
+        CATEGORICAL,
+        PROBABILITIES,
+        [[0.9, 0.1]],
+        [[0.9, 0.1]],
+        0.46899559358928122,
+        "0.46899559358928117",
+        factor=1 / math.log(2),
+        noise=FLOAT64_NOISE,
+    ),
+    Row(
+        "SciPy, stats.entropy, divergence in bits",
+        DIVERGENCE,
+        PROBABILITIES,
+        [[0.9, 0.1]],
+        [[0.5, 0.5]],
+        0.73696559416620617,
+        "0.7369655941662062",
+        factor=1 / math.log(2),
+        noise=FLOAT64_NOISE,
+    ),
+    Row(
+        "Kullback, 1959: a binomial distribution from the uniform one",
+        DIVERGENCE,
+        {},
+        [[0, 0, 0]],
+        [[0.36, 0.48, 0.16]],
+        0.085299601318370568,
+        ".0852996",
+    ),
+    Row(
+        "TorchMetrics, KLDivergence",
+        DIVERGENCE,
+        PROBABILITIES,
+        [[1 / 3, 1 / 3, 1 / 3]],
+        [[0.36, 0.48, 0.16]],
+        0.085299601318370568,
+        "0.0853",
+    ),
+    Row(
+        "Keras, KLDivergence",
+        DIVERGENCE,
+        PROBABILITIES,
+        KERAS_HINGE,
+        [[0, 1], [0, 0]],
+        0.45814536593707753,
+        "0.458",
+    ),
+    Row(
+        "scikit-learn, brier_score_loss",
+        "BinarySquaredError",
+        PROBABILITIES,
+        [0.1, 0.9, 0.8, 0.3],
+        [0, 1, 1, 0],
+        0.0375,
+        ".0375",
+    ),
+    Row(
+        # It takes probabilities for scores.
+        "TorchMetrics, BinaryHingeLoss",
+        "BinaryHinge",
+        {},
+        [0.25, 0.25, 0.55, 0.75, 0.75],
+        [0, 0, 1, 1, 1],
+        0.69,
+        ".69",
+    ),
+    Row(
+        "TorchMetrics, MulticlassHingeLoss",
+        "CategoricalHinge",
+        {},
+        [[0.25, 0.2, 0.55], [0.55, 0.05, 0.4], [0.1, 0.3, 0.6], [0.9, 0.05, 0.05]],
+        [0, 1, 2, 0],
+        0.9125,
+        "0.9125",
+    ),
+    Row("Keras, Hinge", "BinaryHinge", {}, KERAS_HINGE, [[0, 1], [0, 0]], 1.3, "1.3"),
+    Row(
+        "TensorFlow Addons, SigmoidFocalCrossEntropy",
+        BINARY_FOCAL,
+        PROBABILITIES | NONE | {"alpha": 0.25},
+        [0.97, 0.91, 0.03],
+        [1, 1, 0],
+        [6.8533216840594228e-06, 0.00019097912592926369, 2.0559965052178268e-05],
+        "6.8532745e-06 1.9097870e-04 2.0559824e-05",
+        noise=64 * EPSILON["float32"],  # 1 - p = .03 by subtraction in float32, squared: 2 eps / 2 / .03
+    ),
     Row("PyTorch, BCEWithLogitsLoss", BINARY, {}, [1.5], [1.0], 0.20141327798275241, ".20"),
     Row(
-        "optax, poly_loss test, epsilon 0",
-        CATEGORICAL,
-        {},
-        [[0.14, 1.456, 2.356, -0.124, -2.47]],
-        [[0.1, 0.15, 0.2, 0.25, 0.3]],
-        2.8990029311938639,
-        "2.8990",
+        "optax, poly_loss test, epsilon 0, as cross-entropy", CATEGORICAL, {}, *OPTAX_POLY, 2.8990029311938639, "2.8990"
+    ),
+    Row("optax, poly_loss test, epsilon 2", POLY, {"epsilon": 2}, *OPTAX_POLY, 4.5316572856791472, "4.5317"),
+    Row("optax, poly_loss test, epsilon 0", POLY, {"epsilon": 0}, *OPTAX_POLY, 2.8990029311938639, "2.8990"),
+    Row("optax, poly_loss test, epsilon -1", POLY, {"epsilon": -1}, *OPTAX_POLY, 2.0826757539512223, "2.0827"),
+    Row(
+        "Google, bi-tempered test, t1 .5, t2 1.5",
+        BI_TEMPERED,
+        NONE | {"t1": 0.5, "t2": 1.5},
+        [[-0.5, 0.1, 2], [0.1, 1.5, -5], [4, -3, -6]],
+        [[0.2, 0.3, 0.5], [0.6, 0.3, 0.1], [0.2, 0.8, 0]],
+        [0.02301914207573469, 0.18972909123631869, 0.93874922373806792],
+        "0.02301914 0.18972909 0.93874922",
     ),
     Row(
         "Keras, losses_test, binary focal, row 0",
@@ -276,6 +375,7 @@ ROWS = (
     ),
     # Where names are shared and definitions are not, ours; the other values must not come out.
     Row("kornia, binary focal, soft target", BINARY_FOCAL, {}, [0.5], [0.7], 0.16052492362007548),
+    Row("mmdetection, quality focal", "QualityFocalLoss", {}, [0.5], [0.7], 0.0037522973898636159),
     Row("Keras, MONAI, kornia: softmax focal, soft target", FOCAL, {}, THREE, [[0.7, 0.2, 0.1]], 0.43456193567260881),
     Row(
         "torch, Keras, optax: smoothing over all",
@@ -358,6 +458,7 @@ def test_printed(row):
         ("kornia, binary focal, soft target", 0.12646884510502894),  # MONAI
         ("kornia, binary focal, soft target", 0.13450279378941965),  # smp, catalyst: from exp(-BCE)
         ("kornia, binary focal, soft target", 0.0037522973898636159),  # quality focal
+        ("mmdetection, quality focal", 0.16052492362007548),  # per target: kornia
         ("Keras, MONAI, kornia: softmax focal, soft target", 0.31928754002035589),  # exp(-CE)
         ("Keras, MONAI, kornia: softmax focal, soft target", 0.25648816535671876),  # p_t = sum t p
         ("class weight outside the modulator", 0.70889576851480209),  # weight inside: a common bug

@@ -8,7 +8,8 @@ from sides.keras_common import call, fit, given, package, parts
 
 # JAX has no float64 by default.
 dtypes = ("float32", "bfloat16", "float16")
-fast_share = 2
+fast_share = 12
+compiled_share = 1
 modes = ("eager", "jax.jit")
 # Without jit, JAX compiles every operation anew for each shape.
 slow_modes = modes

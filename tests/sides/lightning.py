@@ -9,7 +9,8 @@ from lightning_xent.module import XentModule
 from sides.torch_gradient import dtype_name, modes, numpy, slow_modes, tensor, value_and_gradient
 
 dtypes = ("float64", "float32", "bfloat16", "float16")
-fast_share = 1
+fast_share = 3
+compiled_share = 1
 
 
 def given(values):

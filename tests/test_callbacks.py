@@ -1,0 +1,316 @@
+"""Class weighting in real training runs, held to gradient descent by hand."""
+
+import importlib
+
+import numpy as np
+import pytest
+
+from sides import is_keras, side
+from sides import name as side_name
+
+callbacks = importlib.import_module(f"{side.package.__name__}.callbacks")
+ClassWeighting = callbacks.ClassWeighting
+
+RATE = 0.5
+INPUTS = np.random.default_rng(0).normal(size=(10, 2)).astype("float32")
+LABELS = np.array([0, 0, 2, 0, 1, 0, 1, 0, 1, 0])
+ONE_HOT = np.eye(3, dtype="float32")[LABELS]
+UNKNOWN = np.where(np.arange(10) < 2, -1, LABELS)  # without them: 4, 3 and 1 rows
+SOFT = np.where(np.arange(10)[:, None] < 2, 1 / 3, ONE_HOT).astype("float32")  # sums 14/3, 11/3, 5/3
+
+BALANCED = [1 / 3, 2 / 3, 2]
+EFFECTIVE = [0.404607672170679684, 0.699566665183105195, 1.89582566264621512]  # (1 - 0.9) / (1 - 0.9^n), to sum 3
+OWN = [3.0, 1.0, 2.0]
+
+
+def descend(schedule, target):
+    """The kernel after one step of each epoch on all rows, with that epoch's class weights, and the epoch's loss."""
+    kernel, losses = np.zeros((2, 3)), []
+    if target.ndim == 1:
+        target = np.where(target[:, None] == np.arange(3), 1.0, 0.0)
+    kept = (target.sum(-1) > 0).sum()
+    for weights in schedule:
+        logits = INPUTS @ kernel
+        probability = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+        mass = target * weights
+        losses.append(-(mass * np.log(probability)).sum() / kept)
+        kernel = kernel - RATE * INPUTS.T @ (probability * mass.sum(-1, keepdims=True) - mass) / kept
+    return kernel, losses
+
+
+if is_keras:
+    import keras
+
+    MODES = {
+        "keras-tensorflow": [{"jit_compile": False}, {"jit_compile": True}, {"run_eagerly": True}],
+        "keras-jax": [{"jit_compile": True}, {"run_eagerly": True}],
+        "keras-torch": [{"jit_compile": False}],
+    }[side_name]
+
+    def build(loss, **mode):
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, use_bias=False, kernel_initializer="zeros")])
+        model.compile(optimizer=keras.optimizers.SGD(RATE), loss=loss, **mode)
+        return model
+
+    def weighting(data, **options):
+        return ClassWeighting(data, **options)
+
+    def fit(model, target, callbacks, epochs, **options):
+        options = {"batch_size": 10, "shuffle": False, "verbose": 0, **options}
+        return model.fit(INPUTS, target, epochs=epochs, callbacks=callbacks, **options)
+
+    def kernel_of(model):
+        return keras.ops.convert_to_numpy(model.layers[0].kernel)
+
+else:
+    import torch
+    from pytorch_lightning import Callback
+    from torch.utils.data import DataLoader, TensorDataset
+
+    from lightning_xent.module import XentModule
+    from sides.lightning import trainer
+
+    MODES = [{}]
+
+    def build(loss):
+        network = torch.nn.Linear(2, 3, bias=False)
+        torch.nn.init.zeros_(network.weight)
+        return XentModule(network, loss, lambda parameters: torch.optim.SGD(parameters, RATE))
+
+    def weighting(data, **options):
+        """The trainer's own batches hold the data."""
+        return ClassWeighting(**options)
+
+    def loader(target, batch_size=10, **options):
+        data = TensorDataset(torch.from_numpy(INPUTS), torch.from_numpy(target))
+        return DataLoader(data, batch_size=batch_size, **options)
+
+    def fit(model, target, callbacks, epochs):
+        trainer(max_epochs=epochs, callbacks=callbacks).fit(model, loader(target), loader(target))
+
+    def kernel_of(model):
+        return model.network.weight.detach().numpy().T
+
+
+def loss_of(**config):
+    return side.package.CategoricalCrossEntropy(**config)
+
+
+BY_INDEX = {"classes": 3}
+RUNS = {
+    "before the first step": ({}, LABELS, BY_INDEX, [BALANCED] * 2),
+    "effective": ({}, LABELS, {**BY_INDEX, "scheme": "effective", "beta": 0.9}, [EFFECTIVE] * 2),
+    "deferred": ({}, LABELS, {**BY_INDEX, "start_epoch": 2}, [1, 1, BALANCED, BALANCED]),
+    "deferred from other weights": ({"class_weight": OWN}, LABELS, {**BY_INDEX, "start_epoch": 1}, [OWN, BALANCED]),
+    "never begun": ({"class_weight": OWN}, LABELS, {**BY_INDEX, "start_epoch": 2}, [OWN] * 2),
+    "ignored labels": ({"ignore_index": -1}, UNKNOWN, BY_INDEX, [[9 / 19, 12 / 19, 36 / 19]] * 2),
+    "one-hot": ({}, ONE_HOT, {}, [BALANCED] * 2),
+    "distributions": ({}, SOFT, {"start_epoch": 1}, [1, [55 / 93, 70 / 93, 154 / 93]]),
+}
+
+
+CASES = [
+    pytest.param(*run, mode, id=f"{name}-{mode}")
+    for name, run in RUNS.items()
+    for mode in (MODES if name == "deferred" else MODES[:1])
+]
+
+
+@pytest.mark.parametrize(("config", "target", "options", "schedule", "mode"), CASES)
+def test_training_takes_the_weights_from_their_epoch_on(config, target, options, schedule, mode):
+    model = build(loss_of(**config), **mode)
+    fit(model, target, [weighting(target, **options)], len(schedule))
+    np.testing.assert_allclose(kernel_of(model), descend(schedule, target)[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_a_second_fit(mode):
+    """The first leaves compiled functions without weights, the third begins with those of the second."""
+    model = build(loss_of(), **mode)
+    fit(model, LABELS, [], 1)
+    fit(model, LABELS, [weighting(LABELS, classes=3)], 1)
+    again = weighting(LABELS, classes=3, scheme="effective", beta=0.9, start_epoch=1)
+    fit(model, LABELS, [again], 2)
+    want = [1, BALANCED, BALANCED, EFFECTIVE]
+    fit(model, LABELS, [again], 1)
+    want.append(EFFECTIVE)
+    np.testing.assert_allclose(kernel_of(model), descend(want, LABELS)[0], rtol=1e-5, atol=1e-6)
+    assert model.loss.get_config() == {"class_weight": pytest.approx(EFFECTIVE)}
+
+
+def test_classes_lie_on_the_axis_of_the_loss():
+    """One-hot labels of 4 places a row; in torch their classes are on axis 1."""
+    target = np.eye(3, dtype="float32")[np.stack([LABELS] * 4, 1)]
+    loss = loss_of()
+    if is_keras:
+        model = keras.Sequential([keras.Input((4, 2)), keras.layers.Dense(3)])
+        model.compile(optimizer="sgd", loss=loss)
+        model.fit(np.stack([INPUTS] * 4, 1), target, callbacks=[ClassWeighting(target)], verbose=0)
+    else:
+        data = TensorDataset(torch.from_numpy(INPUTS).unsqueeze(-1).repeat(1, 1, 4), torch.from_numpy(target).mT)
+        model = XentModule(torch.nn.Conv1d(2, 3, 1), loss)
+        trainer(max_epochs=1, callbacks=[ClassWeighting()]).fit(model, DataLoader(data, batch_size=5), DataLoader(data))
+    assert loss.class_weight == pytest.approx(BALANCED)
+
+
+def batches():
+    return [(INPUTS[:4], LABELS[:4]), (INPUTS[4:], LABELS[4:], np.ones(6))]
+
+
+DATA = {"array": lambda: LABELS, "tensor": lambda: side.tensor(LABELS), "batches": batches}
+if side_name == "keras-tensorflow":
+    DATA["tf.data"] = lambda: __import__("tensorflow").data.Dataset.from_tensor_slices((INPUTS, LABELS)).batch(4)
+if is_keras:
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            return batches()[index]
+
+    DATA["PyDataset"] = Batches
+if side_name in ("keras-torch", "lightning"):
+
+    def torch_loader():
+        import torch.utils.data
+
+        return torch.utils.data.DataLoader(list(zip(INPUTS, LABELS, strict=True)), batch_size=4)
+
+    DATA["DataLoader"] = torch_loader
+
+
+@pytest.mark.parametrize("kind", DATA)
+def test_kinds_of_data(kind):
+    model = build(loss_of())
+    fit(model, LABELS, [ClassWeighting(DATA[kind](), classes=3)], 1)
+    assert model.loss.class_weight == pytest.approx(BALANCED)
+
+
+CONSTRUCTOR = {
+    "scheme": ({"scheme": "sqrt"}, "scheme must be one of"),
+    "beta": ({"beta": 1}, "beta must be a number"),
+    "classes": ({"classes": 0}, "classes must be an integer >= 1"),
+    "start_epoch": ({"start_epoch": -1}, "start_epoch must be an integer >= 0"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), CONSTRUCTOR.values(), ids=CONSTRUCTOR)
+def test_the_constructor_checks_its_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
+        weighting(LABELS, **options)
+
+
+FITS = {
+    "binary loss": (side.package.BinaryCrossEntropy, ONE_HOT, {}, TypeError, "loss of the .* BinaryCrossEntropy"),
+    "class without rows": (loss_of, LABELS, {"classes": 4}, ValueError, r"counts of data\[3\] must be > 0"),
+    "label out of range": (
+        loss_of,
+        LABELS,
+        {"classes": 2},
+        ValueError,
+        r"data must hold class indices in \[0, 1\], got 2",
+    ),
+    "labels without classes": (loss_of, LABELS, {}, ValueError, "data must hold distributions or one-hot rows"),
+    "one-hot with classes": (loss_of, ONE_HOT, BY_INDEX, TypeError, "data must hold class indices of an integer dtype"),
+}
+
+
+@pytest.mark.parametrize(("build_loss", "target", "options", "error", "message"), FITS.values(), ids=FITS)
+def test_training_refuses(build_loss, target, options, error, message):
+    with pytest.raises(error, match=message):
+        fit(build(build_loss()), target, [weighting(target, **{"start_epoch": 1, **options})], 1)
+
+
+if is_keras:
+
+    @pytest.mark.parametrize("mode", MODES, ids=str)
+    def test_validation_takes_the_weights_from_the_same_epoch_on(mode):
+        model = build(loss_of(), **mode)
+        callback = ClassWeighting(LABELS, classes=3, start_epoch=1)
+        history = fit(model, LABELS, [callback], 2, validation_data=(INPUTS, LABELS), validation_batch_size=10)
+        # Validation of an epoch sees the kernel after its step.
+        want = [descend([1, 1], LABELS)[1][1], descend([1, BALANCED, BALANCED], LABELS)[1][2]]
+        assert history.history["val_loss"] == pytest.approx(want, rel=1e-5)
+
+    def test_initial_epoch_past_the_start():
+        model = build(loss_of())
+        fit(model, LABELS, [ClassWeighting(LABELS, classes=3, start_epoch=1)], 4, initial_epoch=2)
+        np.testing.assert_allclose(kernel_of(model), descend([BALANCED] * 2, LABELS)[0], rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize("loss", ["mse", [side.package.CategoricalCrossEntropy()]], ids=str)
+    def test_other_losses_are_refused(loss):
+        with pytest.raises(TypeError, match="loss of the model must be one categorical loss of keras_xent, got"):
+            fit(build(loss), ONE_HOT, [ClassWeighting(ONE_HOT)], 1)
+
+else:
+
+    class Seen(Callback):
+        """Collects the order of the rows."""
+
+        def __init__(self):
+            self.rows = []
+
+        def on_train_batch_start(self, trainer, module, batch, index):
+            self.rows += batch[0][:, 0].tolist()
+
+    LOADERS = {
+        "global generator": lambda: {},
+        "own generator": lambda: {"generator": torch.Generator().manual_seed(0)},
+        "persistent workers": lambda: {"num_workers": 1, "persistent_workers": True},
+    }
+
+    @pytest.mark.parametrize("kind", LOADERS)
+    def test_training_sees_its_data_in_the_same_order(kind):
+        orders = []
+        for others in ([], [ClassWeighting(classes=3)]):
+            torch.manual_seed(0)
+            seen = Seen()
+            run = trainer(max_epochs=2, callbacks=[*others, seen])
+            run.fit(build(loss_of()), loader(LABELS, 4, shuffle=True, **LOADERS[kind]()), loader(LABELS))
+            orders.append(seen.rows)
+        assert len(orders[0]) == 20
+        assert orders[0] == orders[1]
+
+    def test_counts_are_of_the_batches_of_an_epoch():
+        model = build(loss_of())
+        limited = trainer(max_epochs=1, limit_train_batches=2, callbacks=[ClassWeighting(classes=3)])
+        limited.fit(model, loader(LABELS, 3), loader(LABELS))  # 0 0 2 0 1 0
+        assert model.loss.class_weight == pytest.approx([3 / 9, 12 / 9, 12 / 9])
+
+    class Save(Callback):
+        """Saves a checkpoint after a step."""
+
+        def __init__(self, path, step, hook):
+            self.path, self.step = path, step
+            setattr(self, hook, self.save)
+
+        def save(self, trainer, module, *batch):
+            if trainer.global_step == self.step:
+                trainer.save_checkpoint(self.path)
+
+    HOOKS = {"between epochs": (2, "on_train_epoch_end"), "within an epoch": (3, "on_train_batch_end")}
+
+    # A plain DataLoader begins its epoch anew; what counts here are the weights.
+    @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
+    @pytest.mark.parametrize("place", HOOKS)
+    def test_resumed_runs_have_the_weights(tmp_path, place):
+        """Of two steps an epoch; weights from epoch 1 on."""
+        path, (step, hook) = tmp_path / "model.ckpt", HOOKS[place]
+        run = trainer(max_epochs=2, callbacks=[Save(path, step, hook)])
+        run.fit(build(loss_of()), loader(LABELS, 5), loader(LABELS))
+        weights = []
+        model = build(loss_of())
+        model.on_train_batch_start = lambda batch, index: weights.append(model.loss.class_weight)
+        run = trainer(max_epochs=2, callbacks=[ClassWeighting(classes=3, start_epoch=1)])
+        run.fit(model, loader(LABELS, 5), loader(LABELS), ckpt_path=path)
+        assert weights == [pytest.approx(BALANCED)] * (4 - step)
+
+    def test_a_module_without_loss_is_refused():
+        module = build(loss_of())
+        module.loss = None
+        with pytest.raises(
+            TypeError, match="loss of the module must be one categorical loss of lightning_xent, got None"
+        ):
+            run = trainer(max_epochs=1, callbacks=[ClassWeighting(classes=3)], num_sanity_val_steps=0)
+            run.fit(module, loader(LABELS), loader(LABELS))
