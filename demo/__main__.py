@@ -3,72 +3,65 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import NoReturn
 
-from demo import data, plots, report, settings, sides
+from demo import data, imbalance, noise, plots, report, settings, sides
+from demo.command_line import (
+    BAD_INPUT,
+    FAILED,
+    SPECS,
+    Parser,
+    bundled_specs,
+    errors_in_one_line,
+    exit_code,
+    spec_path,
+    whole_number,
+)
 from demo.result import Result
 
-SPECS = Path(__file__).parent / "specs"
 DEFAULT_SPECS = {"digits": "cross_entropy", "breast_cancer": "binary_focal"}
-FAILED, BAD_INPUT = 1, 2
-"""Exit codes: the sides differ, or the input is wrong. A side that breaks off gives its own."""
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(BAD_INPUT, f"{self.prog}: error: {message}\n")
+EXPERIMENTS = {"noise": noise.main, "imbalance": imbalance.main}
+"""Demos of their own, `python -m demo noise`, with options of their own."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the demo and return its exit code."""
+    """Run the demo, or the experiment that the first argument names, and return its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] in EXPERIMENTS:
+        return EXPERIMENTS[arguments[0]](arguments[1:])
     parser = command_line()
     options = parser.parse_args(arguments)
-    try:
+    with errors_in_one_line(parser, "--spec"):
         specs = chosen_specs(options.spec, options.data)
         options.output.mkdir(parents=True, exist_ok=True)
         failures = train_and_compare_all(specs, options)
-    except ValueError as error:
-        parser.error(f"argument --spec: {error}")
-    except OSError as error:
-        parser.error(f"argument --output: {error}")
-    except sides.SideError as error:
-        parser.exit(error.exit_code, f"{parser.prog}: error: {error}\n")
-    for failure in failures:
-        print(f"{parser.prog}: error: {failure}", file=sys.stderr)
-    return FAILED if failures else 0
+    return exit_code(parser, failures)
 
 
 def command_line() -> Parser:
     """Return the parser of the options."""
-    bundled = ", ".join(sorted(path.stem for path in SPECS.glob("*.json")))
     defaults = ", ".join(f"{spec} for {name}" for name, spec in DEFAULT_SPECS.items())
     parser = Parser(
         prog="python -m demo",
         description=__doc__,
-        epilog=f"Exit code: {FAILED} if the losses differ by more than {report.LIMIT:g} relative in any epoch, are not "
-        f"finite or do not fall; {BAD_INPUT} for bad input; that of a side that breaks off.",
+        epilog="Two more demos with options of their own: `python -m demo noise --help` on wrong labels, and "
+        f"`python -m demo imbalance --help` on rare classes. Exit code: {FAILED} if the losses differ by more than "
+        f"{report.LIMIT:g} relative in any epoch, are not finite or do not fall; {BAD_INPUT} for bad input; that of a "
+        "side that breaks off.",
     )
     add = parser.add_argument
     add("--data", choices=[*data.OUTPUTS, "all"], default="all", help="data set (default: all that the loss fits)")
-    add("--spec", metavar="SPEC", help=f"loss spec: a JSON file, or one of {bundled} (default: {defaults})")
-    add("--epochs", type=positive, metavar="N", help="number of epochs (default: that of the config)")
+    add("--spec", metavar="SPEC", help=f"loss spec: a JSON file, or one of {bundled_specs()} (default: {defaults})")
+    add("--epochs", type=whole_number(1), metavar="N", help="number of epochs (default: that of the config)")
     add("--optimizer", choices=[*settings.OPTIMIZERS, "all"], default="all", help="optimizer (default: all)")
     add("--backend", choices=sides.BACKENDS, default="tensorflow", help="backend of Keras (default: tensorflow)")
-    add("--seed", type=natural, metavar="N", help="seed of the split and the weights (default: that of the config)")
+    add(
+        "--seed",
+        type=whole_number(0),
+        metavar="N",
+        help="seed of the split and the weights (default: that of the config)",
+    )
     add("--output", type=Path, default="demo/output", metavar="FOLDER", help="output folder (default: %(default)s)")
     return parser
-
-
-def positive(text: str) -> int:
-    """Return a whole number of the command line, at least 1."""
-    return _whole_number(text, 1)
-
-
-def natural(text: str) -> int:
-    """Return a whole number of the command line, at least 0."""
-    return _whole_number(text, 0)
 
 
 def chosen_specs(spec: str | None, name: str) -> dict[str, Path]:
@@ -80,8 +73,7 @@ def chosen_specs(spec: str | None, name: str) -> dict[str, Path]:
     names = list(data.OUTPUTS) if name == "all" else [name]
     if spec is None:
         return {name: SPECS / f"{DEFAULT_SPECS[name]}.json" for name in names}
-    bundled = SPECS / f"{spec}.json"
-    path = bundled if bundled.is_file() else Path(spec)
+    path = spec_path(spec)
     fitting = sides.fitting_data(path)
     if name not in ("all", *fitting):
         raise ValueError(f"{path}: this loss is for the data set {', '.join(fitting)}, got --data {name}")
@@ -119,12 +111,6 @@ def write_comparison(keras: Result, lightning: Result, split: data.Split, title:
         (folder / file_name).write_text(f"{text}\n", encoding="utf-8")
     plots.losses(keras, lightning, title, folder / "loss.png")
     plots.curve(keras, lightning, title, folder / "curve.png")
-
-
-def _whole_number(text: str, least: int) -> int:
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"must be a whole number, at least {least}, got {text!r}")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Check a loss spec by building its loss: prints the data sets that it fits, as JSON, or one line on stderr.
+"""Check loss specs by building their losses: prints the data sets that each fits, as JSON, or one line on stderr.
 
-python -m demo.check demo/specs/focal.json
+python -m demo.check demo/specs/focal.json demo/specs/poly.json
 """
 
 import json
@@ -48,12 +48,12 @@ def _call(loss: Loss, outputs: int) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    path = Path(arguments[0])
-    try:
-        print(json.dumps(fitting(path)))
-    except (OSError, TypeError, ValueError) as error:
-        print(f"{path}: {error}", file=sys.stderr)
-        return 2
+    for path in map(Path, arguments):
+        try:
+            print(json.dumps(fitting(path)))
+        except (OSError, TypeError, ValueError) as error:
+            print(f"{path}: {error}", file=sys.stderr)
+            return 2
     return 0
 
 

@@ -1,6 +1,6 @@
 """What both sides share: data sets, split, order of the rows, initial weights. NumPy and scikit-learn only."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -51,6 +51,41 @@ def load(name: str, seed: int = 0) -> Split:
         test_target.astype(np.int64).reshape(rows),
         class_names,
     )
+
+
+def noisy(split: Split, share: float, seed: int) -> Split:
+    """Return `split` with wrong labels in `share` of its training rows, rounded to whole rows: symmetric noise.
+
+    The rows are drawn without replacement, and each gets one of the other classes, all equally likely. The rows of a
+    share are among those of a larger one, with the same labels. The test rows stay as they are.
+    """
+    generator = np.random.default_rng([seed, 1])  # [seed] alone draws the initial weights
+    classes, target = len(split.class_names), split.train_target.copy()
+    rows = generator.permutation(len(target))
+    steps = generator.integers(1, classes, len(target))
+    rows, steps = rows[: round(share * len(target))], steps[: round(share * len(target))]
+    target[rows] = (target[rows] + steps) % classes
+    return replace(split, train_target=target)
+
+
+def long_tailed(split: Split, ratio: float, seed: int) -> Split:
+    """Return `split` with fewer training rows of most classes: the k-th of K keeps n * ratio^(-k / (K - 1)), k from 0.
+
+    n is the size of the smallest class, so that all start from the same one; numbers are rounded, to 1 at least. The
+    seed decides the order of the classes. Kept are the first rows of a class, in their order; the test rows stay.
+    """
+    order = np.random.default_rng([seed, 2]).permutation(len(split.class_names))
+    largest = class_counts(split).min()
+    kept = np.zeros(len(split.train_target), bool)
+    for position, label in enumerate(order):
+        size = max(1, round(largest * ratio ** (-position / (len(order) - 1))))
+        kept[np.flatnonzero(split.train_target == label)[:size]] = True
+    return replace(split, train_inputs=split.train_inputs[kept], train_target=split.train_target[kept])
+
+
+def class_counts(split: Split) -> NDArray[np.int64]:
+    """Return the number of training rows of each class."""
+    return np.bincount(split.train_target, minlength=len(split.class_names))
 
 
 def initial_weights(sizes: list[int], seed: int) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:

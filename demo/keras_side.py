@@ -17,6 +17,7 @@ from demo import curves, data, settings
 from demo.result import Result
 from demo.settings import Settings
 
+FRAMEWORK = f"Keras {keras.__version__} ({keras.backend.backend()})"
 OPTIMIZERS = {"torch.optim.SGD": keras.optimizers.SGD, "torch.optim.AdamW": keras.optimizers.AdamW}
 ARGUMENTS = {"lr": "learning_rate", "eps": "epsilon", "momentum": "momentum", "weight_decay": "weight_decay"}
 """Arguments of those optimizers in torch and in Keras. `betas` becomes `beta_1` and `beta_2`."""
@@ -28,7 +29,7 @@ class Recorder(keras.callbacks.Callback):
     def __init__(self, split: data.Split) -> None:
         super().__init__()
         self.split = split
-        self.result = Result(f"Keras {keras.__version__} ({keras.backend.backend()})")
+        self.result = Result(FRAMEWORK)
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         self._append_epoch_loss()
@@ -43,13 +44,23 @@ class Recorder(keras.callbacks.Callback):
         self.result.epoch_losses.append(float(ops.convert_to_numpy(loss)))
 
 
-def network(sizes: list[int], seed: int) -> keras.Model:
-    """Return dense layers with tanh between them; the last one gives logits."""
-    activations = ["tanh"] * (len(sizes) - 2) + [None]
-    layers = [keras.layers.Dense(size, activation) for size, activation in zip(sizes[1:], activations, strict=True)]
+class CosineDense(keras.layers.Dense):
+    """A dense layer that gives the cosines of its input and each column of its kernel, without a bias."""
+
+    def __init__(self, units: int) -> None:
+        super().__init__(units, use_bias=False)
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        return ops.matmul(ops.normalize(inputs, axis=-1), ops.normalize(self.kernel, axis=0))
+
+
+def network(sizes: list[int], seed: int, cosine: bool = False) -> keras.Model:
+    """Return dense layers with tanh between them; the last one gives logits, or with `cosine` cosines."""
+    hidden = [keras.layers.Dense(size, "tanh") for size in sizes[1:-1]]
+    layers = [*hidden, CosineDense(sizes[-1]) if cosine else keras.layers.Dense(sizes[-1])]
     model = keras.Sequential([keras.Input((sizes[0],)), *layers])
     for layer, weights in zip(layers, data.initial_weights(sizes, seed), strict=True):
-        layer.set_weights(weights)
+        layer.set_weights(weights[: len(layer.weights)])
     return model
 
 

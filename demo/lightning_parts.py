@@ -1,5 +1,7 @@
 """What a LightningCLI config of the demo names: the network, the data, and the callback that records a run."""
 
+import logging
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,10 +10,23 @@ import torch
 from numpy.typing import NDArray
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from demo import curves, data
 from demo.result import Result
+
+FRAMEWORK = f"Lightning {pytorch_lightning.__version__} (torch {torch.__version__.split('+')[0]})"
+
+
+class CosineLinear(nn.Linear):
+    """A linear layer that gives the cosines of its input and each row of its weight, without a bias."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features, bias=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return functional.linear(functional.normalize(inputs, dim=-1), functional.normalize(self.weight, dim=-1))
 
 
 class Perceptron(nn.Sequential):
@@ -20,19 +35,22 @@ class Perceptron(nn.Sequential):
     Args:
         sizes: Sizes of the input, of each hidden layer and of the output.
         seed: Seed of the initial weights.
+        cosine: Whether the last layer gives cosines of features and class vectors, in place of logits.
     """
 
-    def __init__(self, sizes: list[int], seed: int = 0) -> None:
-        super().__init__(*self._layers(sizes, seed))
+    def __init__(self, sizes: list[int], seed: int = 0, cosine: bool = False) -> None:
+        super().__init__(*self._layers(sizes, seed, cosine))
 
     @staticmethod
-    def _layers(sizes: list[int], seed: int) -> Iterator[nn.Module]:
+    def _layers(sizes: list[int], seed: int, cosine: bool) -> Iterator[nn.Module]:
         for position, (kernel, bias) in enumerate(data.initial_weights(sizes, seed)):
             if position > 0:
                 yield nn.Tanh()
-            layer = nn.Linear(*kernel.shape)
+            is_last = position == len(sizes) - 2
+            layer = CosineLinear(*kernel.shape) if cosine and is_last else nn.Linear(*kernel.shape)
             layer.weight.data = torch.from_numpy(kernel.T.copy())
-            layer.bias.data = torch.from_numpy(bias)
+            if layer.bias is not None:
+                layer.bias.data = torch.from_numpy(bias)
             yield layer
 
 
@@ -70,7 +88,7 @@ class Recorder(Callback):
 
     def __init__(self, path: str | None = None) -> None:
         self.path = path
-        self.result = Result(f"Lightning {pytorch_lightning.__version__} (torch {torch.__version__.split('+')[0]})")
+        self.result = Result(FRAMEWORK)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._append_epoch_loss(trainer, pl_module)
@@ -82,14 +100,14 @@ class Recorder(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.path is None:
             return
-        logits = _logits(pl_module, trainer.datamodule.split.test_inputs)
+        logits = logits_of(pl_module, trainer.datamodule.split.test_inputs)
         self.result.predictions = data.predictions(logits.numpy())
         self._draw(pl_module.loss, logits.shape[1])
         self.result.write(Path(self.path))
 
     def _append_epoch_loss(self, trainer: Trainer, module: LightningModule) -> None:
         split = trainer.datamodule.split
-        loss = module.loss(_logits(module, split.train_inputs), torch.from_numpy(split.train_target))
+        loss = module.loss(logits_of(module, split.train_inputs), torch.from_numpy(split.train_target))
         self.result.epoch_losses.append(loss.item())
 
     def _draw(self, loss: nn.Module, outputs: int) -> None:
@@ -106,8 +124,19 @@ class Recorder(Callback):
         self.result.slopes[name] = (sign * inputs.grad.reshape(len(inputs), -1)[:, column]).tolist()
 
 
+def quiet() -> None:
+    """Leave out what Lightning says on every run of this demo."""
+    # At INFO, Lightning tells which accelerators it looked for and which seed it set, and gives tips for its products.
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # Worker processes would only cost time: the data is a tensor in memory.
+    warnings.filterwarnings("ignore", message=".*does not have many workers")
+    # Lightning 2.6 calls a name that torch 2.13 has renamed.
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.. is deprecated")
+
+
 @torch.no_grad()
-def _logits(module: LightningModule, inputs: NDArray) -> Tensor:
+def logits_of(module: LightningModule, inputs: NDArray) -> Tensor:
     module.eval()
     logits = module(torch.from_numpy(inputs))
     module.train()

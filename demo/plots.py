@@ -1,6 +1,7 @@
 """The plots of a run, as PNG files."""
 
 from pathlib import Path
+from statistics import fmean
 
 import matplotlib
 import numpy as np
@@ -11,10 +12,27 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from demo import curves, report
+from demo import comparison, curves, report
+from demo.comparison import Values
+from demo.plan import Outcomes, Plan
 from demo.result import Result
 
 DOTS_PER_INCH = 150
+COLORS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00")
+"""Colours that the colour-blind tell apart, of Okabe and Ito; the yellow is left out, too pale for a line."""
+
+DASHES = ("-", "--", "-.")
+"""Not as many as the colours: no two of the first 21 lines are alike."""
+
+ROUND = (1, 2, 5, 10)
+"""Steps between the ticks, times a power of ten."""
+
+SIDES = (
+    {"offset": -0.14, "line": {"fmt": "o", "color": "#0072B2", "fillstyle": "none"}},
+    {"offset": 0.14, "line": {"fmt": "D", "color": "#D55E00", "markersize": 5}},
+)
+"""How Keras and Lightning are drawn where both share a panel."""
+
 SMALLEST = 1e-8
 """Where a difference of 0 is drawn on a logarithmic axis: below 6e-8, the spacing of float32 numbers."""
 
@@ -76,6 +94,52 @@ def curve(keras: Result, lightning: Result, title: str, path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.legend()
     figure.suptitle(title)
+    _save(figure, path)
+
+
+def scores(keras: Values, lightning: Values, frameworks: tuple[str, str], title: str, path: Path) -> None:
+    """Draw mean and standard deviation of each method, a panel for each column of the table."""
+    columns = list(next(iter(keras.values())))
+    positions = np.arange(len(keras))
+    size = (1.8 + 3.1 * len(columns), 1.8 + 0.42 * len(keras))
+    figure, panels = plt.subplots(
+        1, len(columns), sharex=True, sharey=True, squeeze=False, figsize=size, layout="constrained"
+    )
+    for axes, column in zip(panels[0], columns, strict=True):
+        for side, name, style in zip((keras, lightning), frameworks, SIDES, strict=True):
+            values = [side[method][column] for method in keras]
+            means, spreads = map(fmean, values), map(comparison.spread, values)
+            offset = style["offset"]
+            axes.errorbar(list(means), positions + offset, xerr=list(spreads), label=name, capsize=3, **style["line"])
+        axes.set(title=column, xlabel="share classified right")
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=ROUND))
+        axes.grid(alpha=0.3)
+    panels[0, 0].set_yticks(positions, map(comparison.label, keras))
+    panels[0, 0].invert_yaxis()  # the first method on top; the axis is shared
+    figure.suptitle(title)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    _save(figure, path)
+
+
+def epochs(plan: Plan, keras: Outcomes, lightning: Outcomes, title: str, path: Path) -> None:
+    """Draw the score after each epoch at the largest level, the mean over the seeds, a panel for each side."""
+    level = max(job.level for job in plan.jobs)
+    methods = list(dict.fromkeys(job.method for job in plan.jobs))
+    figure, panels = plt.subplots(1, 2, sharey=True, figsize=(11, 4.8), layout="constrained")
+    for axes, side in zip(panels, (keras, lightning), strict=True):
+        pairs = list(zip(plan.jobs, side.outcomes, strict=True))
+        for position, method in enumerate(methods):
+            curves_of_seeds = [outcome.scores for job, outcome in pairs if (job.method, job.level) == (method, level)]
+            color, dashes = COLORS[position % len(COLORS)], DASHES[position % len(DASHES)]
+            means = np.mean(curves_of_seeds, axis=0)
+            steps = range(1, len(means) + 1)
+            axes.plot(steps, means, color=color, linestyle=dashes, label=comparison.label(method))
+        axes.set(title=side.framework, xlabel="epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=ROUND))
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("share classified right, mean over the seeds")
+    figure.suptitle(title)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
     _save(figure, path)
 
 

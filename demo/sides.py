@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from demo.plan import Outcomes, Plan
 from demo.result import Result
 from demo.settings import Settings
 
@@ -38,14 +39,19 @@ def fitting_data(spec: Path) -> list[str]:
     Raises:
         ValueError: A file that holds no loss, with the valid choices.
     """
-    command = [sys.executable, "-m", "demo.check", str(spec)]
+    return fitting_data_of_all([spec])[0]
+
+
+def fitting_data_of_all(specs: list[Path]) -> list[list[str]]:
+    """Return the data sets that each loss fits, as `fitting_data` does; in one process, for torch loads slowly."""
+    command = [sys.executable, "-m", "demo.check", *map(str, specs)]
     process = subprocess.run(command, capture_output=True, text=True, env=_environment())
     if process.returncode == 2:
         raise ValueError(process.stderr.strip())
     if process.returncode != 0:
         sys.stderr.write(process.stderr)
         raise SideError("demo.check", process.returncode)
-    return json.loads(process.stdout)
+    return [json.loads(line) for line in process.stdout.splitlines()]
 
 
 def train_keras(run: Settings, spec: Path, backend: str, config: Path, output: Path) -> Result:
@@ -68,6 +74,15 @@ def train_lightning(run: Settings, spec: Path, config: Path, output: Path) -> Re
     arguments = [f"--{name}={value}" for name, value in replaced.items()]
     _run("demo.lightning_side", ["fit", "--config", config, *arguments])
     return Result.read(output)
+
+
+def train_plan(plan: Plan, backend: str, folder: Path) -> tuple[Outcomes, Outcomes]:
+    """Do the trainings of `plan` in Keras, then in Lightning; a progress bar of each goes to the terminal."""
+    plan.write(folder / "plan.json")
+    files = folder / "keras.json", folder / "lightning.json"
+    _run("demo.keras_plan", [folder / "plan.json", files[0]], KERAS_BACKEND=backend)
+    _run("demo.lightning_plan", [folder / "plan.json", files[1]])
+    return Outcomes.read(files[0]), Outcomes.read(files[1])
 
 
 def _run(module: str, arguments: list[object], **variables: str) -> None:
