@@ -157,8 +157,10 @@ def _relative_to_peak(logits: Tensor, temperature: float) -> tuple[Tensor, Tenso
     """Logits [..., C] less their peak, where that is [..., C], and the mass [..., 1] of all others beside its 1."""
     peak, is_peak = _peak(logits)
     shifted = logits - peak
-    # The peak's own entry is 0, but NaN where the peak is infinite, which has to reach the sum.
-    mass = ops.where(is_peak, ops.stop_gradient(shifted), ops.exp(scaled(shifted, temperature)))
+    # The peak's own entry is 0, but NaN where the peak is infinite, which has to reach the sum. A compiler that
+    # computes the logits twice, once to find the peak, may leave 1e-7, which is much beside a certain class: times 0.
+    shifted = ops.where(is_peak, ops.stop_gradient(0.0 * shifted), shifted)
+    mass = ops.where(is_peak, shifted, ops.exp(scaled(shifted, temperature)))
     rest = ops.sum(mass, -1, keepdims=True)
     return shifted, is_peak, rest
 

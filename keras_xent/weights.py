@@ -103,6 +103,8 @@ def _targets(name: str, data: Any) -> Iterator[Any]:
         yield data
         return
     wanted = f"{name} must be an array or tensor of targets, or give batches (inputs, target[, sample_weight])"
+    if not isinstance(data, Iterable) and hasattr(data, "num_batches"):  # a PyDataset of an older Keras
+        data = map(data.__getitem__, range(data.num_batches))
     if not isinstance(data, Iterable):
         raise TypeError(f"{wanted}, got {type(data).__name__}")
     for batch in data:

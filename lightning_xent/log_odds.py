@@ -145,8 +145,10 @@ def _relative_to_peak(logits: Tensor, temperature: float) -> tuple[Tensor, Tenso
     """Logits [..., C] less their peak, where that is [..., C], and the mass [..., 1] of all others beside its 1."""
     peak, is_peak = _peak(logits)
     shifted = logits - peak
-    # The peak's own entry is 0, but NaN where the peak is infinite, which has to reach the sum.
-    rest = torch.where(is_peak, shifted.detach(), scaled(shifted, temperature).exp()).sum(-1, keepdim=True)
+    # The peak's own entry is 0, but NaN where the peak is infinite, which has to reach the sum. A compiler that
+    # computes the logits twice, once to find the peak, may leave 1e-7, which is much beside a certain class: times 0.
+    shifted = torch.where(is_peak, (0.0 * shifted).detach(), shifted)
+    rest = torch.where(is_peak, shifted, scaled(shifted, temperature).exp()).sum(-1, keepdim=True)
     return shifted, is_peak, rest
 
 
