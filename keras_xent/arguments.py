@@ -39,9 +39,11 @@ def weight_or_weights(name: str, value: Any) -> float | tuple[float, ...]:
     return result if len(result) > 1 else result[0]
 
 
-def counts(name: str, value: Any) -> tuple[float, ...]:
-    """Return the row counts of the classes, all > 0, as a tuple of floats."""
+def counts(name: str, value: Any, class_weight: Sequence[float] | None = None) -> tuple[float, ...]:
+    """Return the row counts of the classes, all > 0, as a tuple of floats, as many as there are class weights."""
     result = weights(name, value)
+    if class_weight is not None and len(class_weight) != len(result):
+        raise ValueError(f"{name} must have {len(class_weight)} numbers, as class_weight has, got {len(result)}")
     empty = [position for position, count in enumerate(result) if count == 0]
     if empty:
         raise ValueError(

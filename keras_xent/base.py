@@ -252,7 +252,7 @@ class CategoricalLoss(Loss):
             class_weight = targets.per_class("class_weight", self._class_weight, logits)  # [C]
 
         if is_labels and self.label_smoothing == 0.0:
-            weights = None if class_weight is None else ops.take(class_weight, target, axis=0)  # [...]
+            weights = None if class_weight is None else targets.per_label(class_weight, target)  # [...]
             score = self.score(logits, target)  # [...]
             score = score if validity is None else score * ops.cast(validity, score.dtype)
             losses = self.curve(score) if weights is None else self._expected(self.curve, weights, score)

@@ -113,6 +113,11 @@ def per_class(name: str, values: Any, logits: Tensor) -> Tensor:
     return ops.cast(ops.convert_to_tensor(values), logits.dtype)
 
 
+def per_label(values: Tensor, label: Tensor) -> Tensor:
+    """Return the entry [...] of `values` [C] for each class index [...]."""
+    return ops.take(values, label, axis=0)
+
+
 def sample_weight_per_row(sample_weight: Any, rows: Tensor) -> Tensor | None:
     """Align sample weights with the rows [...] from the left: a scalar or a leading part of their shape."""
     if sample_weight is None:

@@ -96,6 +96,11 @@ def per_class(name: str, values: Tensor, logits: Tensor) -> Tensor:
     return values.to(logits.dtype).to(logits.device)
 
 
+def per_label(values: Tensor, label: Tensor) -> Tensor:
+    """Return the entry [...] of `values` [C] for each class index [...]; a trace cannot index by a scalar tensor."""
+    return values.expand(*label.shape, -1).gather(-1, label.unsqueeze(-1)).squeeze(-1)
+
+
 def sample_weight_per_row(sample_weight: Any, rows: Tensor) -> Tensor | None:
     """Align sample weights with the rows [...] from the left: a scalar or a leading part of their shape."""
     if sample_weight is None:

@@ -17,7 +17,7 @@ EPSILON = load.EPSILON[DTYPE]
 
 BinaryLoss, CategoricalLoss = side.package.base.BinaryLoss, side.package.base.CategoricalLoss
 PUBLIC = {public: loss for public in side.package.__all__ if isinstance(loss := getattr(side.package, public), type)}
-TAUGHT = PUBLIC["Distillation"]  # its target is a teacher, not one of KINDS: test_algebra.py has its laws
+TAUGHT = PUBLIC["Distillation"]  # its target is a teacher, not one of KINDS: test_algebra.py holds it to others
 BINARY = [loss for loss in PUBLIC.values() if issubclass(loss, BinaryLoss)]
 CATEGORICAL = [loss for loss in PUBLIC.values() if issubclass(loss, CategoricalLoss) and loss is not TAUGHT]
 
@@ -105,18 +105,21 @@ def has_counts(loss_class: type) -> bool:
     return any(field.name == "class_counts" for field in fields(loss_class))
 
 
-def refused(loss_class: type) -> tuple[str, ...]:
-    """Keywords of which a class takes nothing but the default."""
+@cache
+def refused(loss_class: type) -> frozenset[str]:
+    """Common keywords that a class has not, or of which it takes nothing but the default."""
     required = {"class_counts": [3.0, 1.0]} if has_counts(loss_class) else {}
-    changes: dict[str, Any] = {"from_logits": False, "temperature": 2.0, "z_loss": 0.5, "softcap": 2.0}
     known = {field.name for field in fields(loss_class)}
-    found = []
-    for keyword, value in changes.items():
+
+    def takes(keyword: str, value: Any) -> bool:
         try:
-            loss_class(**required, **({keyword: value} if keyword in known else {"reduction": "no"}))
+            loss_class(**required, **{keyword: value})
         except ValueError:
-            found.append(keyword)
-    return tuple(found)
+            return False
+        return True
+
+    values = {"from_logits": False, "temperature": 2.0, "z_loss": 0.5, "softcap": 2.0}
+    return frozenset(key for key, value in values.items() if key not in known or not takes(key, value))
 
 
 def kinds_of(loss_class: type) -> tuple[str, ...]:
@@ -140,14 +143,6 @@ def own_parameters(loss_class: type) -> list[dict[str, Any]]:
         if case.expected and parameters not in found:
             found.append(parameters)
     return found
-
-
-def own_defaults(loss_class: type) -> dict[str, Any]:
-    return {field.name: field.default for field in fields(loss_class)}
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, int | float)
 
 
 def different_weights(count: int) -> st.SearchStrategy[list[float]]:
@@ -291,14 +286,10 @@ def without_ties(loss_class: type, config: dict[str, Any], batch: Batch) -> dict
 
 
 def scale_of_gradient(loss_class: type, config: dict[str, Any], batch: Batch) -> float:
-    """An upper bound of max s_i u_i / denominator, times the slopes of the log-odds and of the variant."""
+    """An upper bound of max s_i u_i / denominator, times the slope of the log-odds."""
     loss = loss_class(**config)
     divisor = loss.temperature if is_binary(loss_class) else loss.divisor
-    own = {**own_defaults(loss_class), **config}
-    factors = [
-        abs(own[name]) for name in ("alpha", "beta", "epsilon", "log_zero", "weight") if is_number(own.get(name))
-    ]
-    slope = (1 / divisor if config.get("from_logits", True) else STEEPEST_LOG) * (1 + sum(factors))
+    slope = 1 / divisor if config.get("from_logits", True) else STEEPEST_LOG
     if config.get("reduction") == "weighted_mean":
         return max(1.0, slope)
     weight = 1.0 if batch.sample_weight is None else batch.sample_weight.max(initial=1.0)

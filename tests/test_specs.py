@@ -30,21 +30,24 @@ def evaluate(loss, case, dtype, mode):
 
 
 def runs():
-    """Every case x dtype, eager, and each `side.compiled_share`-th case compiled in every mode, in one dtype in turn.
+    """Every case x dtype, eager, and each `side.compiled_share`-th case compiled, in one dtype and one mode in turn.
 
-    Compiling takes most of the time. Fast are the eager runs in float32 and the dtype of the turn, and the compiled
-    runs of each `side.fast_share`-th case; the others are slow, for CI alone.
+    Compiling takes most of the time; JAX compiles without jit too, for each operation, so there eager takes its turn
+    like a mode. Fast are the eager runs in float32 and the dtype of the turn, and the compiled runs of each
+    `side.fast_share`-th case; the others are slow, for CI alone.
     """
     result = []
     for case in (case for case in CASES if case.expected):
         dtypes = [dtype for dtype in case.dtypes if dtype in side.dtypes]
         number = crc32(case.id.encode())
-        turn, is_fast = dtypes[number // 1000 % len(dtypes)], number % side.fast_share == 0
+        is_fast = number % side.fast_share == 0
+        dtype_of_turn = dtypes[number // 1000 % len(dtypes)]
+        mode_of_turn = side.slow_modes[number // 100_000 % len(side.slow_modes)]
         for dtype, mode in itertools.product(dtypes, side.modes):
             compiles = mode in side.slow_modes
-            if compiles and (dtype != turn or number % side.compiled_share):
+            if compiles and ((dtype, mode) != (dtype_of_turn, mode_of_turn) or number % side.compiled_share):
                 continue
-            marks = [] if (is_fast if compiles else dtype in (turn, "float32")) else [pytest.mark.slow]
+            marks = [] if (is_fast if compiles else dtype in (dtype_of_turn, "float32")) else [pytest.mark.slow]
             result.append(pytest.param(case, dtype, mode, id=f"{case.id}-{dtype}-{mode}", marks=marks))
     return result
 

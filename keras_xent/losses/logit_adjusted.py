@@ -33,7 +33,7 @@ class LogitAdjustedCrossEntropy(CategoricalCrossEntropy):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._needs_logits()
-        self.class_counts = arguments.counts("class_counts", self.class_counts)
+        self.class_counts = arguments.counts("class_counts", self.class_counts, self.class_weight)
         self.tau = arguments.number("tau", self.tau)
         largest = max(self.class_counts)
         self._adjustment = targets.constant(tuple(self.tau * math.log(n / largest) for n in self.class_counts))

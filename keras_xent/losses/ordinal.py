@@ -10,11 +10,12 @@ from keras import ops
 from keras_xent import log_odds
 from keras_xent.base import CategoricalLoss
 from keras_xent.log_odds import sigmoid, softplus
+from keras_xent.losses.cross_entropy import CategoricalCrossEntropy
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
 @dataclass(kw_only=True, eq=False, repr=False)
-class OrdinalCrossEntropy(CategoricalLoss):
+class OrdinalCrossEntropy(CategoricalCrossEntropy):
     """Cross-entropy over K ordered classes of K - 1 logits (CORN): -sum_c t_c w_c log P(c).
 
     Logit k is that of P(y > k | y >= k), so P(c) = prod_{k < c} sigmoid(x_k) * (1 - sigmoid(x_c)), the last factor
@@ -44,9 +45,6 @@ class OrdinalCrossEntropy(CategoricalLoss):
         first = ops.zeros_like(x[..., :1])
         stopped = ops.concatenate([-softplus(x), first], -1)  # [..., C]
         return (ops.concatenate([first, passed], -1) + stopped) * log_odds.poison(x)
-
-    def curve(self, log_odds: Tensor) -> Tensor:
-        return softplus(-log_odds)
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")

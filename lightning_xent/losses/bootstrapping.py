@@ -47,7 +47,7 @@ class Bootstrapping(CategoricalLoss):
     def _own_loss(self, logits: Tensor) -> Tensor:
         if self.mode == "soft" and self.from_logits:
             return log_odds.entropy(logits, self.divisor, from_logits=True)
-        if self.mode == "soft":
+        if self.mode == "soft":  # of the clipped probabilities, as the cross-entropy is
             m = self.scores(logits)
             return (sigmoid(m) * softplus(-m)).sum(-1)
         return softplus(-log_odds.of_label(logits, logits.argmax(-1), self.divisor, self.from_logits))

@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 
 from lightning_xent import arguments, log_odds
-from lightning_xent.base import CategoricalLoss
 from lightning_xent.log_odds import sigmoid, softplus
+from lightning_xent.losses.cross_entropy import CategoricalCrossEntropy
 
 IMPOSSIBLE = -1e30
 """Stands for the log-probability of an impossible class, of which -inf would leave no difference."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class JensenShannonConsistency(CategoricalLoss):
+class JensenShannonConsistency(CategoricalCrossEntropy):
     """Cross-entropy of the first view plus weight * JS(p_1, ..., p_V) of all: sum_v KL(p_v || mean_v p_v) / V.
 
     The class axis of the logits holds the K logits of each view, one view after the other: V K numbers. Regularisers
@@ -43,9 +43,6 @@ class JensenShannonConsistency(CategoricalLoss):
 
     def transformed(self, logits: Tensor) -> Tensor:
         return self._views(super().transformed(logits))[..., 0, :]
-
-    def curve(self, log_odds: Tensor) -> Tensor:
-        return softplus(-log_odds)
 
     def regulariser(self, logits: Tensor, inputs: Tensor) -> Tensor:
         consistency = self.weight * self._divergence(self._views(super().transformed(inputs)))

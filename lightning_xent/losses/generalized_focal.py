@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from lightning_xent import arguments
-from lightning_xent.base import BinaryLoss
-from lightning_xent.log_odds import sigmoid, softplus
+from lightning_xent.log_odds import sigmoid
+from lightning_xent.losses.cross_entropy import BinaryCrossEntropy
 from lightning_xent.losses.focal import focal
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class QualityFocalLoss(BinaryLoss):
+class QualityFocalLoss(BinaryCrossEntropy):
     """Quality focal loss: -|t - p|^beta (t w_1 log p + (1 - t) log(1 - p)), p = sigmoid(logits), elementwise.
 
     The target is a quality in [0, 1], such as the overlap of a box; the loss is 0 where p meets it. It is not linear
@@ -38,12 +38,9 @@ class QualityFocalLoss(BinaryLoss):
         is_met = distance == 0
         return torch.where(is_met, 0.0, torch.where(is_met, 1.0, distance) ** self.beta) * cross_entropy
 
-    def curve(self, log_odds: Tensor) -> Tensor:
-        return softplus(-log_odds)
-
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class VarifocalLoss(BinaryLoss):
+class VarifocalLoss(BinaryCrossEntropy):
     """Varifocal loss: -t (t w_1 log p + (1 - t) log(1 - p)) where t > 0, else -alpha p^gamma log(1 - p), elementwise.
 
     p = sigmoid(logits). The target is a quality in [0, 1], such as the overlap of a box, 0 for the background. It is
@@ -68,9 +65,6 @@ class VarifocalLoss(BinaryLoss):
         foreground = super().of_target(x, target, target * weight_1, target * weight_0)
         background = torch.where(target > 0, 0.0, self.alpha * weight_0 * torch.ones_like(target))
         return foreground + self._expected(self.background_curve, background, -x)
-
-    def curve(self, log_odds: Tensor) -> Tensor:
-        return softplus(-log_odds)
 
     def background_curve(self, log_odds: Tensor) -> Tensor:
         """Return the loss of the background, elementwise, given its log-odds."""

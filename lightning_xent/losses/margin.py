@@ -33,7 +33,7 @@ class LDAMCrossEntropy(CategoricalCrossEntropy):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._needs_logits()
-        self.class_counts = arguments.counts("class_counts", self.class_counts)
+        self.class_counts = arguments.counts("class_counts", self.class_counts, self.class_weight)
         self.max_margin = arguments.number("max_margin", self.max_margin, "[0, inf)")
         self.scale = arguments.number("scale", self.scale, "(0, inf)")
         self._margins = targets.constant(self.margins)
@@ -50,7 +50,7 @@ class LDAMCrossEntropy(CategoricalCrossEntropy):
 
     def margin_of(self, logits: Tensor, label: Tensor | None) -> Tensor:
         margins: Tensor = self.temperature * targets.per_class("class_counts", self._margins, logits)  # [C]
-        return margins if label is None else margins[label]
+        return margins if label is None else targets.per_label(margins, label)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

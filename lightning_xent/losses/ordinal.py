@@ -8,10 +8,11 @@ from torch import Tensor
 from lightning_xent import log_odds
 from lightning_xent.base import CategoricalLoss
 from lightning_xent.log_odds import sigmoid, softplus
+from lightning_xent.losses.cross_entropy import CategoricalCrossEntropy
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class OrdinalCrossEntropy(CategoricalLoss):
+class OrdinalCrossEntropy(CategoricalCrossEntropy):
     """Cross-entropy over K ordered classes of K - 1 logits (CORN): -sum_c t_c w_c log P(c).
 
     Logit k is that of P(y > k | y >= k), so P(c) = prod_{k < c} sigmoid(x_k) * (1 - sigmoid(x_c)), the last factor
@@ -41,9 +42,6 @@ class OrdinalCrossEntropy(CategoricalLoss):
         first = torch.zeros_like(x[..., :1])
         stopped = torch.cat([-softplus(x), first], -1)  # [..., C]
         return (torch.cat([first, passed], -1) + stopped) * log_odds.poison(x)
-
-    def curve(self, log_odds: Tensor) -> Tensor:
-        return softplus(-log_odds)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
