@@ -5,9 +5,17 @@ float32 keeps only 114 eps of a cross-entropy that went through it. Class axis l
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
+import keras
 from keras import KerasTensor as Tensor
 from keras import ops
+
+if keras.backend.backend() == "torch":
+    from keras_xent import torch_kernel as kernel
+else:
+    from keras_xent import xla_kernel as kernel  # type: ignore[no-redef]
 
 PROBABILITY_LIMIT = math.log((1 - 1e-7) / 1e-7)
 """Log-odds of probabilities are limited to +-16.118, those of 1e-7 and 1 - 1e-7."""
@@ -34,18 +42,40 @@ def log1p(value: Tensor) -> Tensor:
 
 
 def of_label(
-    logits: Tensor, label: Tensor, temperature: float, from_logits: bool, margin: Tensor | float = 0.0
+    logits: Tensor,
+    label: Tensor,
+    temperature: float,
+    from_logits: bool,
+    margin: Tensor | float = 0.0,
+    counts: Tensor | None = None,
 ) -> Tensor:
     """Log-odds [...] of the class `label` [...] in `logits` [..., C]; +inf where it has no rival.
 
-    `margin` [...] is what its own logit lacks as the true class.
+    `margin` [...] is what its own logit lacks as the true class. Where `counts` [...] is False they are some number,
+    with gradient 0, whatever the logits are.
     """
     if not from_logits:
         rivals = ops.sum(ops.where(is_class(label, logits), 0.0, logits), -1)  # [...]
         return _limited(take(logits, label), rivals)
-    shifted = logits - _largest(logits)  # [..., C]
-    rivals = ops.sum(ops.where(is_class(label, logits), 0.0, ops.exp(scaled(shifted, temperature))), -1)  # [...]
-    return scaled(take(shifted, label) - margin, temperature) - _log(rivals)
+    if kernel.applies(logits):
+        log_odds = kernel.of_label(logits, label, counts, temperature)
+    else:
+        own, rivals, _ = _label_and_rivals(logits, label, temperature, counts)
+        log_odds = own - _log(rivals)
+    return log_odds if isinstance(margin, float) and margin == 0.0 else log_odds - scaled(margin, temperature)
+
+
+def of_label_and_others(
+    logits: Tensor, label: Tensor, temperature: float, class_weight: Tensor | None, counts: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """`of_label`, and sum_{c != y} w_c -log p_c [...] over all other classes, given their weights w [C]."""
+    if kernel.applies(logits):
+        return kernel.of_label_and_others(logits, label, counts, class_weight, temperature)
+    own, rivals, shifted = _label_and_rivals(logits, label, temperature, counts)
+    surprise = ops.expand_dims(_log(rivals + ops.exp(own)), -1) - shifted  # [..., C]
+    weight = ops.ones_like(surprise) if class_weight is None else class_weight * ops.ones_like(surprise)
+    weight = ops.where(is_class(label, logits), 0.0, weight)
+    return own - _log(rivals), ops.sum(weight * ops.where(weight == 0, 0.0, surprise), -1)
 
 
 def of_classes(logits: Tensor, temperature: float, from_logits: bool, margin: Tensor | float = 0.0) -> Tensor:
@@ -92,6 +122,15 @@ def of_positive(logits: Tensor, temperature: float, from_logits: bool) -> Tensor
     return scaled(logits, temperature) if from_logits else _limited(logits, 1 - logits)
 
 
+def of_signs(
+    curve: Callable[[Tensor], Tensor], slope: Callable[[Tensor], Tensor | None], x: Tensor, label: Tensor
+) -> Tensor:
+    """curve(x), elementwise, where the binary `label` is 1, curve(-x) where it is 0; `slope` may be its derivative."""
+    if kernel.applies(x):
+        return kernel.of_signs(curve, slope, x, label)
+    return curve(x * (2 * label - 1))
+
+
 def is_class(label: Tensor, logits: Tensor) -> Tensor:
     """Whether each class of `logits` [..., C] is the one of `label` [...]."""
     return ops.equal(ops.expand_dims(label, -1), ops.arange(ops.shape(logits)[-1], dtype=label.dtype))  # [..., C]
@@ -124,7 +163,7 @@ def binary_entropy(logits: Tensor, temperature: float, from_logits: bool) -> Ten
     return ops.where(is_certain, 0.0, sigmoid(x) * softplus(-x) + sigmoid(-x) * softplus(x))
 
 
-def scaled(value: Tensor, temperature: float) -> Tensor:
+def scaled(value: Any, temperature: float) -> Any:
     """`value` / temperature."""
     return value if temperature == 1.0 else value / temperature
 
@@ -132,6 +171,19 @@ def scaled(value: Tensor, temperature: float) -> Tensor:
 def take(values: Tensor, label: Tensor) -> Tensor:
     """The entry [...] of the class `label` [...] in `values` [..., C]."""
     return ops.squeeze(ops.take_along_axis(values, ops.expand_dims(label, -1), -1), -1)  # [...]
+
+
+def _label_and_rivals(
+    logits: Tensor, label: Tensor, temperature: float, counts: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The label's shifted logit [...], the sum [...] of the other exponentials, and all shifted logits [..., C]."""
+    if counts is not None:
+        logits = ops.where(ops.expand_dims(counts, -1), logits, 0.0)
+    is_wide = keras.backend.standardize_dtype(logits.dtype) == "float64"
+    logits = logits if is_wide else ops.cast(logits, "float32")
+    shifted = scaled(logits - _largest(logits), temperature)  # [..., C]
+    rivals = ops.sum(ops.where(is_class(label, logits), 0.0, ops.exp(shifted)), -1)  # [...]
+    return take(shifted, label), rivals, shifted
 
 
 def _largest(logits: Tensor) -> Tensor:

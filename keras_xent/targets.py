@@ -16,12 +16,17 @@ LARGEST_LABELS = {"bfloat16": 2**8, "float16": 2**11}
 """Up to which whole number narrow dtypes hold all; float32 up to 2^24."""
 
 
-def floating_logits(logits: Any) -> Tensor:
-    """Return floating-point logits in the compute dtype: float64 stays, every other becomes float32."""
+def checked_logits(logits: Any) -> Tensor:
+    """Return logits that are floating point, as a tensor."""
     logits = ops.convert_to_tensor(logits)
     if not _is_floating(logits):
         raise TypeError(f"y_pred must be a floating-point tensor, got {_dtype(logits)}")
-    return logits if _dtype(logits) == "float64" else ops.cast(logits, "float32")
+    return logits
+
+
+def compute_dtype(logits: Tensor) -> str:
+    """Return float64 for float64 logits, float32 for all others."""
+    return "float64" if _dtype(logits) == "float64" else "float32"
 
 
 def class_axis(logits: Tensor, axis: int | None) -> int:
@@ -53,7 +58,7 @@ def labels_or_distribution(
     if _fits(given, shape) and not labels_only:
         if given[axis] != shape[axis] and not _is_floating(target):
             raise ValueError(f"y_true must have a static size on axis {axis}: 1 for labels, {shape[axis]} for one-hot")
-        return ops.cast(class_axis_last(target, axis), logits.dtype), False  # [..., C]
+        return ops.cast(class_axis_last(target, axis), compute_dtype(logits)), False  # [..., C]
     if not _fits(given, rows) and not _fits(given, columns):
         wanted = f"class indices of shape {rows}" + ("" if labels_only else f" or a distribution of shape {shape}")
         raise ValueError(f"y_true must be {wanted}, got shape {given}")
@@ -110,7 +115,7 @@ def per_class(name: str, values: Any, logits: Tensor) -> Tensor:
     if len(values.shape) == 1 and not _fits(tuple(values.shape), tuple(logits.shape)[-1:]):
         wanted = logits.shape[-1] if logits.shape else "no"
         raise ValueError(f"{name} must have {wanted} numbers for y_pred of this shape, got {values.shape[0]}")
-    return ops.cast(ops.convert_to_tensor(values), logits.dtype)
+    return ops.cast(ops.convert_to_tensor(values), compute_dtype(logits))
 
 
 def per_label(values: Tensor, label: Tensor) -> Tensor:
@@ -198,6 +203,13 @@ def checked_probabilities(
     return _checked(target, (target >= 0) & (target <= 1), active, check_labels, None)
 
 
+def are_labels(target: Tensor, check_labels: bool | None) -> bool:
+    """Whether binary targets in [0, 1] are known to be 0 or 1: integers, and floats that can be read."""
+    if not _is_floating(target):
+        return True
+    return _readable(target, check_labels) and bool(ops.all(target * target == target))
+
+
 def smoothed(distribution: Tensor, label_smoothing: float, smooth_over: str) -> Tensor:
     """Give the share `label_smoothing` of a distribution [..., C] to all classes or to each one's others."""
     if label_smoothing == 0.0 or (smooth_over == "others" and distribution.shape[-1] == 1):
@@ -207,6 +219,15 @@ def smoothed(distribution: Tensor, label_smoothing: float, smooth_over: str) -> 
         return (1 - label_smoothing) * distribution + label_smoothing / classes
     others = ops.sum(distribution, -1, keepdims=True) - distribution
     return (1 - label_smoothing) * distribution + label_smoothing / (classes - 1) * others
+
+
+def smoothed_shares(classes: Any, label_smoothing: float, smooth_over: str) -> tuple[Any, Any]:
+    """Return what `smoothed` leaves of a one-hot target: the shares of its label and of each other class."""
+    if smooth_over == "all":
+        return 1 - label_smoothing + label_smoothing / classes, label_smoothing / classes
+    if isinstance(classes, int) and classes == 1:
+        return 1.0, 0.0
+    return 1 - label_smoothing, label_smoothing / (classes - 1)
 
 
 def smoothed_binary(target: Tensor, label_smoothing: float, smooth_over: str) -> Tensor:

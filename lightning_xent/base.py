@@ -105,7 +105,7 @@ class Loss(nn.Module, ABC):
 
     def _counted(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any) -> Rows:
         """Take a call up to the rows that count."""
-        rows = self._rows(targets.floating_logits(logits), target, sample_weight, mask)
+        rows = self._rows(targets.checked_logits(logits), target, sample_weight, mask)
         return rows._replace(kept=reduction.hardest(rows.losses, rows.kept, self.hard_fraction))
 
     def _needs_logits(self) -> None:
@@ -205,18 +205,64 @@ class CategoricalLoss(Loss):
             value = penalty if value is None else value + penalty
         return value
 
+    def _keeps(self, *methods: str) -> bool:
+        return all(getattr(type(self), method) is getattr(CategoricalLoss, method) for method in methods)
+
+    @property
+    def _takes_label_alone(self) -> bool:
+        """Whether the log-odds of its label are all that is taken of a row of logits."""
+        is_plain = self.from_logits and self.z_loss == self.entropy_penalty == 0.0 and self.softcap is None
+        return is_plain and self._keeps("score", "transformed", "regulariser", "margin_of")
+
+    def _has_closed_form(self) -> bool:
+        """Whether a smoothed label needs no log-odds but those of its label: cross-entropies."""
+        return False
+
+    def _of_label(
+        self,
+        logits: Tensor,
+        label: Tensor,
+        validity: Tensor | None,
+        weights: Tensor | None,
+        class_weight: Tensor | None,
+        counts: Tensor | None,
+    ) -> Tensor:
+        """Return the losses [...] of labels of `weights` [...]; rows that do not count may hold any logits."""
+        share, others = 1.0, None
+        if self.label_smoothing > 0.0:
+            classes = logits.shape[-1]
+            share, other_share = targets.smoothed_shares(classes, self.label_smoothing, self.smooth_over)
+            score, others = log_odds.of_label_and_others(logits, label, self.divisor, class_weight, counts)  # [...]
+            others = other_share * others
+        elif counts is None:
+            score = self.score(logits, label)
+        else:
+            score = log_odds.of_label(logits, label, self.divisor, self.from_logits, counts=counts)
+        score = score if validity is None else score * validity.to(score.dtype)
+        if share != 1.0:
+            weights = torch.full_like(score, share) if weights is None else share * weights
+        losses = self.curve(score) if weights is None else self._expected(self.curve, weights, score)
+        return losses if others is None else losses + others
+
     def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any) -> Rows:
         axis = targets.class_axis(logits, self.axis)
         classes = self.count_classes(logits.shape[axis])
         target, is_labels = targets.labels_or_distribution(target, logits, axis, classes, labels_only=self.labels_only)
         logits = targets.class_axis_last(logits, axis)  # [..., C]
 
-        sample_weight = targets.sample_weight_per_row(sample_weight, logits[..., 0])
-        kept = targets.mask_per_row(mask, logits[..., 0])
+        rows = tuple(logits.shape)[:-1]
+        sample_weight = targets.sample_weight_per_row(sample_weight, rows, logits)
+        kept = targets.mask_per_row(mask, rows, logits)
         if is_labels and self.ignore_index is not None:
             kept = targets.both(kept, target != self.ignore_index)
         active = kept if sample_weight is None else targets.both(kept, sample_weight != 0)
-        logits = targets.harmless_logits(logits, kept, sample_weight, ranked=self.hard_fraction < 1.0)
+        by_label = is_labels and (self.label_smoothing == 0.0 or self._has_closed_form())
+        is_ranked = self.hard_fraction < 1.0
+        # The kernel leaves rows out by itself, and needs no copy of the logits for it.
+        is_direct = by_label and self._takes_label_alone and not (is_ranked and sample_weight is not None)
+        if not is_direct:
+            logits = logits.to(targets.compute_dtype(logits))
+            logits = targets.harmless_logits(logits, kept, sample_weight, ranked=is_ranked)
 
         validity = None
         if is_labels:
@@ -228,11 +274,9 @@ class CategoricalLoss(Loss):
         if self._class_weight is not None:
             class_weight = targets.per_class("class_weight", self._class_weight, logits)  # [C]
 
-        if is_labels and self.label_smoothing == 0.0:
+        if by_label:
             weights = None if class_weight is None else targets.per_label(class_weight, target)  # [...]
-            score = self.score(logits, target)  # [...]
-            score = score if validity is None else score * validity.to(score.dtype)
-            losses = self.curve(score) if weights is None else self._expected(self.curve, weights, score)
+            losses = self._of_label(logits, target, validity, weights, class_weight, active if is_direct else None)
         else:
             distribution = log_odds.is_class(target, logits).to(logits.dtype) if is_labels else target  # [..., C]
             smoothed = targets.smoothed(distribution, self.label_smoothing, self.smooth_over)
@@ -267,6 +311,14 @@ class BinaryLoss(Loss):
             self.pos_weight = arguments.weight_or_weights("pos_weight", self.pos_weight)
         self._pos_weight = None if self.pos_weight is None else targets.constant(self.pos_weight)
 
+    def _origin(self, method: str) -> type:
+        """Return the class that defines a method."""
+        return next(base for base in type(self).__mro__ if method in vars(base))
+
+    def slope(self, log_odds: Tensor) -> Tensor | None:
+        """Return the derivative of the curve, elementwise, where a closed form saves time."""
+        return None
+
     def balance(self) -> tuple[float, float]:
         """Return the weights of labels 1 and 0 beside `pos_weight`."""
         return 1.0, 1.0
@@ -276,30 +328,51 @@ class BinaryLoss(Loss):
         positive = self._expected(self.curve, target * weight_1, x)
         return positive + self._expected(self.curve, (1 - target) * weight_0, -x)
 
+    @property
+    def _takes_label_alone(self) -> bool:
+        """Whether the loss of a label is its weight > 0 times the curve."""
+        given = self.pos_weight if isinstance(self.pos_weight, tuple) else (self.pos_weight,)
+        has_weights = all(weight != 0.0 for weight in (*self.balance(), *given))
+        return self.label_smoothing == 0.0 and type(self).of_target is BinaryLoss.of_target and has_weights
+
     def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any) -> Rows:
+        logits = logits.to(targets.compute_dtype(logits))
         target = targets.binary_target(target, logits)
         pos_weight = None
         if self._pos_weight is not None:
             pos_weight = targets.per_class("pos_weight", self._pos_weight, logits)  # [] or [L]
 
-        sample_weight = targets.sample_weight_per_row(sample_weight, logits)
-        kept = targets.mask_per_row(mask, logits)
+        sample_weight = targets.sample_weight_per_row(sample_weight, tuple(logits.shape), logits)
+        kept = targets.mask_per_row(mask, tuple(logits.shape), logits)
         if self.ignore_index is not None:
             kept = targets.both(kept, target != self.ignore_index)
         active = kept if sample_weight is None else targets.both(kept, sample_weight != 0)
         logits = targets.harmless_logits(logits, kept, sample_weight, ranked=self.hard_fraction < 1.0)
 
         target, validity = targets.checked_probabilities(target, active, self.check_labels)
+        is_label = targets.are_labels(target, self.check_labels)
         target = target.to(logits.dtype)
-        smoothed = targets.smoothed_binary(target, self.label_smoothing, self.smooth_over)
 
         x = log_odds.of_positive(logits, self.temperature, self.from_logits)
         balance_1, weight_0 = self.balance()
         weight_1 = balance_1 if pos_weight is None else balance_1 * pos_weight
-        weights = target * weight_1 + (1 - target) * weight_0
-        losses = self.of_target(x, smoothed, weight_1, weight_0)
+        weights = None
+        if pos_weight is not None or balance_1 != 1.0 or weight_0 != 1.0:
+            weights = target * weight_1 + (1 - target) * weight_0
+        if is_label and self._takes_label_alone:
+            # The slope of a subclass with another curve is not that of its curve.
+            slope = self.slope if self._origin("slope") is self._origin("curve") else _unknown_slope
+            losses = log_odds.of_signs(self.curve, slope, x, target)
+            losses = losses if weights is None else weights * losses
+        else:
+            smoothed = targets.smoothed_binary(target, self.label_smoothing, self.smooth_over)
+            losses = self.of_target(x, smoothed, weight_1, weight_0)
 
         if self.entropy_penalty != 0.0:
             losses = losses - self.entropy_penalty * log_odds.binary_entropy(logits, self.temperature, self.from_logits)
         losses = losses if validity is None else losses * validity.to(losses.dtype)
         return Rows(losses, weights, kept, sample_weight)
+
+
+def _unknown_slope(log_odds: Tensor) -> None:
+    return None

@@ -5,17 +5,21 @@ float32 keeps only 114 eps of a cross-entropy that went through it. Class axis l
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from lightning_xent import torch_kernel
 
 PROBABILITY_LIMIT = math.log((1 - 1e-7) / 1e-7)
 """Log-odds of probabilities are limited to +-16.118, those of 1e-7 and 1 - 1e-7."""
 
 
 def softplus(value: Tensor) -> Tensor:
-    """log(1 + exp(value)), exact in the tail; F.softplus is off by 1.6e5 eps in float64 between 20 and 37."""
-    return -torch.nn.functional.logsigmoid(-value)
+    """log(1 + exp(value)), exact in the tail; linear from 80 on, not from 20 as is torch's default: 1.6e5 eps off."""
+    return torch.nn.functional.softplus(value, threshold=80.0)
 
 
 def sigmoid(value: Tensor) -> Tensor:
@@ -27,18 +31,40 @@ def sigmoid(value: Tensor) -> Tensor:
 
 
 def of_label(
-    logits: Tensor, label: Tensor, temperature: float, from_logits: bool, margin: Tensor | float = 0.0
+    logits: Tensor,
+    label: Tensor,
+    temperature: float,
+    from_logits: bool,
+    margin: Tensor | float = 0.0,
+    counts: Tensor | None = None,
 ) -> Tensor:
     """Log-odds [...] of the class `label` [...] in `logits` [..., C]; +inf where it has no rival.
 
-    `margin` [...] is what its own logit lacks as the true class.
+    `margin` [...] is what its own logit lacks as the true class. Where `counts` [...] is False they are some number,
+    with gradient 0, whatever the logits are.
     """
     if not from_logits:
         rivals = torch.where(is_class(label, logits), 0.0, logits).sum(-1)  # [...]
         return _limited(take(logits, label), rivals)
-    shifted = logits - _largest(logits)  # [..., C]
-    rivals = torch.where(is_class(label, logits), 0.0, scaled(shifted, temperature).exp()).sum(-1)  # [...]
-    return scaled(take(shifted, label) - margin, temperature) - _log(rivals)
+    if torch_kernel.applies(logits):
+        log_odds = torch_kernel.of_label(logits, label, counts, temperature)
+    else:
+        own, rivals, _ = _label_and_rivals(logits, label, temperature, counts)
+        log_odds = own - _log(rivals)
+    return log_odds if isinstance(margin, float) and margin == 0.0 else log_odds - scaled(margin, temperature)
+
+
+def of_label_and_others(
+    logits: Tensor, label: Tensor, temperature: float, class_weight: Tensor | None, counts: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """`of_label`, and sum_{c != y} w_c -log p_c [...] over all other classes, given their weights w [C]."""
+    if torch_kernel.applies(logits):
+        return torch_kernel.of_label_and_others(logits, label, counts, class_weight, temperature)
+    own, rivals, shifted = _label_and_rivals(logits, label, temperature, counts)
+    surprise = _log(rivals + own.exp()).unsqueeze(-1) - shifted  # [..., C]
+    weight = torch.ones_like(surprise) if class_weight is None else class_weight.expand_as(surprise)
+    weight = torch.where(is_class(label, logits), 0.0, weight)
+    return own - _log(rivals), (weight * torch.where(weight == 0, 0.0, surprise)).sum(-1)
 
 
 def of_classes(logits: Tensor, temperature: float, from_logits: bool, margin: Tensor | float = 0.0) -> Tensor:
@@ -82,6 +108,15 @@ def of_positive(logits: Tensor, temperature: float, from_logits: bool) -> Tensor
     return scaled(logits, temperature) if from_logits else _limited(logits, 1 - logits)
 
 
+def of_signs(
+    curve: Callable[[Tensor], Tensor], slope: Callable[[Tensor], Tensor | None], x: Tensor, label: Tensor
+) -> Tensor:
+    """curve(x), elementwise, where the binary `label` is 1, curve(-x) where it is 0; `slope` may be its derivative."""
+    if torch_kernel.applies(x):
+        return torch_kernel.of_signs(curve, slope, x, label)
+    return curve(x * (2 * label - 1))
+
+
 def is_class(label: Tensor, logits: Tensor) -> Tensor:
     """Whether each class of `logits` [..., C] is the one of `label` [...]."""
     return label.unsqueeze(-1) == torch.arange(logits.shape[-1], device=logits.device)  # [..., C]
@@ -114,7 +149,7 @@ def binary_entropy(logits: Tensor, temperature: float, from_logits: bool) -> Ten
     return torch.where(is_certain, 0.0, sigmoid(x) * softplus(-x) + sigmoid(-x) * softplus(x))
 
 
-def scaled(value: Tensor, temperature: float) -> Tensor:
+def scaled(value: Any, temperature: float) -> Any:
     """`value` / temperature."""
     return value if temperature == 1.0 else value / temperature
 
@@ -122,6 +157,18 @@ def scaled(value: Tensor, temperature: float) -> Tensor:
 def take(values: Tensor, label: Tensor) -> Tensor:
     """The entry [...] of the class `label` [...] in `values` [..., C]."""
     return values.gather(-1, label.unsqueeze(-1)).squeeze(-1)  # [...]
+
+
+def _label_and_rivals(
+    logits: Tensor, label: Tensor, temperature: float, counts: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The label's shifted logit [...], the sum [...] of the other exponentials, and all shifted logits [..., C]."""
+    if counts is not None:
+        logits = torch.where(counts.unsqueeze(-1), logits, 0.0)
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    shifted = scaled(logits - _largest(logits), temperature)  # [..., C]
+    rivals = torch.where(is_class(label, logits), 0.0, shifted.exp()).sum(-1)  # [...]
+    return take(shifted, label), rivals, shifted
 
 
 def _largest(logits: Tensor) -> Tensor:

@@ -34,12 +34,12 @@ def hardest(losses: Tensor, kept: Tensor | None, fraction: float) -> Tensor | No
 
 def weighted_losses(rows: Rows) -> Tensor:
     """k_i s_i l_i [...]; exactly 0 with gradient 0 where k_i or s_i is 0, whatever l_i is."""
-    losses, zero = rows.losses, torch.zeros_like(rows.losses)
+    losses = rows.losses
     if rows.kept is not None:
-        losses = torch.where(rows.kept, losses, zero)
+        losses = torch.where(rows.kept, losses, 0.0)
     if rows.sample_weight is None:
         return losses
-    return torch.where(rows.sample_weight == 0, zero, rows.sample_weight * losses)
+    return torch.where(rows.sample_weight == 0, 0.0, rows.sample_weight * losses)
 
 
 def parts(rows: Rows, reduction: str) -> tuple[Tensor, Tensor]:
@@ -57,6 +57,8 @@ def reduce(rows: Rows, reduction: str) -> Tensor:
     """Reduce the rows to their losses [...] or to one number."""
     if reduction == "none":
         return weighted_losses(rows)
+    if reduction == "mean" and rows.kept is None and rows.losses.numel():
+        return weighted_losses(rows).sum() / rows.losses.numel()  # the gradient of mean() is a whole tensor
     return quotient(*parts(rows, reduction))
 
 

@@ -8,12 +8,17 @@ import torch
 from torch import Tensor
 
 
-def floating_logits(logits: Any) -> Tensor:
-    """Return floating-point logits in the compute dtype: float64 stays, every other becomes float32."""
+def checked_logits(logits: Any) -> Tensor:
+    """Return logits that are floating point."""
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         got = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
         raise TypeError(f"logits must be a floating-point tensor, got {got}")
-    return logits if logits.dtype == torch.float64 else logits.float()
+    return logits
+
+
+def compute_dtype(logits: Tensor) -> torch.dtype:
+    """Return float64 for float64 logits, float32 for all others."""
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
 def class_axis(logits: Tensor, axis: int | None) -> int:
@@ -43,7 +48,7 @@ def labels_or_distribution(
     before, after = tuple(logits.shape)[:axis], tuple(logits.shape)[axis + 1 :]
     rows, columns, shape = (*before, *after), (*before, 1, *after), (*before, classes, *after)
     if target.shape == shape and not labels_only:
-        return class_axis_last(target, axis).to(logits.dtype), False  # [..., C]
+        return class_axis_last(target, axis).to(compute_dtype(logits)), False  # [..., C]
     if target.shape not in (rows, columns):
         wanted = f"class indices of shape {rows}" + ("" if labels_only else f" or a distribution of shape {shape}")
         raise ValueError(f"target must be {wanted}, got shape {tuple(target.shape)}")
@@ -93,7 +98,7 @@ def per_class(name: str, values: Tensor, logits: Tensor) -> Tensor:
     if values.ndim == 1 and values.shape != logits.shape[-1:]:
         wanted = logits.shape[-1] if logits.ndim else "no"
         raise ValueError(f"{name} must have {wanted} numbers for logits of this shape, got {len(values)}")
-    return values.to(logits.dtype).to(logits.device)
+    return values.to(compute_dtype(logits)).to(logits.device)
 
 
 def per_label(values: Tensor, label: Tensor) -> Tensor:
@@ -101,12 +106,12 @@ def per_label(values: Tensor, label: Tensor) -> Tensor:
     return values.expand(*label.shape, -1).gather(-1, label.unsqueeze(-1)).squeeze(-1)
 
 
-def sample_weight_per_row(sample_weight: Any, rows: Tensor) -> Tensor | None:
-    """Align sample weights with the rows [...] from the left: a scalar or a leading part of their shape."""
+def sample_weight_per_row(sample_weight: Any, wanted: tuple[int, ...], logits: Tensor) -> Tensor | None:
+    """Align sample weights with rows of the shape `wanted` from the left: a scalar or a leading part of it."""
     if sample_weight is None:
         return None
-    sample_weight = _tensor(sample_weight, rows.device).to(rows.dtype)
-    given, wanted = tuple(sample_weight.shape), tuple(rows.shape)
+    sample_weight = _tensor(sample_weight, logits.device).to(compute_dtype(logits))
+    given = tuple(sample_weight.shape)
     if given != wanted[: len(given)] and given[-1:] == (1,):
         given = given[:-1]
     if given != wanted[: len(given)]:
@@ -115,13 +120,13 @@ def sample_weight_per_row(sample_weight: Any, rows: Tensor) -> Tensor | None:
     return sample_weight.reshape(given + (1,) * (len(wanted) - len(given))).expand(wanted)  # [...]
 
 
-def mask_per_row(mask: Any, rows: Tensor) -> Tensor | None:
-    """Return a mask [...], True for rows that count; it must have the shape of the rows."""
+def mask_per_row(mask: Any, wanted: tuple[int, ...], logits: Tensor) -> Tensor | None:
+    """Return a mask [...], True for rows that count; it must have their shape, `wanted`."""
     if mask is None:
         return None
-    mask = _tensor(mask, rows.device)
-    if mask.shape != rows.shape:
-        raise ValueError(f"mask must have the shape of the rows, {tuple(rows.shape)}, got shape {tuple(mask.shape)}")
+    mask = _tensor(mask, logits.device)
+    if mask.shape != wanted:
+        raise ValueError(f"mask must have the shape of the rows, {wanted}, got shape {tuple(mask.shape)}")
     return mask.bool()
 
 
@@ -151,6 +156,8 @@ def checked_labels(
     labels: Tensor, classes: int, active: Tensor | None, check_labels: bool | None
 ) -> tuple[Tensor, Tensor | None]:
     """Return class indices [...] that are all in range, and the validity [...] of their rows."""
+    if active is None and _lie_within(labels, 0, classes - 1, check_labels):
+        return labels, None
     valid = (labels >= 0) & (labels < classes)
     return _checked(labels, valid, active, check_labels, classes)
 
@@ -159,7 +166,17 @@ def checked_probabilities(
     target: Tensor, active: Tensor | None, check_labels: bool | None
 ) -> tuple[Tensor, Tensor | None]:
     """Return binary targets [...] that are all in range, and the validity [...] of their rows."""
+    if active is None and _lie_within(target, 0, 1, check_labels):
+        return target, None
     return _checked(target, (target >= 0) & (target <= 1), active, check_labels, None)
+
+
+def are_labels(target: Tensor, check_labels: bool | None) -> bool:
+    """Whether binary targets in [0, 1] are known to be 0 or 1: integers, and floats that can be read."""
+    if not target.is_floating_point():
+        return True
+    parts = torch.split(target.reshape(-1), 2**18)  # which a cache holds
+    return _readable(target, check_labels) and all(torch.equal(part * part, part) for part in parts)
 
 
 def smoothed(distribution: Tensor, label_smoothing: float, smooth_over: str) -> Tensor:
@@ -171,6 +188,13 @@ def smoothed(distribution: Tensor, label_smoothing: float, smooth_over: str) -> 
         return (1 - label_smoothing) * distribution + label_smoothing / classes
     others = distribution.sum(-1, keepdim=True) - distribution
     return (1 - label_smoothing) * distribution + label_smoothing / (classes - 1) * others
+
+
+def smoothed_shares(classes: int, label_smoothing: float, smooth_over: str) -> tuple[float, float]:
+    """Return what `smoothed` leaves of a one-hot target: the shares of its label and of each other class."""
+    if smooth_over == "all":
+        return 1 - label_smoothing + label_smoothing / classes, label_smoothing / classes
+    return (1.0, 0.0) if classes == 1 else (1 - label_smoothing, label_smoothing / (classes - 1))
 
 
 def smoothed_binary(target: Tensor, label_smoothing: float, smooth_over: str) -> Tensor:
@@ -201,6 +225,14 @@ def _checked(
         f"target must hold {wanted}, got {label} at {positions[0]}, one of {len(positions)} such labels; "
         "ignore_index=... leaves the rows of one label out"
     )
+
+
+def _lie_within(values: Tensor, lowest: int, highest: int, check_labels: bool | None) -> bool:
+    """Whether all values are known to lie within these limits."""
+    if not values.numel() or not _readable(values, check_labels):
+        return False
+    least, greatest = torch.aminmax(values)
+    return bool(least >= lowest and greatest <= highest)
 
 
 def _readable(tensor: Tensor, check_labels: bool | None) -> bool:

@@ -233,3 +233,68 @@ for one, other in zip(train(tf.distribute.OneDeviceStrategy("CPU:0")), train(two
     np.testing.assert_allclose(one, other, rtol=1e-5)
 """
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+
+
+only_jax = pytest.mark.skipif(side_name != "keras-jax", reason="the transformations of JAX")
+
+
+@only_jax
+@pytest.mark.parametrize("config", [{}, {"ignore_index": 3}], ids=str)
+def test_jax_holds_no_second_tensor_of_many_classes(config):
+    """Neither one-hot labels nor the exponentials: the gradient is all."""
+    import jax
+    import jax.numpy as jnp
+
+    loss = keras_xent.CategoricalCrossEntropy(**config)
+    logits, labels = jnp.ones((16, 20_000)), jnp.arange(16)
+    step = jax.jit(jax.value_and_grad(lambda logits, labels: loss(labels, logits)))
+    memory = step.lower(logits, labels).compile().memory_analysis()
+    assert memory.output_size_in_bytes + memory.temp_size_in_bytes < 1.1 * logits.nbytes
+
+
+@only_jax
+@pytest.mark.parametrize("classes", [4, 10_000])
+@pytest.mark.parametrize("config", [{}, {"label_smoothing": 0.1, "temperature": 1.5}], ids=str)
+def test_transformations_of_jax(config, classes):
+    """The second derivative along the gradient by central differences of the gradient."""
+    import jax
+    import jax.numpy as jnp
+
+    loss = keras_xent.CategoricalCrossEntropy(**config)
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(3, classes)), "float32")
+    labels = jnp.asarray([0, 1, 3])
+    gradient = jax.grad(lambda logits: loss(labels, logits))
+    direction = jnp.zeros_like(logits).at[:, :4].set(1.0)
+    step = 1e-2
+    want = (gradient(logits + step * direction) - gradient(logits - step * direction)) / (2 * step)
+    forward_of_reverse = jax.jvp(gradient, (logits,), (direction,))[1]
+    reverse_of_reverse = jax.grad(lambda logits: (gradient(logits) * direction).sum())(logits)
+    np.testing.assert_allclose(forward_of_reverse, want, rtol=1e-2, atol=1e-5)
+    np.testing.assert_allclose(reverse_of_reverse, forward_of_reverse, rtol=1e-4, atol=1e-6)
+    rows = jax.vmap(lambda logits, label: loss(label[None], logits[None]))(logits, labels)
+    np.testing.assert_allclose(rows.mean(), loss(labels, logits), rtol=1e-6)
+
+
+@only_tensorflow
+@pytest.mark.parametrize("classes", [4, 1000])
+@pytest.mark.parametrize("config", [{}, {"label_smoothing": 0.1, "temperature": 1.5}], ids=str)
+def test_second_derivative_of_tensorflow(config, classes):
+    import tensorflow as tf
+
+    loss = keras_xent.CategoricalCrossEntropy(**config)
+    logits = tf.constant(np.random.default_rng(0).normal(size=(3, classes)))
+    direction = tf.constant(np.arange(3 * classes).reshape(3, classes) % 7 / 7)
+    labels = tf.constant([0, 1, 3])
+
+    def gradient(logits):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            value = loss(labels, logits)
+        return tape.gradient(value, logits)
+
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        along = tf.reduce_sum(gradient(logits) * direction)
+    got = tape.gradient(along, logits)
+    want = (gradient(logits + 1e-5 * direction) - gradient(logits - 1e-5 * direction)) / 2e-5
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-9)

@@ -1,18 +1,22 @@
 """What only torch and Lightning have: modules, configs, transforms of torch.func, inductor."""
 
 import copy
+import itertools
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import torch._dynamo.testing
 from pytorch_lightning.cli import LightningCLI
+from torch.autograd import forward_ad
 from torch.utils.data import DataLoader, TensorDataset
 
 import examples
 import lightning_xent
 from examples import CLASSES
+from lightning_xent import torch_kernel
 from lightning_xent.module import XentModule
 from sides.lightning import EpochLosses, trainer
 
@@ -53,7 +57,8 @@ def test_transforms_of_torch_func(name):
     logits, target = inputs_of(name)
     loss = build(name)
     (want,) = torch.autograd.grad(loss(logits, target), logits)
-    assert torch.equal(torch.func.grad(loss)(logits, target), want)
+    # Under a transform the kernel is plain operations, in another order.
+    torch.testing.assert_close(torch.func.grad(loss)(logits, target), want, rtol=2e-15, atol=2e-15)
     rows = torch.func.vmap(loss)(logits.unsqueeze(1), target.unsqueeze(1))
     torch.testing.assert_close(rows.mean(), loss(logits, target))
     jacobian = torch.func.jacrev(build(name, reduction="none"))(logits, target)
@@ -229,3 +234,161 @@ def test_cli_refuses_a_wrong_loss_before_training(loss, message, tmp_path, monke
     with pytest.raises((SystemExit, ValueError, TypeError)) as caught:
         run_cli(loss, tmp_path, monkeypatch)
     assert message in str(caught.value) + capsys.readouterr().err
+
+
+LAYOUTS = {
+    "rows": lambda: torch.randn(40, 7),
+    "rows of a transposed tensor": lambda: torch.randn(7, 40).T,
+    "class axis second": lambda: torch.randn(3, 5, 7, 4).movedim(2, 1).contiguous().movedim(1, -1),
+    "class axis last": lambda: torch.randn(3, 5, 4, 7),
+    "a slice": lambda: torch.randn(12, 5, 9)[::2, :, 1:8],
+    "one image": lambda: torch.randn(1, 7, 30, 30).movedim(1, -1),
+    "one row": lambda: torch.randn(7),
+}
+
+
+@pytest.mark.parametrize("block", [1, 50, 2**18])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_kernel_takes_every_layout_in_blocks(monkeypatch, layout, block, dtype):
+    """Under a transform of torch.func there are no blocks."""
+    monkeypatch.setattr(torch_kernel, "BLOCK", block)
+    torch.manual_seed(0)
+    logits = LAYOUTS[layout]().to(dtype).requires_grad_()
+    target, mask = torch.randint(0, 7, logits.shape[:-1]), torch.rand(logits.shape[:-1]) < 0.75
+    weights = [0.5, 0.0, 2.0, 1.0, 0.25, 3.0, 1.0]
+    for config in ({}, {"label_smoothing": 0.25}, {"label_smoothing": 0.25, "class_weight": weights}):
+        loss = lightning_xent.CategoricalCrossEntropy(axis=-1, reduction="sum", temperature=1.5, **config)
+        want, want_value = torch.func.grad_and_value(partial(loss, target=target, mask=mask))(logits.detach())
+        value = loss(logits, target, mask=mask)
+        (gradient,) = torch.autograd.grad(value, logits, retain_graph=True)
+        tolerance = {} if dtype == torch.bfloat16 else {"rtol": 1e-13, "atol": 1e-14}
+        torch.testing.assert_close(value, want_value)
+        torch.testing.assert_close(gradient, want, **tolerance)
+        assert gradient.dtype == dtype
+        # The first gradient has taken the memory of the exponentials.
+        assert torch.equal(torch.autograd.grad(value, logits)[0], gradient)
+
+
+KERNEL = {
+    "plain": {},
+    "smoothed": {"label_smoothing": 0.25, "temperature": 1.5},
+    "smoothed and weighted": {"label_smoothing": 0.25, "class_weight": [0.5, 0.0, 2.0, 1.0]},
+}
+
+
+@pytest.mark.parametrize("config", KERNEL.values(), ids=KERNEL)
+def test_compiled_passes_of_cuda_give_the_same(monkeypatch, config):
+    """By inductor on the CPU: the code is that of CUDA."""
+    torch.manual_seed(0)
+    logits, target = torch.randn(30, 4, requires_grad=True), torch.randint(0, 4, (30,))
+    loss = lightning_xent.CategoricalCrossEntropy(ignore_index=3, **config)
+    want, (want_gradient,) = (value := loss(logits, target)), torch.autograd.grad(value, logits)
+    statistics, gradient = torch_kernel._statistics, torch_kernel._gradient
+
+    def of_blocks(x, place, class_weight, temperature, peak, slopes, _):
+        return torch_kernel._compiled(gradient)(x, place, None, class_weight, temperature, peak, slopes)
+
+    monkeypatch.setattr(
+        torch_kernel, "_blockwise_statistics", lambda *given: torch_kernel._compiled(statistics)(*given[:4])
+    )
+    monkeypatch.setattr(torch_kernel, "_blockwise_gradient", of_blocks)
+    torch._dynamo.reset()
+    value = loss(logits, target)
+    torch.testing.assert_close(value, want)
+    torch.testing.assert_close(torch.autograd.grad(value, logits)[0], want_gradient)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("config", KERNEL.values(), ids=KERNEL)
+def test_cuda_gives_the_same(config, dtype):
+    torch.manual_seed(0)
+    logits, target = torch.randn(30, 4).to(dtype), torch.randint(0, 4, (30,))
+    loss = lightning_xent.CategoricalCrossEntropy(ignore_index=3, **config)
+    found = []
+    for device in ("cpu", "cuda"):
+        leaf = logits.to(device, copy=True).requires_grad_()
+        value = loss(leaf, target.to(device))
+        found.append((value.cpu(), torch.autograd.grad(value, leaf)[0].cpu()))
+    for got, want in zip(*found, strict=True):
+        torch.testing.assert_close(got, want)
+
+
+BINARY = {
+    "cross-entropy": lambda: lightning_xent.BinaryCrossEntropy(pos_weight=[0.5, 2.0, 1.0]),
+    "focal": lambda: lightning_xent.BinaryFocalCrossEntropy(alpha=0.25),
+    "focal, gamma 0": lambda: lightning_xent.BinaryFocalCrossEntropy(gamma=0.0),
+    "focal, flsd53": lambda: lightning_xent.BinaryFocalCrossEntropy(gamma="flsd53"),
+    "poly": lambda: lightning_xent.BinaryPolyCrossEntropy(),
+}
+
+
+@pytest.mark.parametrize("build", BINARY.values(), ids=BINARY)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int32])
+def test_binary_curves_in_blocks(monkeypatch, build, dtype):
+    """A soft target takes both sides of the curve, in one piece and by automatic differentiation."""
+    monkeypatch.setattr(torch_kernel, "BLOCK", 100)
+    torch.manual_seed(0)
+    logits = (6 * torch.randn(50, 3, dtype=torch.float64)).requires_grad_()
+    target = torch.randint(0, 2, logits.shape)
+    almost = torch.cat([target.double(), torch.full((1, 3), 0.5)])
+    loss = build()
+    loss.reduction = "sum"
+    padded = torch.cat([logits, logits.new_zeros(1, 3)])
+    want = loss(padded, almost) - loss(padded[50:], almost[50:])
+    value = loss(logits, target.to(dtype))
+    torch.testing.assert_close(value, want)
+    (want_gradient,) = torch.autograd.grad(want, logits)
+    (gradient,) = torch.autograd.grad(value, logits, retain_graph=True)
+    torch.testing.assert_close(gradient, want_gradient, rtol=1e-13, atol=1e-15)
+    torch.testing.assert_close(torch.autograd.grad(value, logits, retain_graph=True)[0], gradient)
+    assert torch.autograd.gradgradcheck(lambda logits: loss(logits, target[:34]), logits[:34].detach().requires_grad_())
+    with torch.no_grad():
+        assert loss(logits, target) == value
+
+
+# Forward derivatives load decompositions that torch still scripts.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_forward_derivative():
+    logits, target = inputs_of("CategoricalCrossEntropy")
+    loss = lightning_xent.CategoricalCrossEntropy()
+    (want,) = torch.autograd.grad(loss(logits, target), logits)
+    direction = torch.ones_like(logits)
+    direction[0] = 2.0
+    with forward_ad.dual_level():
+        value = loss(forward_ad.make_dual(logits.detach(), direction), target)
+        torch.testing.assert_close(forward_ad.unpack_dual(value).tangent, (want * direction).sum())
+
+
+def test_logits_changed_before_the_gradient_are_noticed():
+    logits, target = inputs_of("CategoricalCrossEntropy")
+    scores = logits * 1
+    loss = lightning_xent.CategoricalCrossEntropy()(scores, target)
+    scores.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "config"),
+    [
+        (torch.float32, {}),
+        (torch.float32, {"label_smoothing": 0.1}),
+        (torch.float32, {"ignore_index": 3, "class_weight": [0.5] * 4000}),
+        (torch.bfloat16, {}),
+    ],
+    ids=["plain", "smoothed", "ignored and weighted", "bfloat16"],
+)
+def test_peak_memory_is_that_of_the_gradient(dtype, config):
+    """In units of the logits, beyond them; F.cross_entropy takes 2."""
+    logits = torch.randn(2000, 4000).to(dtype).requires_grad_()
+    target = torch.randint(0, 4000, (2000,))
+    loss = lightning_xent.CategoricalCrossEntropy(**config)
+    loss(logits, target)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        torch.autograd.grad(loss(logits, target), logits)
+    held = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    peak = max(itertools.accumulate(held))
+    assert 1.0 <= peak / (logits.numel() * logits.element_size()) <= 1.15

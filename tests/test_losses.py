@@ -326,3 +326,63 @@ def test_new_class_weights_replace_the_old():
     loss.set_class_weight([1, 2, 3])
     want = build("CategoricalCrossEntropy", class_weight=[1, 2, 3])
     assert side.numpy(side.call(loss, logits, target)) == side.numpy(side.call(want, logits, target))
+
+
+MANY = {
+    "plain": {},
+    "smoothed": {"label_smoothing": 0.125},
+    "smoothed over others": {"label_smoothing": 0.25, "smooth_over": "others", "temperature": 1.5},
+    "weighted": {"class_weight": True, "reduction": "weighted_mean"},
+    "weighted and smoothed": {"class_weight": True, "label_smoothing": 0.125, "temperature": 0.5},
+}
+
+
+@pytest.mark.parametrize("mode", [mode for mode in side.modes if mode != "torch.compile"])
+@pytest.mark.parametrize("config", MANY.values(), ids=MANY)
+def test_many_classes_go_through_the_kernel_of_labels(config, mode):
+    """300 rows of 1200 classes: more than a block on torch, compiled on TensorFlow. One-hot rows are another path."""
+    rng = np.random.default_rng(0)
+    logits = side.tensor((3 * rng.normal(size=(300, 1200))).astype("float32"))
+    labels, mask = rng.integers(0, 1200, 300), rng.uniform(size=300) < 0.75
+    config = (
+        {**config, "class_weight": rng.choice([0.0, 0.5, 2.0], 1200).tolist()} if "class_weight" in config else config
+    )
+    loss = side.package.CategoricalCrossEntropy(**config)
+    one_hot = (labels[:, None] == np.arange(1200)).astype("float32")
+    (value, gradient), (want, want_gradient) = (
+        side.value_and_gradient(
+            lambda logits, target, mask: side.call(loss, logits, target, mask=mask),
+            logits,
+            mode,
+            side.tensor(target),
+            side.tensor(mask),
+        )
+        for target in (labels, one_hot)
+    )
+    np.testing.assert_allclose(side.numpy(value), side.numpy(want), rtol=2e-6)
+    scale = 1 / mask.sum()  # the weight of a row in a mean; both paths round, 32 eps of it at most
+    np.testing.assert_allclose(side.numpy(gradient), side.numpy(want_gradient), rtol=2e-5, atol=4e-6 * scale)
+    assert not side.numpy(gradient)[~mask].any()
+
+
+@pytest.mark.parametrize("config", [{}, {"label_smoothing": 0.25}, {"temperature": 1.5}], ids=str)
+@pytest.mark.parametrize("name", ["CategoricalCrossEntropy", "BinaryCrossEntropy", "BinaryFocalCrossEntropy"])
+def test_a_subclass_with_another_curve_keeps_no_short_cut_of_its_base(name, config):
+    """Closed forms and slopes are those of a curve; 300 x 1200 is more than a block on torch."""
+    base = getattr(side.package, name)
+
+    class Doubled(base):
+        def curve(self, log_odds):
+            return 2 * super().curve(log_odds)
+
+    rng = np.random.default_rng(0)
+    logits = side.tensor(rng.normal(size=(300, 1200)).astype("float32"))
+    target = side.tensor(rng.integers(0, 2, (300, 1200) if is_binary(name) else 300))
+    (value, gradient), (want, want_gradient) = (
+        side.value_and_gradient(
+            lambda logits, target, loss=loss: side.call(loss, logits, target), logits, "eager", target
+        )
+        for loss in (Doubled(**config), base(**config))
+    )
+    np.testing.assert_allclose(side.numpy(value), 2 * side.numpy(want), rtol=1e-6)
+    np.testing.assert_allclose(side.numpy(gradient), 2 * side.numpy(want_gradient), rtol=1e-5, atol=2e-8)

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import keras
 from keras import KerasTensor as Tensor
+from keras import ops
 
 from keras_xent.base import BinaryLoss, CategoricalLoss
 from keras_xent.log_odds import softplus
@@ -22,6 +23,10 @@ class CategoricalCrossEntropy(CategoricalLoss):
 
     def curve(self, log_odds: Tensor) -> Tensor:
         return softplus(-log_odds)
+
+    def _has_closed_form(self) -> bool:
+        is_plain = self.from_logits and type(self).curve is CategoricalCrossEntropy.curve
+        return is_plain and self._keeps("score", "scores", "of_target", "margin_of")
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -47,3 +52,6 @@ class BinaryCrossEntropy(BinaryLoss):
 
     def curve(self, log_odds: Tensor) -> Tensor:
         return softplus(-log_odds)
+
+    def slope(self, log_odds: Tensor) -> Tensor | None:
+        return -ops.sigmoid(-log_odds)

@@ -82,6 +82,7 @@ class Distillation(KLDivergence):
         return scale * ops.sum(divergence + (p - target), -1)
 
     def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, keras_mask: Any) -> Rows:
+        logits = ops.cast(logits, targets.compute_dtype(logits))
         teacher, label = targets.teacher_and_label(target, logits, self.axis, has_label=self.alpha < 1.0)
         axis = targets.class_axis(logits, self.axis)
         if logits.shape[axis] == 1:  # ops.softmax warns of one class

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from lightning_xent.base import BinaryLoss, CategoricalLoss
@@ -20,6 +21,10 @@ class CategoricalCrossEntropy(CategoricalLoss):
 
     def curve(self, log_odds: Tensor) -> Tensor:
         return softplus(-log_odds)
+
+    def _has_closed_form(self) -> bool:
+        is_plain = self.from_logits and type(self).curve is CategoricalCrossEntropy.curve
+        return is_plain and self._keeps("score", "scores", "of_target", "margin_of")
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -43,3 +48,6 @@ class BinaryCrossEntropy(BinaryLoss):
 
     def curve(self, log_odds: Tensor) -> Tensor:
         return softplus(-log_odds)
+
+    def slope(self, log_odds: Tensor) -> Tensor | None:
+        return -torch.sigmoid(-log_odds)

@@ -79,6 +79,7 @@ class Distillation(KLDivergence):
         return scale * (divergence + (p - target)).sum(-1)
 
     def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any) -> Rows:
+        logits = logits.to(targets.compute_dtype(logits))
         teacher, label = targets.teacher_and_label(target, logits, self.axis, has_label=self.alpha < 1.0)
         axis = targets.class_axis(logits, self.axis)
         teacher = torch.softmax(log_odds.scaled(teacher, self.temperature), axis)

@@ -60,6 +60,13 @@ class BinaryFocalCrossEntropy(BinaryLoss):
     def curve(self, log_odds: Tensor) -> Tensor:
         return focal(log_odds, self.gamma)
 
+    def slope(self, log_odds: Tensor) -> Tensor | None:
+        if isinstance(self.gamma, str) or self.gamma == 0.0:
+            return None
+        surprise, other = softplus(-log_odds), torch.sigmoid(-log_odds)  # -log p, 1 - p
+        modulator = torch.exp(-self.gamma * softplus(log_odds))
+        return -modulator * (self.gamma * torch.sigmoid(log_odds) * surprise + other)
+
 
 def focal(log_odds: Tensor, gamma: float | str) -> Tensor:
     """(1 - p)^gamma * -log p of p = sigmoid(log_odds)."""

@@ -1,0 +1,380 @@
+"""The kernels of labels in torch. Of class indices, loss and gradient take one tensor of memory beside the logits.
+
+F.cross_entropy takes three, and much of its time is for their fresh pages. Here the exponentials of a block of rows
+stay in the cache while all is done with them, and are kept where the gradient will be. On CUDA each pass over the
+logits is compiled, and nothing is kept.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+Curve = Callable[[Tensor], Tensor]
+
+BLOCK = 1 << 18
+"""Elements that are worked on at once: 1 MiB in float32, which a second-level cache holds."""
+
+
+def applies(logits: Tensor) -> bool:
+    """Whether the kernel takes these logits: not under traces, transforms and forward derivatives."""
+    return (
+        not torch.compiler.is_compiling()
+        and torch._C._get_tracing_state() is None
+        and not torch._C._are_functorch_transforms_active()
+        and type(logits) is Tensor
+        and logits.device.type in ("cpu", "cuda")
+        and forward_ad.unpack_dual(logits).tangent is None  # type: ignore[no-untyped-call]
+    )
+
+
+def of_label(logits: Tensor, label: Tensor, counts: Tensor | None, temperature: float) -> Tensor:
+    """Log-odds [...] of the class `label` [...] in `logits` [..., C], in float32 or float64.
+
+    They are 0, with gradient 0, where `counts` [...] is False, whatever such a row holds.
+    """
+    (log_odds,) = _apply(logits, label, counts, None, temperature)
+    return log_odds
+
+
+def of_label_and_others(
+    logits: Tensor, label: Tensor, counts: Tensor | None, class_weight: Tensor | None, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """`of_label`, and sum_{c != y} w_c -log p_c [...] over the other classes of weights w [C]."""
+    if class_weight is None:
+        class_weight = torch.ones((), dtype=_compute_dtype(logits), device=logits.device)
+    log_odds, others = _apply(logits, label, counts, class_weight, temperature)
+    return log_odds, others
+
+
+def of_signs(curve: Curve, slope: Callable[[Tensor], Tensor | None], x: Tensor, label: Tensor) -> Tensor:
+    """curve(x) where the binary `label` [...] is 1, curve(-x) where it is 0, of log-odds x [...].
+
+    `slope` gives the derivative of the curve, or None.
+    """
+    if x.numel() <= BLOCK or not x.is_contiguous() or x.is_cuda:
+        return curve(_signed(x, label))
+    losses: Tensor = _OfSigns.apply(curve, slope, x, label)  # type: ignore[no-untyped-call]
+    return losses
+
+
+class _Statistics(NamedTuple):
+    """What the gradient of a row needs to know of it, each [N, 1, ...]; shifted logits: (x_c - peak) / temperature."""
+
+    peak: Tensor
+    own: Tensor
+    """The shifted logit of the label."""
+    rivals: Tensor
+    """Sum of the exponentials of the other classes' shifted logits."""
+    spread: Tensor | None
+    """Minus the weighted sum of the other classes' shifted logits."""
+    weight: Tensor | None
+    """Sum of the other classes' weights."""
+
+
+class _Slopes(NamedTuple):
+    """The gradient of a row, each [N, 1, ...]: own of its label, rivals * exponential - spread * w_c of the others."""
+
+    own: Tensor
+    rivals: Tensor
+    spread: Tensor | None
+
+
+def _apply(
+    logits: Tensor, label: Tensor, counts: Tensor | None, class_weight: Tensor | None, temperature: float
+) -> tuple[Tensor, ...]:
+    keeps = logits.requires_grad and torch.is_grad_enabled()
+    outputs: tuple[Tensor, ...] = _OfLabel.apply(  # type: ignore[no-untyped-call]
+        logits, label, counts, class_weight, temperature, keeps
+    )
+    return outputs
+
+
+class _OfLabel(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        label: Tensor,
+        counts: Tensor | None,
+        class_weight: Tensor | None,
+        temperature: float,
+        keeps: bool,
+    ) -> tuple[Tensor, ...]:
+        x = _class_axis_second(logits)  # [N, C, ...]
+        rows = (x.shape[0], 1, *x.shape[2:])
+        place = label.long().reshape(rows)
+        counts = None if counts is None else counts.reshape(rows)
+        # A half-precision tensor would round the exponentials: those are computed again.
+        exponentials = torch.empty_like(x) if keeps and x.dtype == _compute_dtype(x) and not x.is_cuda else None
+        if x.is_cuda:
+            found = _compiled(_statistics)(x, place, class_weight, temperature)
+        else:
+            found = _blockwise_statistics(x, place, class_weight, temperature, exponentials)
+        ctx.exponentials, ctx.temperature = exponentials, temperature
+        ctx.save_for_backward(logits, place, counts, class_weight, *found)
+        return tuple(output.reshape(label.shape) for output in _outputs(found, counts))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        logits, place, counts, class_weight, *found = ctx.saved_tensors
+        x, temperature = _class_axis_second(logits), ctx.temperature
+        statistics = _Statistics(*found)
+        if torch.is_grad_enabled():  # a second derivative is wanted: everything anew, by operations that have one
+            x = x if counts is None else torch.where(counts, x, 0.0)
+            statistics = _statistics(x, place, class_weight, temperature)
+        slopes = _slopes(statistics, [gradient.reshape(place.shape) for gradient in gradients], counts, temperature)
+        if torch.is_grad_enabled() or x.is_cuda:
+            function = _gradient if torch.is_grad_enabled() else _compiled(_gradient)
+            gradient = function(x, place, counts, class_weight, temperature, statistics.peak, slopes)
+        else:
+            exponentials, ctx.exponentials = ctx.exponentials, None  # the gradient takes their place, once
+            gradient = _blockwise_gradient(x, place, class_weight, temperature, statistics.peak, slopes, exponentials)
+            if counts is not None and not torch.isfinite(statistics.rivals).all():
+                gradient.masked_fill_(~counts, 0.0)
+        return _class_axis_last(gradient, logits), None, None, None, None, None
+
+
+class _OfSigns(torch.autograd.Function):
+    """The values and the slopes of a curve, block by block, so that what lies between the two stays in the cache."""
+
+    @staticmethod
+    def forward(ctx: Any, curve: Curve, slope: Callable[[Tensor], Tensor | None], x: Tensor, label: Tensor) -> Tensor:
+        losses = torch.empty_like(x)
+        slopes = torch.empty_like(x) if ctx.needs_input_grad[2] else None
+        flat_x, flat_label = x.reshape(-1), label.reshape(-1)
+        for first in range(0, x.numel(), BLOCK):
+            block = slice(first, first + BLOCK)
+            sign = _sign(flat_label[block], x)
+            log_odds = sign * flat_x[block]
+            values, found = (curve(log_odds), None) if slopes is None else _with_slope(curve, slope, log_odds)
+            losses.view(-1)[block] = values
+            if found is not None and slopes is not None:
+                torch.mul(found, sign, out=slopes.view(-1)[block])
+        ctx.curve, ctx.slopes = curve, slopes
+        ctx.save_for_backward(x, label)
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor, None]:
+        x, label = ctx.saved_tensors
+        if torch.is_grad_enabled() or ctx.slopes is None:
+            with torch.enable_grad():
+                log_odds = _signed(x, label)
+                (slopes,) = torch.autograd.grad(ctx.curve(log_odds), log_odds, gradient, create_graph=True)
+            return None, None, slopes * _sign(label, slopes), None
+        slopes, ctx.slopes = ctx.slopes, None  # the gradient takes their place, once
+        return None, None, slopes.mul_(gradient), None
+
+
+def _with_slope(curve: Curve, slope: Callable[[Tensor], Tensor | None], log_odds: Tensor) -> tuple[Tensor, Tensor]:
+    """The curve and its derivative, elementwise."""
+    found = slope(log_odds)
+    if found is not None:
+        return curve(log_odds), found
+    with torch.enable_grad():
+        values = curve(log_odds.requires_grad_())
+        (found,) = torch.autograd.grad(values, log_odds, torch.ones_like(values))
+    return values.detach(), found
+
+
+def _sign(label: Tensor, like: Tensor) -> Tensor:
+    return torch.mul(label.to(like.dtype), 2).sub_(1)
+
+
+def _signed(x: Tensor, label: Tensor) -> Tensor:
+    return x * _sign(label, x)
+
+
+def _outputs(statistics: _Statistics, counts: Tensor | None) -> list[Tensor]:
+    """The log-odds of the label and, where asked for, the weighted cross-entropies of the other classes."""
+    _, own, rivals, spread, weight = statistics
+    outputs = [own - rivals.log()]
+    if spread is not None and weight is not None:
+        outputs.append(weight * (rivals + own.exp()).log() + spread)
+    return outputs if counts is None else [torch.where(counts, output, 0.0) for output in outputs]
+
+
+def _slopes(statistics: _Statistics, gradients: list[Tensor], counts: Tensor | None, temperature: float) -> _Slopes:
+    """The slopes of both outputs, times what comes back to each."""
+    _, own_logit, rival_sum, _, weight = statistics
+    if counts is not None:
+        gradients = [torch.where(counts, gradient, 0.0) for gradient in gradients]
+    own, rivals, spread = gradients[0], -gradients[0] / rival_sum.masked_fill(rival_sum == 0, math.inf), None
+    if weight is not None:
+        share = weight * gradients[1] / (rival_sum + own_logit.exp())
+        own, rivals, spread = own + share * own_logit.exp(), rivals + share, _scaled(gradients[1], temperature)
+    if counts is not None:
+        rivals = torch.where(counts, rivals, 0.0)  # the statistics may be NaN
+    return _Slopes(_scaled(own, temperature), _scaled(rivals, temperature), spread)
+
+
+def _statistics(x: Tensor, place: Tensor, class_weight: Tensor | None, temperature: float) -> _Statistics:
+    """The statistics of the rows, by operations that can be differentiated and compiled."""
+    peak = x.detach().amax(1, keepdim=True).to(_compute_dtype(x))
+    shifted = _scaled(x - peak, temperature)  # [N, C, ...]
+    own, is_own = shifted.gather(1, place), _is_own(place, x)
+    rivals = torch.where(is_own, 0.0, shifted.exp()).sum(1, keepdim=True)
+    spread = weight = None
+    if class_weight is not None:
+        spread = -_weighted(torch.where(is_own, 0.0, shifted), class_weight).sum(1, keepdim=True)
+        weight = _weight_of_others(x, place, class_weight)
+    return _Statistics(peak, own, rivals, spread, weight)
+
+
+def _gradient(
+    x: Tensor,
+    place: Tensor,
+    counts: Tensor | None,
+    class_weight: Tensor | None,
+    temperature: float,
+    peak: Tensor,
+    slopes: _Slopes,
+) -> Tensor:
+    """The gradient [N, C, ...], by operations that can be differentiated and compiled."""
+    gradient = _scaled(x - peak, temperature).exp() * slopes.rivals
+    if class_weight is not None and slopes.spread is not None:
+        gradient = gradient - _along_classes(class_weight, x) * slopes.spread
+    gradient = torch.where(_is_own(place, x), slopes.own, gradient)
+    return (gradient if counts is None else torch.where(counts, gradient, 0.0)).to(x.dtype)
+
+
+@cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    return torch.compile(function)
+
+
+def _blockwise_statistics(
+    x: Tensor, place: Tensor, class_weight: Tensor | None, temperature: float, exponentials: Tensor | None
+) -> _Statistics:
+    """`_statistics`; `exponentials` [N, C, ...] gets those of all classes but the label's."""
+    weight = None if class_weight is None else _weight_of_others(x, place, class_weight)
+    if x.numel() <= BLOCK:
+        return _Statistics(*_statistics_of_block(x, place, class_weight, temperature, exponentials), weight)
+    peak, own, rivals, spread = (torch.empty(place.shape, dtype=_compute_dtype(x)) for _ in range(4))
+    for block in _blocks(x):
+        out = None if exponentials is None else exponentials[block]
+        found = _statistics_of_block(x[block], place[block], class_weight, temperature, out)
+        peak[block], own[block], rivals[block] = found[:3]
+        if found[3] is not None:
+            spread[block] = found[3]
+    return _Statistics(peak, own, rivals, None if class_weight is None else spread, weight)
+
+
+def _statistics_of_block(
+    x: Tensor, place: Tensor, class_weight: Tensor | None, temperature: float, exponentials: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    peak = x.amax(1, keepdim=True).to(_compute_dtype(x))
+    shifted = torch.sub(x, peak, out=exponentials)
+    if temperature != 1.0:
+        shifted.div_(temperature)
+    own, spread = shifted.gather(1, place), None
+    if class_weight is not None:
+        spread = -_weighted(shifted.scatter_(1, place, 0.0), class_weight).sum(1, keepdim=True)
+    rivals = shifted.scatter_(1, place, -math.inf).exp_().sum(1, keepdim=True)
+    return peak, own, rivals, spread
+
+
+def _blockwise_gradient(
+    x: Tensor,
+    place: Tensor,
+    class_weight: Tensor | None,
+    temperature: float,
+    peak: Tensor,
+    slopes: _Slopes,
+    exponentials: Tensor | None,
+) -> Tensor:
+    """`_gradient`, in the memory of the `exponentials` where there are some."""
+    gradient = torch.empty_like(x) if exponentials is None else exponentials
+    if exponentials is not None and x.numel() <= BLOCK:
+        return _gradient_of_block(exponentials, x, place, class_weight, slopes)
+    for block in _blocks(x):
+        part = gradient[block]
+        if exponentials is None:
+            part = _scaled(torch.sub(x[block], peak[block]), temperature).exp_()
+        spread = None if slopes.spread is None else slopes.spread[block]
+        of_block = _Slopes(slopes.own[block], slopes.rivals[block], spread)
+        part = _gradient_of_block(part, x, place[block], class_weight, of_block)
+        if exponentials is None:
+            gradient[block] = part
+    return gradient
+
+
+def _gradient_of_block(
+    exponentials: Tensor, x: Tensor, place: Tensor, class_weight: Tensor | None, slopes: _Slopes
+) -> Tensor:
+    gradient = exponentials.mul_(slopes.rivals)
+    if slopes.spread is not None and class_weight is not None:
+        gradient.addcmul_(_along_classes(class_weight, x), slopes.spread, value=-1.0)
+    return gradient.scatter_(1, place, slopes.own)
+
+
+def _blocks(x: Tensor) -> Iterator[tuple[Any, ...]]:
+    """Indices of parts of x [N, C, ...] that have about BLOCK elements, and all classes of their rows."""
+    if x.numel() <= BLOCK:
+        yield (...,)
+        return
+    count, classes, *inner = x.shape
+    width = math.prod(inner)
+    step = max(1, BLOCK // (classes * width))
+    columns = max(1, BLOCK // classes) if step == 1 and inner else width
+    for first in range(0, count, step):
+        for column in range(0, width, columns):
+            rest = (slice(None), slice(column, column + columns)) if inner else ()
+            yield (slice(first, first + step), *rest)
+
+
+def _class_axis_second(logits: Tensor) -> Tensor:
+    """Logits [..., C] as [N, C], or as [N, C, M] where they lie so in memory."""
+    if _lies_with_class_axis_second(logits):
+        return logits.movedim(-1, 1).flatten(2)
+    return logits if logits.ndim == 2 else logits.reshape(-1, logits.shape[-1])
+
+
+def _class_axis_last(gradient: Tensor, logits: Tensor) -> Tensor:
+    """The inverse of `_class_axis_second`, for the gradient of `logits`."""
+    if _lies_with_class_axis_second(logits):
+        return gradient.reshape(*gradient.shape[:2], *logits.shape[1:-1]).movedim(1, -1)
+    return gradient if logits.ndim == 2 else gradient.reshape(logits.shape)
+
+
+def _lies_with_class_axis_second(logits: Tensor) -> bool:
+    return logits.ndim > 2 and not logits.is_contiguous() and logits.movedim(-1, 1).is_contiguous()
+
+
+def _is_own(place: Tensor, x: Tensor) -> Tensor:
+    """Whether each class of x [N, C, ...] is the label."""
+    return place == _along_classes(torch.arange(x.shape[1], device=x.device), x)
+
+
+def _weighted(shifted: Tensor, class_weight: Tensor) -> Tensor:
+    """The shifted logits times the weight of their class; 0 where it is 0, whatever they are."""
+    if class_weight.ndim == 0:
+        return shifted
+    weight = _along_classes(class_weight, shifted)
+    return torch.where(weight == 0, 0.0, shifted * weight)
+
+
+def _weight_of_others(x: Tensor, place: Tensor, class_weight: Tensor) -> Tensor:
+    """Sum of the weights of all classes but the label's, in float64 until it is rounded once."""
+    wide = class_weight.double()
+    own = wide.expand(x.shape[1])[place]
+    total = wide * x.shape[1] if wide.ndim == 0 else wide.sum()
+    return (total - own).to(_compute_dtype(x))
+
+
+def _scaled(value: Tensor, temperature: float) -> Tensor:
+    return value if temperature == 1.0 else value / temperature
+
+
+def _along_classes(values: Tensor, x: Tensor) -> Tensor:
+    """Values [C] or [] in a shape that goes with x [N, C, ...]."""
+    return values if values.ndim == 0 else values.reshape(-1, *(1,) * (x.ndim - 2))
+
+
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
