@@ -123,10 +123,13 @@ def of_positive(logits: Tensor, temperature: float, from_logits: bool) -> Tensor
 
 
 def of_signs(
-    curve: Callable[[Tensor], Tensor], slope: Callable[[Tensor], Tensor | None], x: Tensor, label: Tensor
+    curve: Callable[[Tensor], Tensor], slope: Callable[[Tensor], Tensor | None] | None, x: Tensor, label: Tensor
 ) -> Tensor:
-    """curve(x), elementwise, where the binary `label` is 1, curve(-x) where it is 0; `slope` may be its derivative."""
-    if kernel.applies(x):
+    """curve(x), elementwise, where the binary `label` is 1, curve(-x) where it is 0.
+
+    `slope` is its derivative where it gives one; None: a curve of which nothing is known.
+    """
+    if slope is not None and kernel.applies(x):
         return kernel.of_signs(curve, slope, x, label)
     return curve(x * (2 * label - 1))
 

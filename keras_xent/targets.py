@@ -204,9 +204,14 @@ def checked_probabilities(
 
 
 def are_labels(target: Tensor, check_labels: bool | None) -> bool:
-    """Whether binary targets in [0, 1] are known to be 0 or 1: integers, and floats that can be read."""
+    """Whether binary targets in [0, 1] are known to be 0 or 1: integers, and on torch floats that can be read.
+
+    Floats with a gradient are no labels: their loss is linear in them. Elsewhere a tensor does not say so.
+    """
     if not _is_floating(target):
         return True
+    if getattr(target, "requires_grad", True):
+        return False
     return _readable(target, check_labels) and bool(ops.all(target * target == target))
 
 

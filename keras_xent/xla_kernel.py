@@ -73,10 +73,13 @@ def _kernel() -> Any:
 
 def _of_tensorflow() -> Any:
     tensorflow = sys.modules["tensorflow"]
-    compiled = [tensorflow.function(function, jit_compile=True) for function in (_outputs, _gradient)]
+    passes = _outputs, _gradient
+    compiled = [tensorflow.function(each, jit_compile=True, reduce_retracing=True) for each in passes]
 
     def kernel(logits: Any, label: Any, counts: Any, class_weight: Any, temperature: float) -> Any:
-        outputs, gradient = compiled if (logits.shape[-1] or 0) >= COMPILED_FROM else (_outputs, _gradient)
+        logits = tensorflow.convert_to_tensor(logits)  # custom_gradient would ask for the gradient of variables
+        counts = None if counts is None else tensorflow.convert_to_tensor(counts)
+        outputs, gradient = compiled if (logits.shape[-1] or 0) >= COMPILED_FROM else passes
 
         def of_logits(logits: Any) -> Any:
             values, statistics = outputs(logits, label, counts, class_weight, temperature)

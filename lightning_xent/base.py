@@ -311,9 +311,14 @@ class BinaryLoss(Loss):
             self.pos_weight = arguments.weight_or_weights("pos_weight", self.pos_weight)
         self._pos_weight = None if self.pos_weight is None else targets.constant(self.pos_weight)
 
-    def _origin(self, method: str) -> type:
-        """Return the class that defines a method."""
-        return next(base for base in type(self).__mro__ if method in vars(base))
+    def _curve_and_slope(self) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor | None] | None]:
+        """Return the curve and its slope; None where the curve is a user's, which may have parameters of its own."""
+        curve, slope = (
+            next(base for base in type(self).__mro__ if method in vars(base)) for method in ("curve", "slope")
+        )
+        if "curve" in vars(self) or not curve.__module__.startswith(__name__.partition(".")[0]):
+            return self.curve, None
+        return self.curve, self.slope if slope is curve else _unknown_slope
 
     def slope(self, log_odds: Tensor) -> Tensor | None:
         """Return the derivative of the curve, elementwise, where a closed form saves time."""
@@ -332,7 +337,8 @@ class BinaryLoss(Loss):
     def _takes_label_alone(self) -> bool:
         """Whether the loss of a label is its weight > 0 times the curve."""
         given = self.pos_weight if isinstance(self.pos_weight, tuple) else (self.pos_weight,)
-        has_weights = all(weight != 0.0 for weight in (*self.balance(), *given))
+        # Below 1e-30 float32 may round a weight to 0, which takes no infinite loss.
+        has_weights = all(weight is None or weight >= 1e-30 for weight in (*self.balance(), *given))
         return self.label_smoothing == 0.0 and type(self).of_target is BinaryLoss.of_target and has_weights
 
     def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any) -> Rows:
@@ -360,9 +366,7 @@ class BinaryLoss(Loss):
         if pos_weight is not None or balance_1 != 1.0 or weight_0 != 1.0:
             weights = target * weight_1 + (1 - target) * weight_0
         if is_label and self._takes_label_alone:
-            # The slope of a subclass with another curve is not that of its curve.
-            slope = self.slope if self._origin("slope") is self._origin("curve") else _unknown_slope
-            losses = log_odds.of_signs(self.curve, slope, x, target)
+            losses = log_odds.of_signs(*self._curve_and_slope(), x, target)
             losses = losses if weights is None else weights * losses
         else:
             smoothed = targets.smoothed_binary(target, self.label_smoothing, self.smooth_over)

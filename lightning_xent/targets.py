@@ -172,9 +172,14 @@ def checked_probabilities(
 
 
 def are_labels(target: Tensor, check_labels: bool | None) -> bool:
-    """Whether binary targets in [0, 1] are known to be 0 or 1: integers, and floats that can be read."""
+    """Whether binary targets in [0, 1] are known to be 0 or 1: integers, and floats that can be read.
+
+    Floats with a gradient are no labels: their loss is linear in them.
+    """
     if not target.is_floating_point():
         return True
+    if target.requires_grad:
+        return False
     parts = torch.split(target.reshape(-1), 2**18)  # which a cache holds
     return _readable(target, check_labels) and all(torch.equal(part * part, part) for part in parts)
 

@@ -6,7 +6,7 @@ logits is compiled, and nothing is kept.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -123,13 +123,13 @@ class _OfLabel(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         logits, place, counts, class_weight, *found = ctx.saved_tensors
         x, temperature = _class_axis_second(logits), ctx.temperature
-        statistics = _Statistics(*found)
-        if torch.is_grad_enabled():  # a second derivative is wanted: everything anew, by operations that have one
+        statistics, is_plain = _Statistics(*found), _needs_plain_operations(gradients)
+        if is_plain:
             x = x if counts is None else torch.where(counts, x, 0.0)
             statistics = _statistics(x, place, class_weight, temperature)
         slopes = _slopes(statistics, [gradient.reshape(place.shape) for gradient in gradients], counts, temperature)
-        if torch.is_grad_enabled() or x.is_cuda:
-            function = _gradient if torch.is_grad_enabled() else _compiled(_gradient)
+        if is_plain or x.is_cuda:
+            function = _gradient if is_plain else _compiled(_gradient)
             gradient = function(x, place, counts, class_weight, temperature, statistics.peak, slopes)
         else:
             exponentials, ctx.exponentials = ctx.exponentials, None  # the gradient takes their place, once
@@ -162,13 +162,19 @@ class _OfSigns(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor, None]:
         x, label = ctx.saved_tensors
-        if torch.is_grad_enabled() or ctx.slopes is None:
+        if ctx.slopes is None or _needs_plain_operations([gradient]):
             with torch.enable_grad():
                 log_odds = _signed(x, label)
                 (slopes,) = torch.autograd.grad(ctx.curve(log_odds), log_odds, gradient, create_graph=True)
             return None, None, slopes * _sign(label, slopes), None
         slopes, ctx.slopes = ctx.slopes, None  # the gradient takes their place, once
         return None, None, slopes.mul_(gradient), None
+
+
+def _needs_plain_operations(gradients: Sequence[Tensor]) -> bool:
+    """Whether a second derivative is wanted, or the gradients come in batches, of which each needs its own memory."""
+    is_batched = torch._C._functorch.is_batchedtensor, torch._C._functorch.is_legacy_batchedtensor
+    return torch.is_grad_enabled() or any(test(gradient) for test in is_batched for gradient in gradients)
 
 
 def _with_slope(curve: Curve, slope: Callable[[Tensor], Tensor | None], log_odds: Tensor) -> tuple[Tensor, Tensor]:
@@ -208,8 +214,8 @@ def _slopes(statistics: _Statistics, gradients: list[Tensor], counts: Tensor | N
     if weight is not None:
         share = weight * gradients[1] / (rival_sum + own_logit.exp())
         own, rivals, spread = own + share * own_logit.exp(), rivals + share, _scaled(gradients[1], temperature)
-    if counts is not None:
-        rivals = torch.where(counts, rivals, 0.0)  # the statistics may be NaN
+    if counts is not None:  # the statistics may be NaN
+        own, rivals = torch.where(counts, own, 0.0), torch.where(counts, rivals, 0.0)
     return _Slopes(_scaled(own, temperature), _scaled(rivals, temperature), spread)
 
 
@@ -360,11 +366,12 @@ def _weighted(shifted: Tensor, class_weight: Tensor) -> Tensor:
 
 
 def _weight_of_others(x: Tensor, place: Tensor, class_weight: Tensor) -> Tensor:
-    """Sum of the weights of all classes but the label's, in float64 until it is rounded once."""
-    wide = class_weight.double()
-    own = wide.expand(x.shape[1])[place]
-    total = wide * x.shape[1] if wide.ndim == 0 else wide.sum()
-    return (total - own).to(_compute_dtype(x))
+    """Sum of the weights of all classes but the label's, rounded once."""
+    wide = class_weight.double().expand(x.shape[1])
+    # Sums from both ends: of the sum of all, less that of the label, nothing may be left.
+    zero = wide.new_zeros(1)
+    before, after = torch.cat([zero, wide[:-1].cumsum(0)]), torch.cat([zero, wide.flip(0)[:-1].cumsum(0)]).flip(0)
+    return (before + after).to(_compute_dtype(x))[place]
 
 
 def _scaled(value: Tensor, temperature: float) -> Tensor:

@@ -298,3 +298,34 @@ def test_second_derivative_of_tensorflow(config, classes):
     got = tape.gradient(along, logits)
     want = (gradient(logits + 1e-5 * direction) - gradient(logits - 1e-5 * direction)) / 2e-5
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-9)
+
+
+@only_tensorflow
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_variables_of_tensorflow_are_logits_and_masks(smoothing):
+    import tensorflow as tf
+
+    loss = keras_xent.CategoricalCrossEntropy(label_smoothing=smoothing)
+    values, labels, mask = np.eye(2, 5, dtype="float32"), tf.constant([0, 3]), np.array([True, False])
+    want = number(loss(labels, tf.constant(values), mask=mask))
+    for logits in (tf.Variable(values), keras.Variable(values)):
+        with tf.GradientTape() as tape:
+            value = loss(labels, logits, mask=tf.Variable(mask))
+        assert number(value) == want
+        variable = logits if isinstance(logits, tf.Variable) else logits.value
+        assert np.abs(tape.gradient(value, variable)).sum() > 0
+
+
+@only_tensorflow
+def test_a_binary_target_on_a_tape_is_no_label():
+    import tensorflow as tf
+
+    logits, target = tf.constant([2.0, -3.0]), tf.constant([1.0, 0.0])
+
+    def gradient(target):
+        with tf.GradientTape() as tape:
+            tape.watch(target)
+            value = keras_xent.BinaryCrossEntropy(reduction="sum")(target, logits)
+        return tape.gradient(value, target)
+
+    np.testing.assert_allclose(gradient(target), tf.function(gradient)(target), rtol=1e-6)

@@ -392,3 +392,44 @@ def test_peak_memory_is_that_of_the_gradient(dtype, config):
     held = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
     peak = max(itertools.accumulate(held))
     assert 1.0 <= peak / (logits.numel() * logits.element_size()) <= 1.15
+
+
+def test_a_binary_target_with_a_gradient_is_no_label():
+    """Its values may be 0 and 1; what torch.func differentiates is not read, and so no label."""
+    logits = torch.tensor([2.0, -3.0])
+    target = torch.tensor([1.0, 0.0], requires_grad=True)
+    loss = lightning_xent.BinaryFocalCrossEntropy(reduction="sum")
+    (gradient,) = torch.autograd.grad(loss(logits, target), target)
+    torch.testing.assert_close(gradient, torch.func.grad(partial(loss, logits))(target.detach()))
+
+
+@pytest.mark.parametrize("name", ["CategoricalCrossEntropy", "BinaryCrossEntropy"])
+def test_batches_of_gradients(monkeypatch, name):
+    monkeypatch.setattr(torch_kernel, "BLOCK", 5)
+    logits, target = inputs_of(name)
+    target = target.round().long()
+    losses = build(name, reduction="none")(logits, target)
+    directions = torch.eye(losses.numel(), dtype=torch.float64).reshape(-1, *losses.shape)
+    (got,) = torch.autograd.grad(losses, logits, directions, is_grads_batched=True, retain_graph=True)
+    for direction, gradient in zip(directions, got, strict=True):
+        (want,) = torch.autograd.grad(losses, logits, direction, retain_graph=True)
+        torch.testing.assert_close(gradient, want)
+
+
+def test_a_curve_of_a_user_may_have_parameters_and_broadcast(monkeypatch):
+    monkeypatch.setattr(torch_kernel, "BLOCK", 5)
+    rates = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64, requires_grad=True)
+
+    class Rated(lightning_xent.BinaryCrossEntropy):
+        def curve(self, log_odds):
+            return super().curve(rates * log_odds)
+
+    logits = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    target = torch.randint(0, 2, (4, 3))
+    value = Rated()(logits, target)
+    want = lightning_xent.BinaryCrossEntropy()(rates * logits, target)
+    torch.testing.assert_close(value, want)
+    for got, expected in zip(
+        torch.autograd.grad(value, (logits, rates)), torch.autograd.grad(want, (logits, rates)), strict=True
+    ):
+        torch.testing.assert_close(got, expected)

@@ -386,3 +386,44 @@ def test_a_subclass_with_another_curve_keeps_no_short_cut_of_its_base(name, conf
     )
     np.testing.assert_allclose(side.numpy(value), 2 * side.numpy(want), rtol=1e-6)
     np.testing.assert_allclose(side.numpy(gradient), 2 * side.numpy(want_gradient), rtol=1e-5, atol=2e-8)
+
+
+UNCOUNTED = {
+    "ignored": ({"ignore_index": -1}, [-1, 1], {}),
+    "masked": ({}, [0, 1], {"mask": np.array([False, True])}),
+    "weight 0": ({}, [0, 1], {"sample_weight": np.array([0.0, 1.0], "float32")}),
+}
+
+
+@pytest.mark.parametrize(
+    "logits", [[[np.inf, 0, 1]], [[-np.inf] * 3], [[np.nan, 0, 1]], [[0, -np.inf, -np.inf]]], ids=str
+)
+@pytest.mark.parametrize("smoothing", [0.0, 0.25])
+@pytest.mark.parametrize("row", UNCOUNTED)
+def test_rows_that_count_nowhere_leave_no_trace(row, smoothing, logits):
+    config, target, more = UNCOUNTED[row]
+    loss = side.package.CategoricalCrossEntropy(label_smoothing=smoothing, **config)
+    value, gradient = side.value_and_gradient(
+        lambda logits, target, *rest: side.call(loss, logits, target, **dict(zip(more, rest, strict=True))),
+        side.tensor(np.array([*logits, [0, 1, 2]], "float32")),
+        "eager",
+        side.tensor(np.array(target)),
+        *(side.tensor(array) for array in more.values()),
+    )
+    assert np.isfinite(side.numpy(value))
+    assert (side.numpy(gradient)[0] == 0).all()
+    assert np.isfinite(side.numpy(gradient)).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "logits", "target"),
+    [
+        ("CategoricalCrossEntropy", {"label_smoothing": 1e-46}, [[0.0, -np.inf, 1.0]], [0]),
+        ("BinaryCrossEntropy", {"pos_weight": 1e-50}, [-np.inf], [1]),
+        ("BinaryFocalCrossEntropy", {"alpha": 1e-50}, [-np.inf], [1]),
+    ],
+)
+def test_shares_that_float32_rounds_to_0_take_no_infinity(name, config, logits, target):
+    loss = getattr(side.package, name)(**config)
+    logits = side.tensor(np.array(logits, "float32"))
+    assert np.isfinite(side.numpy(side.call(loss, logits, side.tensor(np.array(target)))))

@@ -23,8 +23,14 @@ class CategoricalCrossEntropy(CategoricalLoss):
         return softplus(-log_odds)
 
     def _has_closed_form(self) -> bool:
-        is_plain = self.from_logits and type(self).curve is CategoricalCrossEntropy.curve
-        return is_plain and self._keeps("score", "scores", "of_target", "margin_of")
+        is_own = type(self).curve is CategoricalCrossEntropy.curve and "curve" not in vars(self)
+        # float32 would round a smaller share to 0, which takes no infinite loss.
+        return (
+            is_own
+            and self.from_logits
+            and self.label_smoothing >= 1e-30
+            and self._keeps("score", "scores", "of_target", "margin_of")
+        )
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
