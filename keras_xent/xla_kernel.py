@@ -37,8 +37,6 @@ class _Statistics(NamedTuple):
     """The shifted logit of the label."""
     rivals: Tensor
     """Sum of the exponentials of the other classes' shifted logits."""
-    spread: Tensor | None
-    """Minus the weighted sum of the other classes' shifted logits."""
     weight: Tensor | None
     """Sum of the other classes' weights."""
 
@@ -77,9 +75,12 @@ def _of_tensorflow() -> Any:
     compiled = [tensorflow.function(each, jit_compile=True, reduce_retracing=True) for each in passes]
 
     def kernel(logits: Any, label: Any, counts: Any, class_weight: Any, temperature: float) -> Any:
-        logits = tensorflow.convert_to_tensor(logits)  # custom_gradient would ask for the gradient of variables
-        counts = None if counts is None else tensorflow.convert_to_tensor(counts)
         outputs, gradient = compiled if (logits.shape[-1] or 0) >= COMPILED_FROM else passes
+        # A traced function that met logits of two ranks would take those of a third without any rank.
+        rows, flat = tensorflow.shape(label), [-1]
+        logits = tensorflow.reshape(logits, [-1, tensorflow.shape(logits)[-1]])
+        label = tensorflow.reshape(label, flat)
+        counts = None if counts is None else tensorflow.reshape(counts, flat)
 
         def of_logits(logits: Any) -> Any:
             values, statistics = outputs(logits, label, counts, class_weight, temperature)
@@ -89,7 +90,7 @@ def _of_tensorflow() -> Any:
 
             return values, backward
 
-        return tensorflow.custom_gradient(of_logits)(logits)
+        return [tensorflow.reshape(values, rows) for values in tensorflow.custom_gradient(of_logits)(logits)]
 
     return kernel
 
@@ -105,7 +106,7 @@ def _of_jax() -> Any:
     def tangents(temperature: float, inputs: Any, input_tangents: Any) -> Any:
         logits, label, counts, class_weight = inputs
         outputs, statistics = _outputs(logits, label, counts, class_weight, temperature)
-        peak, own, rivals, _, weight = statistics
+        peak, own, rivals, weight = statistics
         if logits.shape[-1] >= RECOMPUTED_FROM:  # XLA would find the exponentials in both passes, and keep them
             peak = jax.lax.optimization_barrier(peak)
         x, is_own = _harmless(logits, counts), _is_own(label, logits)  # [..., C]
@@ -138,7 +139,7 @@ def _outputs(
     own = (ops.take_along_axis(x, place, -1) - peak) / temperature
     shifted = (x - peak) / temperature
     rivals = ops.sum(ops.where(is_own, 0.0, ops.exp(shifted)), -1, keepdims=True)
-    spread = weight = None
+    weight = None
     outputs = [own - ops.log(rivals)]
     if class_weight is not None:
         others = ops.where(is_own, 0.0, class_weight * ops.ones_like(x))
@@ -148,7 +149,7 @@ def _outputs(
     if counts is not None:
         outputs = [ops.where(ops.expand_dims(counts, -1), output, 0.0) for output in outputs]
     values = tuple(ops.squeeze(output, -1) for output in outputs)
-    return values, _Statistics(peak, own, rivals, spread, weight)
+    return values, _Statistics(peak, own, rivals, weight)
 
 
 def _gradient(
@@ -162,7 +163,7 @@ def _gradient(
 ) -> Tensor:
     """The gradient [..., C] of the sum of the outputs, each times its slope [...]."""
     x = _harmless(logits, counts)  # [..., C]
-    peak, own, rivals, _, weight = statistics
+    peak, own, rivals, weight = statistics
     slopes = [ops.expand_dims(slope, -1) for slope in slopes]
     if counts is not None:
         slopes = [ops.where(ops.expand_dims(counts, -1), slope, 0.0) for slope in slopes]

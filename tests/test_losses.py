@@ -365,6 +365,27 @@ def test_many_classes_go_through_the_kernel_of_labels(config, mode):
     assert not side.numpy(gradient)[~mask].any()
 
 
+@pytest.mark.parametrize("mode", [mode for mode in side.modes if mode != "torch.compile"])
+def test_one_loss_takes_many_classes_of_any_rank(mode):
+    """TensorFlow keeps the traces of its passes, and generalises them."""
+    rng = np.random.default_rng(0)
+    loss = side.package.CategoricalCrossEntropy(axis=-1, label_smoothing=0.125, ignore_index=-1)
+    rows, labels = rng.normal(size=(12, 1200)).astype("float32"), rng.integers(-1, 1200, 12)
+    want = None
+    for shape in [(12,), (12, 1), (3, 4), (2, 3, 2), (1, 12), (12,)]:
+        value, gradient = side.value_and_gradient(
+            lambda logits, target: side.call(loss, logits, target),
+            side.tensor(rows.reshape(*shape, -1)),
+            mode,
+            side.tensor(labels.reshape(shape)),
+        )
+        assert gradient.shape == (*shape, 1200)
+        got = side.numpy(value), side.numpy(gradient).reshape(12, -1)
+        want = want or got
+        np.testing.assert_allclose(got[0], want[0], rtol=1e-6)
+        np.testing.assert_allclose(got[1], want[1], rtol=1e-5, atol=1e-9)
+
+
 @pytest.mark.parametrize("config", [{}, {"label_smoothing": 0.25}, {"temperature": 1.5}], ids=str)
 @pytest.mark.parametrize("name", ["CategoricalCrossEntropy", "BinaryCrossEntropy", "BinaryFocalCrossEntropy"])
 def test_a_subclass_with_another_curve_keeps_no_short_cut_of_its_base(name, config):
