@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +27,11 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def has_compiler() -> bool:
+    """Return whether there is a C++ compiler, which torch.compile needs on the CPU."""
+    return shutil.which(os.environ.get("CXX", "g++")) is not None
 
 
 def _cpu() -> str:

@@ -25,10 +25,12 @@ LABELS = {
     "cross_entropy": "cross-entropy",
     "label_smoothing": "label smoothing",
     "weighted_ignored": "class weights,\nignored rows",
+    "soft_target": "soft targets",
     "focal": "focal",
     "poly": "poly",
     "generalized": "generalized",
     "binary_cross_entropy": "binary\ncross-entropy",
+    "binary_label_smoothing": "binary,\nsmoothed",
     "binary_focal": "binary focal",
 }
 

@@ -11,10 +11,12 @@ LOSSES = (
     "cross_entropy",
     "label_smoothing",
     "weighted_ignored",
+    "soft_target",
     "focal",
     "poly",
     "generalized",
     "binary_cross_entropy",
+    "binary_label_smoothing",
     "binary_focal",
 )
 DTYPES = {"float32": 1e-4, "bfloat16": 3e-2}

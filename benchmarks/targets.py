@@ -41,12 +41,12 @@ def _is(row: Row, backend: str, *losses: str, mode: str = "", peer: str = "", cl
 
 
 def _against_torch(loss: str) -> Callable[[Row], bool]:
-    return lambda row: _is(row, "torch", loss, peer="F.cross_entropy", classes=MANY_CLASSES)
+    return lambda row: _is(row, "torch", loss, mode="eager", peer="F.cross_entropy", classes=MANY_CLASSES)
 
 
 def _small(size: str) -> Callable[[Row], bool]:
     losses = ("cross_entropy", "label_smoothing", "weighted_ignored")
-    return lambda row: row.size == size and _is(row, "torch", *losses, peer="F.")
+    return lambda row: row.size == size and _is(row, "torch", *losses, mode="eager", peer="F.")
 
 
 def _keras(backend: str, mode: str, loss: str) -> Callable[[Row], bool]:
@@ -113,7 +113,7 @@ TARGETS = (
     Target(
         "torch: memory in logits, index labels, from 4096x1000 on",
         1.15,
-        lambda row: _is(row, "torch", *CATEGORICAL) and Size.parse(row.size).elements >= 4096 * 1000,
+        lambda row: _is(row, "torch", *CATEGORICAL, mode="eager") and Size.parse(row.size).elements >= 4096 * 1000,
         lambda row: row.ours_memory,
         at_least=False,
     ),

@@ -56,10 +56,12 @@ OURS = {
     "cross_entropy": ("CategoricalCrossEntropy", {}),
     "label_smoothing": ("CategoricalCrossEntropy", {"label_smoothing": SMOOTHING}),
     "weighted_ignored": ("CategoricalCrossEntropy", {"ignore_index": IGNORED, "reduction": "weighted_mean"}),
+    "soft_target": ("CategoricalCrossEntropy", {}),
     "focal": ("CategoricalFocalCrossEntropy", {"gamma": GAMMA}),
     "poly": ("CategoricalPolyCrossEntropy", {"epsilon": POLY_EPSILON}),
     "generalized": ("CategoricalGeneralizedCrossEntropy", {"q": 0.7}),
     "binary_cross_entropy": ("BinaryCrossEntropy", {}),
+    "binary_label_smoothing": ("BinaryCrossEntropy", {"label_smoothing": SMOOTHING}),
     "binary_focal": ("BinaryFocalCrossEntropy", {"gamma": GAMMA}),
 }
 
@@ -86,6 +88,10 @@ def torch_weighted_ignored(inputs: Inputs) -> list[Peer]:
     return [Peer("F.cross_entropy", weighted, "ours: weighted_mean")]
 
 
+def torch_soft_target(inputs: Inputs) -> list[Peer]:
+    return [Peer("F.cross_entropy", partial(functional.cross_entropy, target=inputs.target))]
+
+
 def torch_binary_cross_entropy(inputs: Inputs) -> list[Peer]:
     return [
         Peer(
@@ -93,6 +99,16 @@ def torch_binary_cross_entropy(inputs: Inputs) -> list[Peer]:
             partial(functional.binary_cross_entropy_with_logits, target=inputs.target),
         )
     ]
+
+
+def torch_binary_label_smoothing(inputs: Inputs) -> list[Peer]:
+    """torch has no smoothing of binary labels: each call smooths them, as ours does."""
+
+    def loss(logits: Tensor) -> Tensor:
+        smoothed = inputs.target * (1 - SMOOTHING) + SMOOTHING / 2
+        return functional.binary_cross_entropy_with_logits(logits, smoothed)
+
+    return [Peer("F.binary_cross_entropy_with_logits", loss, "labels smoothed in the call")]
 
 
 def own_cross_entropy(inputs: Inputs) -> list[Peer]:
@@ -110,6 +126,14 @@ def timm_label_smoothing(inputs: Inputs) -> list[Peer]:
 
     loss = LabelSmoothingCrossEntropy(SMOOTHING)
     return [Peer("timm LabelSmoothingCrossEntropy", lambda logits: loss(logits, inputs.target))]
+
+
+def timm_soft_target(inputs: Inputs) -> list[Peer]:
+    _make_torchvision_importable()
+    from timm.loss import SoftTargetCrossEntropy
+
+    loss = SoftTargetCrossEntropy()
+    return [Peer("timm SoftTargetCrossEntropy", lambda logits: loss(logits, inputs.target))]
 
 
 def timm_focal(inputs: Inputs) -> list[Peer]:
@@ -206,10 +230,12 @@ PEERS: dict[str, list[Callable[[Inputs], list[Peer]]]] = {
     "cross_entropy": [torch_cross_entropy],
     "label_smoothing": [torch_label_smoothing, timm_label_smoothing],
     "weighted_ignored": [torch_weighted_ignored],
+    "soft_target": [torch_soft_target, timm_soft_target],
     "focal": [own_cross_entropy, monai_focal, kornia_focal, timm_focal],
     "poly": [own_cross_entropy, timm_poly],
     "generalized": [own_cross_entropy],
     "binary_cross_entropy": [torch_binary_cross_entropy, timm_binary_cross_entropy],
+    "binary_label_smoothing": [torch_binary_label_smoothing],
     "binary_focal": [torchvision_binary_focal, monai_binary_focal, kornia_binary_focal, timm_binary_focal],
 }
 CUDA_PEERS = {"cross_entropy": [compiled_cross_entropy, liger_cross_entropy]}

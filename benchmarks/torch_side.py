@@ -16,6 +16,10 @@ IGNORED_SHARE = 0.1
 COPIES = 20
 
 
+def _unchanged(module: torch.nn.Module) -> torch.nn.Module:
+    return module
+
+
 class TorchSide:
     """The torch losses; `settings` gives one after the other, for the inputs of a size are large."""
 
@@ -43,6 +47,10 @@ class TorchSide:
             peers, missing = torch_peers.of(loss, inputs)
             contenders = [self._contender(peer.name, peer.function, logits, peer.note, peer.same) for peer in peers]
             yield Setting(loss, "eager", self._ours(loss, inputs), contenders, missing)
+            if loss == "cross_entropy" and self.device == "cpu" and machine.has_compiler():
+                (peer,) = torch_peers.compiled_cross_entropy(inputs)
+                ours = self._ours(loss, inputs, lambda module: torch.compile(module, dynamic=False))
+                yield Setting(loss, "compiled", ours, [self._contender(peer.name, peer.function, logits)], [])
 
     def copy_seconds_per_byte(self, size: Size, dtype: str) -> float | None:
         """Return the seconds for each byte that a copy of the logits reads or writes on the GPU; None on the CPU."""
@@ -68,6 +76,8 @@ class TorchSide:
         classes = logits.shape[-1]
         if loss.startswith("binary"):
             target = (torch.rand(logits.shape, generator=generator) < 0.5).to(logits.dtype)
+        elif loss == "soft_target":
+            target = torch.randn(logits.shape, generator=generator).softmax(-1).to(logits.dtype)
         else:
             target = torch.randint(classes, logits.shape[:-1], generator=generator)
         if loss == "weighted_ignored":
@@ -75,11 +85,13 @@ class TorchSide:
         class_weight = (0.5 + torch.rand(classes, generator=generator)).tolist()
         return Inputs(logits, target.to(self.device), class_weight)
 
-    def _ours(self, loss: str, inputs: Inputs) -> Contender:
+    def _ours(
+        self, loss: str, inputs: Inputs, wrapped: Callable[[torch.nn.Module], Callable[..., Tensor]] = _unchanged
+    ) -> Contender:
         name, loss_class, keywords = torch_peers.ours(loss, inputs.logits.dim())
         if loss == "weighted_ignored":
             keywords = keywords | {"class_weight": inputs.class_weight}
-        module = loss_class(**keywords)
+        module = wrapped(loss_class(**keywords))
         return self._contender(name, lambda logits: module(logits, inputs.target), inputs.logits)
 
     def _contender(

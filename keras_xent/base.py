@@ -6,6 +6,7 @@ target, logits -> ignored rows out -> target -> log-odds -> curve (+ regulariser
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import keras
@@ -134,11 +135,18 @@ class Loss(keras.losses.Loss, ABC):
         if not self.from_logits:
             raise ValueError(f"from_logits must be True for {type(self).__name__}, got False")
 
+    def _is_own(self) -> bool:
+        """Whether no method of it is a user's, who may have parameters there: kernels would give them no gradient."""
+        is_ours = type(self).__module__.startswith(__name__.partition(".")[0] + ".")
+        return is_ours and not any(callable(getattr(type(self), name, None)) for name in vars(self))
+
     @staticmethod
     def _expected(curve: Callable[[Tensor], Tensor], mass: Tensor, log_odds: Tensor) -> Tensor:
-        """mass * curve(log_odds); 0 with gradient 0 for a class without mass, unless its log-odds are NaN."""
-        counts = (mass != 0) | ops.isnan(log_odds)
-        return ops.where(counts, mass * curve(ops.where(counts, log_odds, 0.0)), 0.0)
+        """mass * curve(log_odds); 0 with gradient 0 for a class without mass whose log-odds are infinite."""
+        if targets.are_finite(log_odds):
+            return mass * curve(log_odds)
+        is_absent = (mass == 0) & ops.isinf(log_odds)
+        return ops.where(is_absent, 0.0, mass * curve(ops.where(is_absent, 0.0, log_odds)))
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -240,16 +248,16 @@ class CategoricalLoss(Loss):
         """Whether a smoothed label needs no log-odds but those of its label: cross-entropies."""
         return False
 
+    @property
+    def _goes_by_label(self) -> bool:
+        """Whether a label needs no scores of all classes."""
+        return self.label_smoothing == 0.0 or self._has_closed_form()
+
     def _of_label(
-        self,
-        logits: Tensor,
-        label: Tensor,
-        validity: Tensor | None,
-        weights: Tensor | None,
-        class_weight: Tensor | None,
-        counts: Tensor | None,
+        self, logits: Tensor, label: Tensor, class_weight: Tensor | None, counts: Tensor | None = None
     ) -> Tensor:
-        """Return the losses [...] of labels of `weights` [...]; rows that do not count may hold any logits."""
+        """Return the losses [...] of labels [...]; rows that do not count may hold any logits."""
+        weights = None if class_weight is None else targets.per_label(class_weight, label)  # [...]
         share, others = 1.0, None
         if self.label_smoothing > 0.0:
             classes = logits.shape[-1] or ops.cast(ops.shape(logits)[-1], targets.compute_dtype(logits))
@@ -260,7 +268,6 @@ class CategoricalLoss(Loss):
             score = self.score(logits, label)
         else:
             score = log_odds.of_label(logits, label, self.divisor, self.from_logits, counts=counts)
-        score = score if validity is None else score * ops.cast(validity, score.dtype)
         if self.label_smoothing > 0.0:
             weights = share * ops.ones_like(score) if weights is None else share * weights
         losses = self.curve(score) if weights is None else self._expected(self.curve, weights, score)
@@ -278,10 +285,14 @@ class CategoricalLoss(Loss):
         if is_labels and self.ignore_index is not None:
             kept = targets.both(kept, targets.differs(target, self.ignore_index))
         active = kept if sample_weight is None else targets.both(kept, sample_weight != 0)
-        by_label = is_labels and (self.label_smoothing == 0.0 or self._has_closed_form())
         is_ranked = self.hard_fraction < 1.0
         # The kernel leaves rows out by itself, and needs no copy of the logits for it.
-        is_direct = by_label and self._takes_label_alone and not (is_ranked and sample_weight is not None)
+        is_direct = (
+            is_labels
+            and self._goes_by_label
+            and self._takes_label_alone
+            and not (is_ranked and sample_weight is not None)
+        )
         if not is_direct:
             logits = ops.cast(logits, targets.compute_dtype(logits))
             logits = targets.harmless_logits(logits, kept, sample_weight, ranked=is_ranked)
@@ -292,28 +303,38 @@ class CategoricalLoss(Loss):
             target, validity = targets.checked_labels(target, classes, active, self.check_labels)
         elif kept is not None:
             target = targets.harmless_logits(target, kept, None, ranked=False)
-        inputs, logits = logits, self.transformed(logits)  # [..., C]
-        class_weight = None
+        class_weight = weights = None
         if self._class_weight is not None:
-            class_weight = targets.per_class("class_weight", self._class_weight, logits)  # [C]
+            class_weight = targets.per_class("class_weight", self._class_weight, logits, classes)  # [C]
+        if self.reduction == "weighted_mean":
+            if not is_labels:
+                weights = ops.sum(target if class_weight is None else target * class_weight, -1)
+            elif class_weight is not None:
+                weights = targets.per_label(class_weight, target)  # [...]
 
-        if by_label:
-            weights = None if class_weight is None else targets.per_label(class_weight, target)  # [...]
-            losses = self._of_label(logits, target, validity, weights, class_weight, active if is_direct else None)
+        if is_direct:
+            losses = self._of_label(logits, target, class_weight, active)
+        else:
+            rows_of = partial(self._losses, class_weight=class_weight, is_labels=is_labels)
+            losses = log_odds.rowwise(rows_of, logits, target) if self._is_own() else rows_of(logits, target)
+        # Under another floatx, Keras' torch backend promotes what a Python number takes part in.
+        losses = ops.cast(losses, targets.compute_dtype(logits))
+        losses = losses if validity is None else losses * ops.cast(validity, losses.dtype)
+        return Rows(losses, weights, kept, sample_weight)
+
+    def _losses(self, inputs: Tensor, target: Tensor, class_weight: Tensor | None, is_labels: bool) -> Tensor:
+        """Return the losses [...] of labels [...] or distributions [..., C], given logits [..., C], row by row."""
+        logits = self.transformed(inputs)  # [..., C]
+        if is_labels and self._goes_by_label:
+            losses = self._of_label(logits, target, class_weight)
         else:
             distribution = (
                 ops.cast(log_odds.is_class(target, logits), logits.dtype) if is_labels else target
             )  # [..., C]
             smoothed = targets.smoothed(distribution, self.label_smoothing, self.smooth_over)
-            weights = ops.sum(distribution if class_weight is None else distribution * class_weight, -1)  # [...]
-            losses = self.of_target(logits, smoothed, class_weight)  # [...]
-
+            losses = self.of_target(logits, smoothed, class_weight)
         regulariser = self.regulariser(logits, inputs)
-        losses = losses if regulariser is None else losses + regulariser
-        # Under another floatx, Keras' torch backend promotes what a Python number takes part in.
-        losses = ops.cast(losses, targets.compute_dtype(logits))
-        losses = losses if validity is None else losses * ops.cast(validity, losses.dtype)
-        return Rows(losses, weights, kept, sample_weight)
+        return losses if regulariser is None else losses + regulariser
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -338,18 +359,9 @@ class BinaryLoss(Loss):
             self.pos_weight = arguments.weight_or_weights("pos_weight", self.pos_weight)
         self._pos_weight = None if self.pos_weight is None else targets.constant(self.pos_weight)
 
-    def _curve_and_slope(self) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor | None] | None]:
-        """Return the curve and its slope; None where the curve is a user's, which may have parameters of its own."""
-        curve, slope = (
-            next(base for base in type(self).__mro__ if method in vars(base)) for method in ("curve", "slope")
-        )
-        if "curve" in vars(self) or not curve.__module__.startswith(__name__.partition(".")[0]):
-            return self.curve, None
-        return self.curve, self.slope if slope is curve else _unknown_slope
-
-    def slope(self, log_odds: Tensor) -> Tensor | None:
-        """Return the derivative of the curve, elementwise, where a closed form saves time."""
-        return None
+    def slope(self, log_odds: Tensor) -> Tensor:
+        """Return the derivative of the curve, elementwise; a class that gives its curve in closed form may add it."""
+        raise NotImplementedError
 
     def balance(self) -> tuple[float, float]:
         """Return the weights of labels 1 and 0 beside `pos_weight`."""
@@ -382,22 +394,16 @@ class BinaryLoss(Loss):
         active = kept if sample_weight is None else targets.both(kept, sample_weight != 0)
         logits = targets.harmless_logits(logits, kept, sample_weight, ranked=self.hard_fraction < 1.0)
 
-        target, validity = targets.checked_probabilities(target, active, self.check_labels)
-        is_label = targets.are_labels(target, self.check_labels)
+        target, validity, is_label = targets.checked_probabilities(target, active, self.check_labels)
         target = ops.cast(target, logits.dtype)
 
         x = log_odds.of_positive(logits, self.temperature, self.from_logits)
-        balance_1, weight_0 = self.balance()
-        weight_1 = balance_1 if pos_weight is None else balance_1 * pos_weight
-        weights = None
-        if pos_weight is not None or balance_1 != 1.0 or weight_0 != 1.0:
-            weights = target * weight_1 + (1 - target) * weight_0
+        given = () if pos_weight is None else (pos_weight,)
+        weights = self._weights(target, *given) if self.reduction == "weighted_mean" else None
         if is_label and self._takes_label_alone:
-            losses = log_odds.of_signs(*self._curve_and_slope(), x, target)
-            losses = losses if weights is None else weights * losses
+            losses = self._elementwise(self._of_label, self._slope_of_label, x, target, *given)
         else:
-            smoothed = targets.smoothed_binary(target, self.label_smoothing, self.smooth_over)
-            losses = self.of_target(x, smoothed, weight_1, weight_0)
+            losses = self._elementwise(self._of_smoothed, self._slope_of_smoothed, x, target, *given)
 
         if self.entropy_penalty != 0.0:
             losses = losses - self.entropy_penalty * log_odds.binary_entropy(logits, self.temperature, self.from_logits)
@@ -406,6 +412,43 @@ class BinaryLoss(Loss):
         losses = losses if validity is None else losses * ops.cast(validity, losses.dtype)
         return Rows(losses, weights, kept, sample_weight)
 
+    def _elementwise(
+        self, function: Callable[..., Tensor], slope: Callable[..., Tensor], x: Tensor, *others: Tensor
+    ) -> Tensor:
+        """Return function(x, *others), which a loss of this package leaves to the kernel."""
+        if not self._is_own():
+            return function(x, *others)
+        has_slope = self._definer("slope") is self._definer("curve") and self._definer("of_target") is BinaryLoss
+        return log_odds.elementwise(function, slope if has_slope else None, x, *others)
 
-def _unknown_slope(log_odds: Tensor) -> None:
-    return None
+    def _weights(self, target: Tensor, pos_weight: Tensor | None = None) -> Tensor | None:
+        """Return the weights of targets, elementwise; None where all are 1."""
+        weight_1, weight_0 = self._weight_1(pos_weight), self.balance()[1]
+        is_plain = pos_weight is None and self.balance() == (1.0, 1.0)
+        return None if is_plain else target * weight_1 + (1 - target) * weight_0
+
+    def _of_label(self, x: Tensor, label: Tensor, *pos_weight: Tensor) -> Tensor:
+        weights = self._weights(label, *pos_weight)
+        losses = self.curve(x * log_odds.sign(label))
+        return losses if weights is None else weights * losses
+
+    def _slope_of_label(self, x: Tensor, label: Tensor, *pos_weight: Tensor) -> Tensor:
+        weights, sign = self._weights(label, *pos_weight), log_odds.sign(label)
+        slope = self.slope(x * sign) * sign
+        return slope if weights is None else weights * slope
+
+    def _of_smoothed(self, x: Tensor, target: Tensor, pos_weight: Tensor | None = None) -> Tensor:
+        smoothed = targets.smoothed_binary(target, self.label_smoothing, self.smooth_over)
+        return self.of_target(x, smoothed, self._weight_1(pos_weight), self.balance()[1])
+
+    def _slope_of_smoothed(self, x: Tensor, target: Tensor, pos_weight: Tensor | None = None) -> Tensor:
+        smoothed = targets.smoothed_binary(target, self.label_smoothing, self.smooth_over)
+        positive = self._expected(self.slope, smoothed * self._weight_1(pos_weight), x)
+        return positive - self._expected(self.slope, (1 - smoothed) * self.balance()[1], -x)
+
+    def _weight_1(self, pos_weight: Tensor | None) -> Tensor | float:
+        weight_1, _ = self.balance()
+        return weight_1 if pos_weight is None else weight_1 * pos_weight
+
+    def _definer(self, method: str) -> type:
+        return next(base for base in type(self).__mro__ if method in vars(base))

@@ -110,11 +110,13 @@ def constant(values: float | tuple[float, ...]) -> Any:
     return ops.convert_to_tensor(array) if _BACKEND == "torch" else array
 
 
-def per_class(name: str, values: Any, logits: Tensor) -> Tensor:
-    """Return weights [C], or [] for one number, in the dtype of `logits` [..., C]."""
-    if len(values.shape) == 1 and not _fits(tuple(values.shape), tuple(logits.shape)[-1:]):
-        wanted = logits.shape[-1] if logits.shape else "no"
-        raise ValueError(f"{name} must have {wanted} numbers for y_pred of this shape, got {values.shape[0]}")
+def per_class(name: str, values: Any, logits: Tensor, classes: int | None = None) -> Tensor:
+    """Return weights [C], or [] for one number, in the dtype of `logits` [..., C], or of logits of other `classes`."""
+    wanted = tuple(logits.shape)[-1:] if classes is None else (classes,)
+    if len(values.shape) == 1 and not _fits(tuple(values.shape), wanted):
+        raise ValueError(
+            f"{name} must have {wanted[0] if wanted else 'no'} numbers for y_pred of this shape, got {values.shape[0]}"
+        )
     return ops.cast(ops.convert_to_tensor(values), compute_dtype(logits))
 
 
@@ -198,21 +200,25 @@ def checked_labels(
 
 def checked_probabilities(
     target: Tensor, active: Tensor | None, check_labels: bool | None
-) -> tuple[Tensor, Tensor | None]:
-    """Return binary targets [...] that are all in range, and the validity [...] of their rows."""
-    return _checked(target, (target >= 0) & (target <= 1), active, check_labels, None)
+) -> tuple[Tensor, Tensor | None, bool]:
+    """Return binary targets [...] that are all in range, the validity [...] of their rows, and whether all are labels.
 
-
-def are_labels(target: Tensor, check_labels: bool | None) -> bool:
-    """Whether binary targets in [0, 1] are known to be 0 or 1: integers, and on torch floats that can be read.
-
-    Floats with a gradient are no labels: their loss is linear in them. Elsewhere a tensor does not say so.
+    Labels are integers, and floats that can be read and are 0 or 1. Floats with a gradient are none: their loss is
+    linear in them, and a tensor that does not say so has one.
     """
-    if not _is_floating(target):
-        return True
-    if getattr(target, "requires_grad", True):
+    is_float, validity = _is_floating(target), None
+    if active is None and is_float and _are_binary(target, check_labels):
+        return target, None, True
+    target, validity = _checked(target, (target >= 0) & (target <= 1), active, check_labels, None)
+    return target, validity, not is_float or (active is not None and _are_binary(target, check_labels))
+
+
+def are_finite(values: Tensor) -> bool:
+    """Whether all values are known to be finite: those that can be read without synchronisation."""
+    if not _readable(values, None):
         return False
-    return _readable(target, check_labels) and bool(ops.all(target * target == target))
+    is_finite = ops.isfinite(ops.sum(values))
+    return _readable(is_finite, None) and bool(is_finite)  # under a trace that of a constant is none
 
 
 def smoothed(distribution: Tensor, label_smoothing: float, smooth_over: str) -> Tensor:
@@ -268,6 +274,13 @@ def _checked(
         f"y_true must hold {wanted}, got {label} at {positions[0]}, one of {len(positions)} such labels; "
         "ignore_index=... leaves the rows of one label out"
     )
+
+
+def _are_binary(values: Tensor, check_labels: bool | None) -> bool:
+    """Whether all values are known to be 0 or 1, and have no gradient."""
+    if getattr(values, "requires_grad", True) or not _readable(values, check_labels):
+        return False
+    return bool(ops.all(values * values == values))
 
 
 def _readable(tensor: Tensor, check_labels: bool | None) -> bool:

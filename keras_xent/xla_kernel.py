@@ -22,11 +22,16 @@ RECOMPUTED_FROM = 10_000
 """Classes from which JAX computes the exponentials again for the gradient, instead of one more tensor of them."""
 
 
-def of_signs(
-    curve: Callable[[Tensor], Tensor], slope: Callable[[Tensor], Tensor | None], x: Tensor, label: Tensor
+def elementwise(
+    function: Callable[..., Tensor], slope: Callable[..., Tensor] | None, x: Tensor, *others: Tensor
 ) -> Tensor:
-    """curve(x) where the binary `label` [...] is 1, curve(-x) where it is 0, of log-odds x [...]."""
-    return curve(x * (2 * label - 1))
+    """function(x, *others), elementwise; XLA fuses what it is made of."""
+    return function(x, *others)
+
+
+def rowwise(function: Callable[..., Tensor], x: Tensor, *others: Tensor) -> Tensor:
+    """function(x, *others), row by row."""
+    return function(x, *others)
 
 
 class _Statistics(NamedTuple):

@@ -78,6 +78,12 @@ def of_classes(logits: Tensor, temperature: float, from_logits: bool, margin: Te
     return scaled(shifted - margin, temperature) - torch.where(is_peak, _log(rest), torch.log1p(others))
 
 
+def surprise_of_classes(logits: Tensor, temperature: float) -> Tensor:
+    """-log p_c [..., C] of every class in `logits` [..., C]."""
+    shifted, _, rest = _relative_to_peak(logits, temperature)
+    return torch.log1p(rest) - scaled(shifted, temperature)
+
+
 def margin_of_label(logits: Tensor, label: Tensor, temperature: float) -> Tensor:
     """Lead [...] of the class `label` [...] over its strongest rival; +inf where it has none."""
     rival, _ = _peak(torch.where(is_class(label, logits), -math.inf, logits))
@@ -108,16 +114,21 @@ def of_positive(logits: Tensor, temperature: float, from_logits: bool) -> Tensor
     return scaled(logits, temperature) if from_logits else _limited(logits, 1 - logits)
 
 
-def of_signs(
-    curve: Callable[[Tensor], Tensor], slope: Callable[[Tensor], Tensor | None] | None, x: Tensor, label: Tensor
+def elementwise(
+    function: Callable[..., Tensor], slope: Callable[..., Tensor] | None, x: Tensor, *others: Tensor
 ) -> Tensor:
-    """curve(x), elementwise, where the binary `label` is 1, curve(-x) where it is 0.
+    """function(x, *others), elementwise, given a `slope` of it in x, which may be None; the others get no gradient."""
+    return torch_kernel.elementwise(function, slope, x, *others) if torch_kernel.applies(x) else function(x, *others)
 
-    `slope` is its derivative where it gives one; None: a curve of which nothing is known.
-    """
-    if slope is not None and torch_kernel.applies(x):
-        return torch_kernel.of_signs(curve, slope, x, label)
-    return curve(x * (2 * label - 1))
+
+def rowwise(function: Callable[..., Tensor], x: Tensor, *others: Tensor) -> Tensor:
+    """function(x, *others) [...], row by row, of x [..., C] and others [...] or [..., C], which get no gradient."""
+    return torch_kernel.rowwise(function, x, *others) if torch_kernel.applies(x) else function(x, *others)
+
+
+def sign(label: Tensor) -> Tensor:
+    """1 where the binary `label` is 1, -1 where it is 0."""
+    return torch.rsub(label, -1.0, alpha=-2.0)
 
 
 def is_class(label: Tensor, logits: Tensor) -> Tensor:

@@ -93,11 +93,13 @@ def constant(values: float | tuple[float, ...]) -> Tensor:
     return torch.tensor(values, dtype=torch.float64, device="cpu")
 
 
-def per_class(name: str, values: Tensor, logits: Tensor) -> Tensor:
-    """Return weights [C], or [] for one number, in the dtype of `logits` [..., C]."""
-    if values.ndim == 1 and values.shape != logits.shape[-1:]:
-        wanted = logits.shape[-1] if logits.ndim else "no"
-        raise ValueError(f"{name} must have {wanted} numbers for logits of this shape, got {len(values)}")
+def per_class(name: str, values: Tensor, logits: Tensor, classes: int | None = None) -> Tensor:
+    """Return weights [C], or [] for one number, in the dtype of `logits` [..., C], or of logits of other `classes`."""
+    wanted = tuple(logits.shape)[-1:] if classes is None else (classes,)
+    if values.ndim == 1 and values.shape != wanted:
+        raise ValueError(
+            f"{name} must have {wanted[0] if wanted else 'no'} numbers for logits of this shape, got {len(values)}"
+        )
     return values.to(compute_dtype(logits)).to(logits.device)
 
 
@@ -156,32 +158,31 @@ def checked_labels(
     labels: Tensor, classes: int, active: Tensor | None, check_labels: bool | None
 ) -> tuple[Tensor, Tensor | None]:
     """Return class indices [...] that are all in range, and the validity [...] of their rows."""
-    if active is None and _lie_within(labels, 0, classes - 1, check_labels):
-        return labels, None
-    valid = (labels >= 0) & (labels < classes)
-    return _checked(labels, valid, active, check_labels, classes)
+    counted = labels if active is None else torch.where(active, labels, 0)
+    if _lie_within(counted, 0, classes - 1, check_labels):
+        return (labels if active is None else labels.clamp(0, classes - 1)), None
+    return _checked(labels, (labels >= 0) & (labels < classes), active, check_labels, classes)
 
 
 def checked_probabilities(
     target: Tensor, active: Tensor | None, check_labels: bool | None
-) -> tuple[Tensor, Tensor | None]:
-    """Return binary targets [...] that are all in range, and the validity [...] of their rows."""
-    if active is None and _lie_within(target, 0, 1, check_labels):
-        return target, None
-    return _checked(target, (target >= 0) & (target <= 1), active, check_labels, None)
+) -> tuple[Tensor, Tensor | None, bool]:
+    """Return binary targets [...] that are all in range, the validity [...] of their rows, and whether all are labels.
 
-
-def are_labels(target: Tensor, check_labels: bool | None) -> bool:
-    """Whether binary targets in [0, 1] are known to be 0 or 1: integers, and floats that can be read.
-
-    Floats with a gradient are no labels: their loss is linear in them.
+    Labels are integers, and floats that can be read and are 0 or 1. Floats with a gradient are none: their loss is
+    linear in them.
     """
-    if not target.is_floating_point():
-        return True
-    if target.requires_grad:
-        return False
-    parts = torch.split(target.reshape(-1), 2**18)  # which a cache holds
-    return _readable(target, check_labels) and all(torch.equal(part * part, part) for part in parts)
+    is_float, validity = target.is_floating_point(), None
+    if active is None and is_float and _are_binary(target, check_labels):
+        return target, None, True
+    if active is not None or not _lie_within(target, 0, 1, check_labels):
+        target, validity = _checked(target, (target >= 0) & (target <= 1), active, check_labels, None)
+    return target, validity, not is_float or (active is not None and _are_binary(target, check_labels))
+
+
+def are_finite(values: Tensor) -> bool:
+    """Whether all values are known to be finite: those that can be read without synchronisation."""
+    return _readable(values, None) and bool(torch.isfinite(values.detach().sum()))
 
 
 def smoothed(distribution: Tensor, label_smoothing: float, smooth_over: str) -> Tensor:
@@ -238,6 +239,14 @@ def _lie_within(values: Tensor, lowest: int, highest: int, check_labels: bool | 
         return False
     least, greatest = torch.aminmax(values)
     return bool(least >= lowest and greatest <= highest)
+
+
+def _are_binary(values: Tensor, check_labels: bool | None) -> bool:
+    """Whether all values are known to be 0 or 1, and have no gradient."""
+    if values.requires_grad or not _readable(values, check_labels):
+        return False
+    parts = torch.split(values.reshape(-1), 2**18)  # which a cache holds
+    return all((part * part).sub_(part).abs_().sum() == 0 for part in parts)
 
 
 def _readable(tensor: Tensor, check_labels: bool | None) -> bool:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-Curve = Callable[[Tensor], Tensor]
+Function = Callable[..., Tensor]
 
 BLOCK = 1 << 18
 """Elements that are worked on at once: 1 MiB in float32, which a second-level cache holds."""
@@ -51,15 +51,26 @@ def of_label_and_others(
     return log_odds, others
 
 
-def of_signs(curve: Curve, slope: Callable[[Tensor], Tensor | None], x: Tensor, label: Tensor) -> Tensor:
-    """curve(x) where the binary `label` [...] is 1, curve(-x) where it is 0, of log-odds x [...].
+def elementwise(function: Function, slope: Function | None, x: Tensor, *others: Tensor) -> Tensor:
+    """function(x, *others), elementwise in x [...]; the others go with it, and get no gradient.
 
-    `slope` gives the derivative of the curve, or None.
+    slope(x, *others) is its derivative in x. Where there is none, automatic differentiation finds it beside the values.
     """
-    if x.numel() <= BLOCK or not x.is_contiguous() or x.is_cuda:
-        return curve(_signed(x, label))
-    losses: Tensor = _OfSigns.apply(curve, slope, x, label)  # type: ignore[no-untyped-call]
-    return losses
+    if x.numel() <= BLOCK or not x.is_contiguous() or x.is_cuda or any(other.requires_grad for other in others):
+        return function(x, *others)
+    others = tuple(other.expand_as(x) for other in others)
+    if x.ndim == 1:  # one row, of which a block takes no part
+        return elementwise(function, slope, x.unsqueeze(-1), *(other.unsqueeze(-1) for other in others)).squeeze(-1)
+    values: Tensor = _Blockwise.apply(function, slope, x.shape, x, *others)  # type: ignore[no-untyped-call]
+    return values
+
+
+def rowwise(function: Function, x: Tensor, *others: Tensor) -> Tensor:
+    """function(x, *others) [...], row by row, of x [..., C] and others [...] or [..., C], which get no gradient."""
+    if x.numel() <= BLOCK or x.is_cuda or any(other.requires_grad for other in others):
+        return function(x, *others)
+    values: Tensor = _Blockwise.apply(function, None, x.shape[:-1], x, *others)  # type: ignore[no-untyped-call]
+    return values
 
 
 class _Statistics(NamedTuple):
@@ -139,61 +150,65 @@ class _OfLabel(torch.autograd.Function):
         return _class_axis_last(gradient, logits), None, None, None, None, None
 
 
-class _OfSigns(torch.autograd.Function):
-    """The values and the slopes of a curve, block by block, so that what lies between the two stays in the cache."""
+class _Blockwise(torch.autograd.Function):
+    """A function and its derivative, block by block, so that what lies between stays in the cache."""
 
     @staticmethod
-    def forward(ctx: Any, curve: Curve, slope: Callable[[Tensor], Tensor | None], x: Tensor, label: Tensor) -> Tensor:
-        losses = torch.empty_like(x)
-        slopes = torch.empty_like(x) if ctx.needs_input_grad[2] else None
-        flat_x, flat_label = x.reshape(-1), label.reshape(-1)
-        for first in range(0, x.numel(), BLOCK):
-            block = slice(first, first + BLOCK)
-            sign = _sign(flat_label[block], x)
-            log_odds = sign * flat_x[block]
-            values, found = (curve(log_odds), None) if slopes is None else _with_slope(curve, slope, log_odds)
-            losses.view(-1)[block] = values
-            if found is not None and slopes is not None:
-                torch.mul(found, sign, out=slopes.view(-1)[block])
-        ctx.curve, ctx.slopes = curve, slopes
-        ctx.save_for_backward(x, label)
-        return losses
+    def forward(
+        ctx: Any, function: Function, slope: Function | None, shape: torch.Size, x: Tensor, *others: Tensor
+    ) -> Tensor:
+        ctx.function, ctx.slope, ctx.slopes = function, slope, None
+        ctx.save_for_backward(x, *others)
+        values = x.new_empty(shape)
+        if slope is None and ctx.needs_input_grad[3]:
+            ctx.slopes = torch.empty(x.shape, dtype=x.dtype)
+            for value, slopes, part, *rest in _parts(x, values, ctx.slopes, x, *others):
+                found = _derivative(function, part.detach().requires_grad_(), rest, torch.ones_like(value))
+                value.copy_(found[0].detach())
+                slopes.copy_(found[1])
+        else:
+            for value, *parts in _parts(x, values, x, *others):
+                value.copy_(function(*parts))
+        return values
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor, None]:
-        x, label = ctx.saved_tensors
-        if ctx.slopes is None or _needs_plain_operations([gradient]):
-            with torch.enable_grad():
-                log_odds = _signed(x, label)
-                (slopes,) = torch.autograd.grad(ctx.curve(log_odds), log_odds, gradient, create_graph=True)
-            return None, None, slopes * _sign(label, slopes), None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, *others = ctx.saved_tensors
         slopes, ctx.slopes = ctx.slopes, None  # the gradient takes their place, once
-        return None, None, slopes.mul_(gradient), None
+        if _needs_plain_operations([gradient]) or (slopes is None and ctx.slope is None):
+            slopes = _derivative(ctx.function, x, others, gradient, create_graph=torch.is_grad_enabled())[1]
+        elif slopes is not None:
+            slopes.mul_(gradient if gradient.ndim == x.ndim else gradient.unsqueeze(-1))
+        else:
+            slopes = torch.empty_like(x)
+            for out, factor, *parts in _parts(x, slopes, gradient, x, *others):
+                torch.mul(ctx.slope(*parts), factor, out=out)
+        return None, None, None, slopes, *(None for _ in others)
+
+
+def _derivative(
+    function: Function, x: Tensor, others: Sequence[Tensor], gradient: Tensor, create_graph: bool = False
+) -> tuple[Tensor, Tensor]:
+    """function(x, *others) and its derivative in x, times the `gradient` of the values."""
+    with torch.enable_grad():
+        values = function(x, *others)
+    if not values.requires_grad:
+        return values, torch.zeros_like(x)
+    (slopes,) = torch.autograd.grad(values, x, gradient, create_graph=create_graph)
+    return values, slopes
+
+
+def _parts(x: Tensor, *tensors: Tensor) -> Iterator[list[Tensor]]:
+    """Parts of the tensors [..., C] and [...] that belong to about BLOCK elements of x [..., C], whole rows of them."""
+    flat = [tensor.reshape((-1, tensor.shape[-1]) if tensor.ndim == x.ndim else -1) for tensor in tensors]
+    rows = max(1, BLOCK // x.shape[-1])
+    yield from map(list, zip(*(torch.split(tensor, rows) for tensor in flat), strict=True))
 
 
 def _needs_plain_operations(gradients: Sequence[Tensor]) -> bool:
     """Whether a second derivative is wanted, or the gradients come in batches, of which each needs its own memory."""
     is_batched = torch._C._functorch.is_batchedtensor, torch._C._functorch.is_legacy_batchedtensor
     return torch.is_grad_enabled() or any(test(gradient) for test in is_batched for gradient in gradients)
-
-
-def _with_slope(curve: Curve, slope: Callable[[Tensor], Tensor | None], log_odds: Tensor) -> tuple[Tensor, Tensor]:
-    """The curve and its derivative, elementwise."""
-    found = slope(log_odds)
-    if found is not None:
-        return curve(log_odds), found
-    with torch.enable_grad():
-        values = curve(log_odds.requires_grad_())
-        (found,) = torch.autograd.grad(values, log_odds, torch.ones_like(values))
-    return values.detach(), found
-
-
-def _sign(label: Tensor, like: Tensor) -> Tensor:
-    return torch.mul(label.to(like.dtype), 2).sub_(1)
-
-
-def _signed(x: Tensor, label: Tensor) -> Tensor:
-    return x * _sign(label, x)
 
 
 def _outputs(statistics: _Statistics, counts: Tensor | None) -> list[Tensor]:

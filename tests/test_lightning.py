@@ -45,8 +45,10 @@ def test_state_dict_is_empty_and_to_works(name):
         assert moved(*inputs_of(name)) == want
 
 
+@pytest.mark.parametrize("block", [5, 2**18])
 @pytest.mark.parametrize("name", CLASSES)
-def test_second_derivative(name):
+def test_second_derivative(monkeypatch, name, block):
+    monkeypatch.setattr(torch_kernel, "BLOCK", block)
     logits, target = inputs_of(name)
     loss = build(name, label_smoothing=0.1, **({} if name == "ArcFaceCrossEntropy" else {"temperature": 1.5}))
     assert torch.autograd.gradgradcheck(lambda logits: loss(logits, target), logits)
@@ -403,17 +405,20 @@ def test_a_binary_target_with_a_gradient_is_no_label():
     torch.testing.assert_close(gradient, torch.func.grad(partial(loss, logits))(target.detach()))
 
 
-@pytest.mark.parametrize("name", ["CategoricalCrossEntropy", "BinaryCrossEntropy"])
-def test_batches_of_gradients(monkeypatch, name):
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("name", CLASSES)
+def test_gradients_in_blocks_in_batches_and_again(monkeypatch, name, smoothing):
+    """The first gradient of a graph takes the memory that its loss has kept."""
     monkeypatch.setattr(torch_kernel, "BLOCK", 5)
     logits, target = inputs_of(name)
-    target = target.round().long()
-    losses = build(name, reduction="none")(logits, target)
+    losses = build(name, reduction="none", label_smoothing=smoothing)(logits, target)
     directions = torch.eye(losses.numel(), dtype=torch.float64).reshape(-1, *losses.shape)
+    wanted = [torch.autograd.grad(losses, logits, direction, retain_graph=True)[0] for direction in directions]
     (got,) = torch.autograd.grad(losses, logits, directions, is_grads_batched=True, retain_graph=True)
-    for direction, gradient in zip(directions, got, strict=True):
-        (want,) = torch.autograd.grad(losses, logits, direction, retain_graph=True)
-        torch.testing.assert_close(gradient, want)
+    torch.testing.assert_close(got, torch.stack(wanted))
+    fresh = build(name, reduction="none", label_smoothing=smoothing)(logits, target)
+    torch.testing.assert_close(torch.autograd.grad(fresh, logits, directions[-1])[0], wanted[-1])
+    assert not any(gradient.requires_grad for gradient in wanted)
 
 
 def test_a_curve_of_a_user_may_have_parameters_and_broadcast(monkeypatch):

@@ -32,6 +32,8 @@ def evaluate(loss, case, dtype, mode):
 def runs():
     """Every case x dtype, eager, and each `side.compiled_share`-th case compiled, in one dtype and one mode in turn.
 
+    "blocks", of torch alone, is eager too, in the dtype of the turn.
+
     Compiling takes most of the time; JAX compiles without jit too, for each operation, so there eager takes its turn
     like a mode. Fast are the eager runs in float32 and the dtype of the turn, and the compiled runs of each
     `side.fast_share`-th case; the others are slow, for CI alone.
@@ -45,6 +47,8 @@ def runs():
         mode_of_turn = side.slow_modes[number // 100_000 % len(side.slow_modes)]
         for dtype, mode in itertools.product(dtypes, side.modes):
             compiles = mode in side.slow_modes
+            if mode == "blocks" and dtype != dtype_of_turn:
+                continue
             if compiles and ((dtype, mode) != (dtype_of_turn, mode_of_turn) or number % side.compiled_share):
                 continue
             marks = [] if (is_fast if compiles else dtype in (dtype_of_turn, "float32")) else [pytest.mark.slow]
@@ -96,7 +100,7 @@ def test_error(case, record_verdict):
 TRACED = [case for case in CASES if case.error and case.error.traced and (is_keras or case.error.kind != "dtype")]
 
 
-@pytest.mark.parametrize("mode", [mode for mode in side.modes if mode != "eager"])
+@pytest.mark.parametrize("mode", [mode for mode in side.modes if mode not in ("eager", "blocks")])
 @pytest.mark.parametrize(
     "case",
     [

@@ -8,7 +8,7 @@ from keras import KerasTensor as Tensor
 from keras import ops
 
 from keras_xent.base import BinaryLoss, CategoricalLoss
-from keras_xent.log_odds import softplus
+from keras_xent.log_odds import softplus, surprise_of_classes
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -24,15 +24,22 @@ class CategoricalCrossEntropy(CategoricalLoss):
     def curve(self, log_odds: Tensor) -> Tensor:
         return softplus(-log_odds)
 
+    def of_target(self, logits: Tensor, target: Tensor, class_weight: Tensor | None) -> Tensor:
+        if not self._is_of_softmax("scores"):
+            return super().of_target(logits, target, class_weight)
+        masses = target if class_weight is None else target * class_weight
+        surprises = surprise_of_classes(logits, self.divisor)  # [..., C]
+        return ops.sum(self._expected(lambda surprise: surprise, masses, surprises), -1)
+
     def _has_closed_form(self) -> bool:
-        is_own = type(self).curve is CategoricalCrossEntropy.curve and "curve" not in vars(self)
+        is_linear = type(self).of_target is CategoricalCrossEntropy.of_target
         # float32 would round a smaller share to 0, which takes no infinite loss.
-        return (
-            is_own
-            and self.from_logits
-            and self.label_smoothing >= 1e-30
-            and self._keeps("score", "scores", "of_target", "margin_of")
-        )
+        return is_linear and self.label_smoothing >= 1e-30 and self._is_of_softmax("score", "scores")
+
+    def _is_of_softmax(self, *methods: str) -> bool:
+        """Whether the curve is that of cross-entropy, and log-odds those of a softmax without margins."""
+        is_own = type(self).curve is CategoricalCrossEntropy.curve and "curve" not in vars(self)
+        return is_own and self.from_logits and self._keeps("margin_of", *methods)
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -59,5 +66,5 @@ class BinaryCrossEntropy(BinaryLoss):
     def curve(self, log_odds: Tensor) -> Tensor:
         return softplus(-log_odds)
 
-    def slope(self, log_odds: Tensor) -> Tensor | None:
+    def slope(self, log_odds: Tensor) -> Tensor:
         return -ops.sigmoid(-log_odds)

@@ -14,7 +14,7 @@ from keras_xent.losses.cross_entropy import CategoricalCrossEntropy
 from keras_xent.reduction import Rows
 
 SHARED = ["axis", "class_weight", "softcap", "label_smoothing", "smooth_over", "ignore_index", "check_labels"]
-SHARED += ["hard_fraction"]
+SHARED += ["hard_fraction", "reduction"]
 """Keywords that hold for the labels of a distillation, too."""
 
 

@@ -63,21 +63,23 @@ class BinaryFocalCrossEntropy(BinaryLoss):
     def curve(self, log_odds: Tensor) -> Tensor:
         return focal(log_odds, self.gamma)
 
-    def slope(self, log_odds: Tensor) -> Tensor | None:
-        if isinstance(self.gamma, str) or self.gamma == 0.0:
-            return None
-        surprise, other = softplus(-log_odds), ops.sigmoid(-log_odds)  # -log p, 1 - p
-        modulator = ops.exp(-self.gamma * softplus(log_odds))
-        return -modulator * (self.gamma * ops.sigmoid(log_odds) * surprise + other)
+    def slope(self, log_odds: Tensor) -> Tensor:
+        other = ops.sigmoid(-log_odds)  # 1 - p
+        if self.gamma == 0.0:
+            return -other
+        exponent = exponent_of(log_odds, self.gamma)
+        return -(other**exponent) * (exponent * ops.sigmoid(log_odds) * softplus(-log_odds) + other)
 
 
 def focal(log_odds: Tensor, gamma: float | str) -> Tensor:
     """(1 - p)^gamma * -log p of p = sigmoid(log_odds)."""
     if gamma == 0.0:
         return softplus(-log_odds)
-    exponent = (
-        ops.where(log_odds < math.log(0.2 / 0.8), 5.0, 3.0 * ops.ones_like(log_odds))
-        if isinstance(gamma, str)
-        else gamma
-    )
-    return ops.exp(-exponent * softplus(log_odds)) * softplus(-log_odds)
+    return ops.exp(-exponent_of(log_odds, gamma) * softplus(log_odds)) * softplus(-log_odds)
+
+
+def exponent_of(log_odds: Tensor, gamma: float | str) -> Tensor | float:
+    """The focusing exponent, elementwise where it depends on p."""
+    if not isinstance(gamma, str):
+        return gamma
+    return ops.where(log_odds < math.log(0.2 / 0.8), 5.0, 3.0 * ops.ones_like(log_odds))
