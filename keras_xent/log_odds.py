@@ -89,10 +89,14 @@ def of_classes(logits: Tensor, temperature: float, from_logits: bool, margin: Te
     return scaled(shifted - margin, temperature) - ops.where(is_peak, _log(rest), ops.log1p(others))
 
 
-def surprise_of_classes(logits: Tensor, temperature: float) -> Tensor:
-    """-log p_c [..., C] of every class in `logits` [..., C]."""
+def of_distribution(logits: Tensor, masses: Tensor, temperature: float) -> Tensor:
+    """sum_c m_c -log p_c [...] of `logits` [..., C] and masses m >= 0 [..., C]."""
+    if keras.backend.backend() == "torch" and kernel.applies(logits) and not masses.requires_grad:
+        return kernel.of_distribution(logits, masses, temperature)
     shifted, _, rest = _relative_to_peak(logits, temperature)
-    return ops.log1p(rest) - scaled(shifted, temperature)
+    surprise = ops.log1p(rest) - scaled(shifted, temperature)  # [..., C]
+    is_absent = (masses == 0) & ops.isinf(surprise)
+    return ops.sum(ops.where(is_absent, 0.0, masses * ops.where(is_absent, 0.0, surprise)), -1)
 
 
 def margin_of_label(logits: Tensor, label: Tensor, temperature: float) -> Tensor:
@@ -196,8 +200,9 @@ def _label_and_rivals(
     is_wide = keras.backend.standardize_dtype(logits.dtype) == "float64"
     logits = logits if is_wide else ops.cast(logits, "float32")
     shifted = scaled(logits - _largest(logits), temperature)  # [..., C]
-    rivals = ops.sum(ops.where(is_class(label, logits), 0.0, ops.exp(shifted)), -1)  # [...]
-    return take(shifted, label), rivals, shifted
+    is_own = is_class(label, logits)
+    own = ops.sum(ops.where(is_own, shifted, 0.0), -1)  # [...], where a compiler would scatter the gradient of a gather
+    return own, ops.sum(ops.where(is_own, 0.0, ops.exp(shifted)), -1), shifted
 
 
 def _largest(logits: Tensor) -> Tensor:

@@ -51,6 +51,12 @@ def of_label_and_others(
     return log_odds, others
 
 
+def of_distribution(logits: Tensor, masses: Tensor, temperature: float) -> Tensor:
+    """sum_c m_c -log p_c [...] of `logits` [..., C] and masses m >= 0 [..., C], which get no gradient."""
+    losses: Tensor = _OfDistribution.apply(logits, masses, temperature)  # type: ignore[no-untyped-call]
+    return losses
+
+
 def elementwise(function: Function, slope: Function | None, x: Tensor, *others: Tensor) -> Tensor:
     """function(x, *others), elementwise in x [...]; the others go with it, and get no gradient.
 
@@ -148,6 +154,44 @@ class _OfLabel(torch.autograd.Function):
             if counts is not None and not torch.isfinite(statistics.rivals).all():
                 gradient.masked_fill_(~counts, 0.0)
         return _class_axis_last(gradient, logits), None, None, None, None, None
+
+
+class _OfDistribution(torch.autograd.Function):
+    """Cross-entropy of distributions; the mass of all classes but the peak is a sum of its own, exact in the tail."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, masses: Tensor, temperature: float) -> Tensor:
+        peak, place = logits.max(-1, keepdim=True)
+        shifted = _scaled(logits - peak, temperature)  # [..., C]
+        distance = -(masses * shifted).sum(-1, keepdim=True)
+        if distance.is_cuda or not torch.isfinite(distance.sum()):
+            is_absent = (masses == 0) & torch.isinf(shifted)
+            distance = -torch.where(is_absent, 0.0, masses * shifted).sum(-1, keepdim=True)
+        of_peak = shifted.gather(-1, place)  # 0, but NaN where the peak is infinite, which has to reach the sum
+        exponentials = shifted.exp_().scatter_(-1, place, of_peak)
+        rest, mass = exponentials.sum(-1, keepdim=True), masses.sum(-1, keepdim=True)
+        ctx.exponentials, ctx.temperature = exponentials, temperature
+        ctx.save_for_backward(logits, masses, place, rest, mass)
+        return (distance + mass * rest.log1p()).squeeze(-1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        logits, masses, place, rest, mass = ctx.saved_tensors
+        exponentials, ctx.exponentials = ctx.exponentials, None  # the gradient takes their place, once
+        is_plain = exponentials is None or _needs_plain_operations([gradient])
+        is_peak = place == torch.arange(logits.shape[-1], device=logits.device)
+        if is_plain:
+            shifted = _scaled(logits - logits.gather(-1, place), ctx.temperature)
+            exponentials = torch.where(is_peak, shifted.detach(), shifted.exp())
+            rest = exponentials.sum(-1, keepdim=True)
+        gradient = _scaled(gradient.unsqueeze(-1), ctx.temperature)
+        share = mass * gradient / (1 + rest)  # what comes to the peak
+        # p - t of the peak is what the others lack of it: near certainty that has all of its digits.
+        lacking = torch.where(is_peak, 0.0, masses).sum(-1, keepdim=True)
+        own = torch.where(rest < 1, gradient * lacking - share * rest, share - gradient * masses.gather(-1, place))
+        if is_plain:
+            return torch.where(is_peak, own, exponentials * share - masses * gradient), None, None
+        return exponentials.mul_(share).addcmul_(masses, gradient, value=-1.0).scatter_(-1, place, own), None, None
 
 
 class _Blockwise(torch.autograd.Function):

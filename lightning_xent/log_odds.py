@@ -78,10 +78,14 @@ def of_classes(logits: Tensor, temperature: float, from_logits: bool, margin: Te
     return scaled(shifted - margin, temperature) - torch.where(is_peak, _log(rest), torch.log1p(others))
 
 
-def surprise_of_classes(logits: Tensor, temperature: float) -> Tensor:
-    """-log p_c [..., C] of every class in `logits` [..., C]."""
+def of_distribution(logits: Tensor, masses: Tensor, temperature: float) -> Tensor:
+    """sum_c m_c -log p_c [...] of `logits` [..., C] and masses m >= 0 [..., C]."""
+    if torch_kernel.applies(logits) and not masses.requires_grad:
+        return torch_kernel.of_distribution(logits, masses, temperature)
     shifted, _, rest = _relative_to_peak(logits, temperature)
-    return torch.log1p(rest) - scaled(shifted, temperature)
+    surprise = torch.log1p(rest) - scaled(shifted, temperature)  # [..., C]
+    is_absent = (masses == 0) & torch.isinf(surprise)
+    return torch.where(is_absent, 0.0, masses * torch.where(is_absent, 0.0, surprise)).sum(-1)
 
 
 def margin_of_label(logits: Tensor, label: Tensor, temperature: float) -> Tensor:
@@ -181,8 +185,9 @@ def _label_and_rivals(
         logits = torch.where(counts.unsqueeze(-1), logits, 0.0)
     logits = logits if logits.dtype == torch.float64 else logits.float()
     shifted = scaled(logits - _largest(logits), temperature)  # [..., C]
-    rivals = torch.where(is_class(label, logits), 0.0, shifted.exp()).sum(-1)  # [...]
-    return take(shifted, label), rivals, shifted
+    is_own = is_class(label, logits)
+    own = torch.where(is_own, shifted, 0.0).sum(-1)  # [...], where a compiler would scatter the gradient of a gather
+    return own, torch.where(is_own, 0.0, shifted.exp()).sum(-1), shifted
 
 
 def _largest(logits: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from keras import KerasTensor as Tensor
 from keras import ops
 
 from keras_xent.base import BinaryLoss, CategoricalLoss
-from keras_xent.log_odds import softplus, surprise_of_classes
+from keras_xent.log_odds import of_distribution, softplus
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -28,8 +28,7 @@ class CategoricalCrossEntropy(CategoricalLoss):
         if not self._is_of_softmax("scores"):
             return super().of_target(logits, target, class_weight)
         masses = target if class_weight is None else target * class_weight
-        surprises = surprise_of_classes(logits, self.divisor)  # [..., C]
-        return ops.sum(self._expected(lambda surprise: surprise, masses, surprises), -1)
+        return of_distribution(logits, masses, self.divisor)
 
     def _has_closed_form(self) -> bool:
         is_linear = type(self).of_target is CategoricalCrossEntropy.of_target

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_xent.base import BinaryLoss, CategoricalLoss
-from lightning_xent.log_odds import softplus, surprise_of_classes
+from lightning_xent.log_odds import of_distribution, softplus
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -26,8 +26,7 @@ class CategoricalCrossEntropy(CategoricalLoss):
         if not self._is_of_softmax("scores"):
             return super().of_target(logits, target, class_weight)
         masses = target if class_weight is None else target * class_weight
-        surprises = surprise_of_classes(logits, self.divisor)  # [..., C]
-        return self._expected(lambda surprise: surprise, masses, surprises).sum(-1)
+        return of_distribution(logits, masses, self.divisor)
 
     def _has_closed_form(self) -> bool:
         is_linear = type(self).of_target is CategoricalCrossEntropy.of_target
