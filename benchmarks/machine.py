@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import shutil
 from collections.abc import Iterable
 from importlib import metadata
@@ -31,7 +32,7 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 def has_compiler() -> bool:
     """Return whether there is a C++ compiler, which torch.compile needs on the CPU."""
-    return shutil.which(os.environ.get("CXX", "g++")) is not None
+    return shutil.which(shlex.split(os.environ.get("CXX", "g++"))[0]) is not None
 
 
 def _cpu() -> str:

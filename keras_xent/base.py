@@ -135,18 +135,20 @@ class Loss(keras.losses.Loss, ABC):
         if not self.from_logits:
             raise ValueError(f"from_logits must be True for {type(self).__name__}, got False")
 
-    def _is_own(self) -> bool:
+    def _is_of_package(self) -> bool:
         """Whether no method of it is a user's, who may have parameters there: kernels would give them no gradient."""
         is_ours = type(self).__module__.startswith(__name__.partition(".")[0] + ".")
         return is_ours and not any(callable(getattr(type(self), name, None)) for name in vars(self))
 
     @staticmethod
     def _expected(curve: Callable[[Tensor], Tensor], mass: Tensor, log_odds: Tensor) -> Tensor:
-        """mass * curve(log_odds); 0 with gradient 0 for a class without mass whose log-odds are infinite."""
-        if targets.are_finite(log_odds):
-            return mass * curve(log_odds)
-        is_absent = (mass == 0) & ops.isinf(log_odds)
-        return ops.where(is_absent, 0.0, mass * curve(ops.where(is_absent, 0.0, log_odds)))
+        """mass * curve(log_odds); 0 with gradient 0 for a class without mass where one of the two is infinite."""
+        values = curve(log_odds)
+        both = values + log_odds
+        if targets.are_finite(both):
+            return mass * values
+        is_lost = (mass == 0) & ~ops.isnan(log_odds) & ~ops.isfinite(both)
+        return ops.where(is_lost, 0.0, mass * curve(ops.where(is_lost, 0.0, log_odds)))
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -316,7 +318,7 @@ class CategoricalLoss(Loss):
             losses = self._of_label(logits, target, class_weight, active)
         else:
             rows_of = partial(self._losses, class_weight=class_weight, is_labels=is_labels)
-            losses = log_odds.rowwise(rows_of, logits, target) if self._is_own() else rows_of(logits, target)
+            losses = log_odds.rowwise(rows_of, logits, target) if self._is_of_package() else rows_of(logits, target)
         # Under another floatx, Keras' torch backend promotes what a Python number takes part in.
         losses = ops.cast(losses, targets.compute_dtype(logits))
         losses = losses if validity is None else losses * ops.cast(validity, losses.dtype)
@@ -360,7 +362,10 @@ class BinaryLoss(Loss):
         self._pos_weight = None if self.pos_weight is None else targets.constant(self.pos_weight)
 
     def slope(self, log_odds: Tensor) -> Tensor:
-        """Return the derivative of the curve, elementwise; a class that gives its curve in closed form may add it."""
+        """Return the derivative of the curve, elementwise.
+
+        A class that defines `curve` may define this beside it, to save automatic differentiation.
+        """
         raise NotImplementedError
 
     def balance(self) -> tuple[float, float]:
@@ -416,39 +421,43 @@ class BinaryLoss(Loss):
         self, function: Callable[..., Tensor], slope: Callable[..., Tensor], x: Tensor, *others: Tensor
     ) -> Tensor:
         """Return function(x, *others), which a loss of this package leaves to the kernel."""
-        if not self._is_own():
+        if not self._is_of_package():
             return function(x, *others)
-        has_slope = self._definer("slope") is self._definer("curve") and self._definer("of_target") is BinaryLoss
-        return log_odds.elementwise(function, slope if has_slope else None, x, *others)
+        return log_odds.elementwise(function, slope if self._has_slope() else None, x, *others)
+
+    def _has_slope(self) -> bool:
+        """Whether `slope` is that of the curve, and the loss of a target the mean of the curve over both labels."""
+        methods = ("slope", "curve", "of_target")
+        slope, curve, of_target = (next(base for base in type(self).__mro__ if name in vars(base)) for name in methods)
+        return slope is curve and of_target is BinaryLoss
 
     def _weights(self, target: Tensor, pos_weight: Tensor | None = None) -> Tensor | None:
         """Return the weights of targets, elementwise; None where all are 1."""
-        weight_1, weight_0 = self._weight_1(pos_weight), self.balance()[1]
-        is_plain = pos_weight is None and self.balance() == (1.0, 1.0)
-        return None if is_plain else target * weight_1 + (1 - target) * weight_0
+        if pos_weight is None and self.balance() == (1.0, 1.0):
+            return None
+        weight_1, weight_0 = self._label_weights(pos_weight)
+        return target * weight_1 + (1 - target) * weight_0
 
-    def _of_label(self, x: Tensor, label: Tensor, *pos_weight: Tensor) -> Tensor:
-        weights = self._weights(label, *pos_weight)
-        losses = self.curve(x * log_odds.sign(label))
+    def _label_weights(self, pos_weight: Tensor | None) -> tuple[Tensor | float, float]:
+        """Return the weights of labels 1 and 0."""
+        weight_1, weight_0 = self.balance()
+        return (weight_1 if pos_weight is None else weight_1 * pos_weight), weight_0
+
+    def _of_label(self, x: Tensor, label: Tensor, pos_weight: Tensor | None = None) -> Tensor:
+        weights, losses = self._weights(label, pos_weight), self.curve(x * log_odds.sign(label))
         return losses if weights is None else weights * losses
 
-    def _slope_of_label(self, x: Tensor, label: Tensor, *pos_weight: Tensor) -> Tensor:
-        weights, sign = self._weights(label, *pos_weight), log_odds.sign(label)
+    def _slope_of_label(self, x: Tensor, label: Tensor, pos_weight: Tensor | None = None) -> Tensor:
+        weights, sign = self._weights(label, pos_weight), log_odds.sign(label)
         slope = self.slope(x * sign) * sign
         return slope if weights is None else weights * slope
 
     def _of_smoothed(self, x: Tensor, target: Tensor, pos_weight: Tensor | None = None) -> Tensor:
         smoothed = targets.smoothed_binary(target, self.label_smoothing, self.smooth_over)
-        return self.of_target(x, smoothed, self._weight_1(pos_weight), self.balance()[1])
+        return self.of_target(x, smoothed, *self._label_weights(pos_weight))
 
     def _slope_of_smoothed(self, x: Tensor, target: Tensor, pos_weight: Tensor | None = None) -> Tensor:
         smoothed = targets.smoothed_binary(target, self.label_smoothing, self.smooth_over)
-        positive = self._expected(self.slope, smoothed * self._weight_1(pos_weight), x)
-        return positive - self._expected(self.slope, (1 - smoothed) * self.balance()[1], -x)
-
-    def _weight_1(self, pos_weight: Tensor | None) -> Tensor | float:
-        weight_1, _ = self.balance()
-        return weight_1 if pos_weight is None else weight_1 * pos_weight
-
-    def _definer(self, method: str) -> type:
-        return next(base for base in type(self).__mro__ if method in vars(base))
+        weight_1, weight_0 = self._label_weights(pos_weight)
+        positive = self._expected(self.slope, smoothed * weight_1, x)
+        return positive - self._expected(self.slope, (1 - smoothed) * weight_0, -x)

@@ -12,7 +12,9 @@ import keras
 from keras import KerasTensor as Tensor
 from keras import ops
 
-if keras.backend.backend() == "torch":
+_IS_ON_TORCH = keras.backend.backend() == "torch"
+
+if _IS_ON_TORCH:
     from keras_xent import torch_kernel as kernel
 else:
     from keras_xent import xla_kernel as kernel  # type: ignore[no-redef]
@@ -91,7 +93,7 @@ def of_classes(logits: Tensor, temperature: float, from_logits: bool, margin: Te
 
 def of_distribution(logits: Tensor, masses: Tensor, temperature: float) -> Tensor:
     """sum_c m_c -log p_c [...] of `logits` [..., C] and masses m >= 0 [..., C]."""
-    if keras.backend.backend() == "torch" and kernel.applies(logits) and not masses.requires_grad:
+    if _IS_ON_TORCH and kernel.applies(logits, masses):
         return kernel.of_distribution(logits, masses, temperature)
     shifted, _, rest = _relative_to_peak(logits, temperature)
     surprise = ops.log1p(rest) - scaled(shifted, temperature)  # [..., C]
@@ -136,12 +138,16 @@ def elementwise(
     function: Callable[..., Tensor], slope: Callable[..., Tensor] | None, x: Tensor, *others: Tensor
 ) -> Tensor:
     """function(x, *others), elementwise, given a `slope` of it in x, which may be None; the others get no gradient."""
-    return kernel.elementwise(function, slope, x, *others) if kernel.applies(x) else function(x, *others)
+    if _IS_ON_TORCH and kernel.applies(x, *others):
+        return kernel.elementwise(function, slope, x, *others)
+    return function(x, *others)
 
 
 def rowwise(function: Callable[..., Tensor], x: Tensor, *others: Tensor) -> Tensor:
     """function(x, *others) [...], row by row, of x [..., C] and others [...] or [..., C], which get no gradient."""
-    return kernel.rowwise(function, x, *others) if kernel.applies(x) else function(x, *others)
+    if _IS_ON_TORCH and kernel.applies(x, *others):
+        return kernel.rowwise(function, x, *others)
+    return function(x, *others)
 
 
 def sign(label: Tensor) -> Tensor:

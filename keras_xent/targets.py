@@ -206,11 +206,11 @@ def checked_probabilities(
     Labels are integers, and floats that can be read and are 0 or 1. Floats with a gradient are none: their loss is
     linear in them, and a tensor that does not say so has one.
     """
-    is_float, validity = _is_floating(target), None
-    if active is None and is_float and _are_binary(target, check_labels):
+    is_float = _is_floating(target)
+    if active is None and is_float and _are_binary(target, check_labels):  # and so in range
         return target, None, True
     target, validity = _checked(target, (target >= 0) & (target <= 1), active, check_labels, None)
-    return target, validity, not is_float or (active is not None and _are_binary(target, check_labels))
+    return target, validity, not is_float or _are_binary(target, check_labels)
 
 
 def are_finite(values: Tensor) -> bool:

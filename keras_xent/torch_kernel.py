@@ -1,8 +1,8 @@
-"""The kernels of labels in torch. Of class indices, loss and gradient take one tensor of memory beside the logits.
+"""The kernels in torch: of class indices, of distributions, and of anything that goes elementwise or row by row.
 
-F.cross_entropy takes three, and much of its time is for their fresh pages. Here the exponentials of a block of rows
-stay in the cache while all is done with them, and are kept where the gradient will be. On CUDA each pass over the
-logits is compiled, and nothing is kept.
+F.cross_entropy takes three tensors of memory beside the logits, and much of its time is for their fresh pages. Here a
+block of rows stays in the cache while all is done with it, and what the gradient needs is kept where that will be. On
+CUDA the passes over class indices are compiled, and keep nothing; the others are plain operations.
 """
 
 import math
@@ -20,16 +20,24 @@ BLOCK = 1 << 18
 """Elements that are worked on at once: 1 MiB in float32, which a second-level cache holds."""
 
 
-def applies(logits: Tensor) -> bool:
-    """Whether the kernel takes these logits: not under traces, transforms and forward derivatives."""
+def applies(logits: Tensor, *constants: Tensor) -> bool:
+    """Whether the kernel takes these logits, and constants beside them, of which nobody wants a derivative.
+
+    It takes none under traces, transforms and forward derivatives.
+    """
     return (
         not torch.compiler.is_compiling()
         and torch._C._get_tracing_state() is None
         and not torch._C._are_functorch_transforms_active()
         and type(logits) is Tensor
         and logits.device.type in ("cpu", "cuda")
-        and forward_ad.unpack_dual(logits).tangent is None  # type: ignore[no-untyped-call]
+        and not any(_has_tangent(tensor) for tensor in (logits, *constants))
+        and not any(constant.requires_grad for constant in constants)
     )
+
+
+def _has_tangent(tensor: Tensor) -> bool:
+    return forward_ad.unpack_dual(tensor).tangent is not None  # type: ignore[no-untyped-call]
 
 
 def of_label(logits: Tensor, label: Tensor, counts: Tensor | None, temperature: float) -> Tensor:
@@ -53,7 +61,7 @@ def of_label_and_others(
 
 def of_distribution(logits: Tensor, masses: Tensor, temperature: float) -> Tensor:
     """sum_c m_c -log p_c [...] of `logits` [..., C] and masses m >= 0 [..., C], which get no gradient."""
-    losses: Tensor = _OfDistribution.apply(logits, masses, temperature)  # type: ignore[no-untyped-call]
+    losses: Tensor = _OfDistribution.apply(logits, masses, temperature, _keeps(logits))  # type: ignore[no-untyped-call]
     return losses
 
 
@@ -62,20 +70,20 @@ def elementwise(function: Function, slope: Function | None, x: Tensor, *others: 
 
     slope(x, *others) is its derivative in x. Where there is none, automatic differentiation finds it beside the values.
     """
-    if x.numel() <= BLOCK or not x.is_contiguous() or x.is_cuda or any(other.requires_grad for other in others):
+    if x.numel() <= BLOCK or not x.is_contiguous() or x.is_cuda:
         return function(x, *others)
     others = tuple(other.expand_as(x) for other in others)
     if x.ndim == 1:  # one row, of which a block takes no part
         return elementwise(function, slope, x.unsqueeze(-1), *(other.unsqueeze(-1) for other in others)).squeeze(-1)
-    values: Tensor = _Blockwise.apply(function, slope, x.shape, x, *others)  # type: ignore[no-untyped-call]
+    values: Tensor = _Blockwise.apply(function, slope, x.shape, _keeps(x), x, *others)  # type: ignore[no-untyped-call]
     return values
 
 
 def rowwise(function: Function, x: Tensor, *others: Tensor) -> Tensor:
     """function(x, *others) [...], row by row, of x [..., C] and others [...] or [..., C], which get no gradient."""
-    if x.numel() <= BLOCK or x.is_cuda or any(other.requires_grad for other in others):
+    if x.numel() <= BLOCK or x.is_cuda:
         return function(x, *others)
-    values: Tensor = _Blockwise.apply(function, None, x.shape[:-1], x, *others)  # type: ignore[no-untyped-call]
+    values: Tensor = _Blockwise.apply(function, None, x.shape[:-1], _keeps(x), x, *others)  # type: ignore[no-untyped-call]
     return values
 
 
@@ -104,11 +112,15 @@ class _Slopes(NamedTuple):
 def _apply(
     logits: Tensor, label: Tensor, counts: Tensor | None, class_weight: Tensor | None, temperature: float
 ) -> tuple[Tensor, ...]:
-    keeps = logits.requires_grad and torch.is_grad_enabled()
     outputs: tuple[Tensor, ...] = _OfLabel.apply(  # type: ignore[no-untyped-call]
-        logits, label, counts, class_weight, temperature, keeps
+        logits, label, counts, class_weight, temperature, _keeps(logits)
     )
     return outputs
+
+
+def _keeps(logits: Tensor) -> bool:
+    """Whether a gradient may be asked for, which needs more than the value."""
+    return logits.requires_grad and torch.is_grad_enabled()
 
 
 class _OfLabel(torch.autograd.Function):
@@ -160,22 +172,23 @@ class _OfDistribution(torch.autograd.Function):
     """Cross-entropy of distributions; the mass of all classes but the peak is a sum of its own, exact in the tail."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, masses: Tensor, temperature: float) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, masses: Tensor, temperature: float, keeps: bool) -> Tensor:
         peak, place = logits.max(-1, keepdim=True)
         shifted = _scaled(logits - peak, temperature)  # [..., C]
         distance = -(masses * shifted).sum(-1, keepdim=True)
-        if distance.is_cuda or not torch.isfinite(distance.sum()):
+        if distance.is_cuda or not torch.isfinite(distance.sum()):  # on CUDA the answer would be waited for
             is_absent = (masses == 0) & torch.isinf(shifted)
             distance = -torch.where(is_absent, 0.0, masses * shifted).sum(-1, keepdim=True)
         of_peak = shifted.gather(-1, place)  # 0, but NaN where the peak is infinite, which has to reach the sum
         exponentials = shifted.exp_().scatter_(-1, place, of_peak)
         rest, mass = exponentials.sum(-1, keepdim=True), masses.sum(-1, keepdim=True)
-        ctx.exponentials, ctx.temperature = exponentials, temperature
-        ctx.save_for_backward(logits, masses, place, rest, mass)
+        if keeps:
+            ctx.exponentials, ctx.temperature = exponentials, temperature
+            ctx.save_for_backward(logits, masses, place, rest, mass)
         return (distance + mass * rest.log1p()).squeeze(-1)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         logits, masses, place, rest, mass = ctx.saved_tensors
         exponentials, ctx.exponentials = ctx.exponentials, None  # the gradient takes their place, once
         is_plain = exponentials is None or _needs_plain_operations([gradient])
@@ -190,8 +203,9 @@ class _OfDistribution(torch.autograd.Function):
         lacking = torch.where(is_peak, 0.0, masses).sum(-1, keepdim=True)
         own = torch.where(rest < 1, gradient * lacking - share * rest, share - gradient * masses.gather(-1, place))
         if is_plain:
-            return torch.where(is_peak, own, exponentials * share - masses * gradient), None, None
-        return exponentials.mul_(share).addcmul_(masses, gradient, value=-1.0).scatter_(-1, place, own), None, None
+            return torch.where(is_peak, own, exponentials * share - masses * gradient), None, None, None
+        result = exponentials.mul_(share).addcmul_(masses, gradient, value=-1.0).scatter_(-1, place, own)
+        return result, None, None, None
 
 
 class _Blockwise(torch.autograd.Function):
@@ -199,16 +213,17 @@ class _Blockwise(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, function: Function, slope: Function | None, shape: torch.Size, x: Tensor, *others: Tensor
+        ctx: Any, function: Function, slope: Function | None, shape: torch.Size, keeps: bool, x: Tensor, *others: Tensor
     ) -> Tensor:
-        ctx.function, ctx.slope, ctx.slopes = function, slope, None
-        ctx.save_for_backward(x, *others)
-        values = x.new_empty(shape)
-        if slope is None and ctx.needs_input_grad[3]:
-            ctx.slopes = torch.empty(x.shape, dtype=x.dtype)
+        values, ctx.slopes = x.new_empty(shape), None
+        if keeps:
+            ctx.function, ctx.slope = function, slope
+            ctx.save_for_backward(x, *others)
+        if keeps and slope is None:
+            ctx.slopes = x.new_empty(x.shape)
             for value, slopes, part, *rest in _parts(x, values, ctx.slopes, x, *others):
                 found = _derivative(function, part.detach().requires_grad_(), rest, torch.ones_like(value))
-                value.copy_(found[0].detach())
+                value.copy_(found[0])
                 slopes.copy_(found[1])
         else:
             for value, *parts in _parts(x, values, x, *others):
@@ -220,14 +235,14 @@ class _Blockwise(torch.autograd.Function):
         x, *others = ctx.saved_tensors
         slopes, ctx.slopes = ctx.slopes, None  # the gradient takes their place, once
         if _needs_plain_operations([gradient]) or (slopes is None and ctx.slope is None):
-            slopes = _derivative(ctx.function, x, others, gradient, create_graph=torch.is_grad_enabled())[1]
+            _, result = _derivative(ctx.function, x, others, gradient, create_graph=torch.is_grad_enabled())
         elif slopes is not None:
-            slopes.mul_(gradient if gradient.ndim == x.ndim else gradient.unsqueeze(-1))
+            result = slopes.mul_(gradient if gradient.ndim == x.ndim else gradient.unsqueeze(-1))
         else:
-            slopes = torch.empty_like(x)
-            for out, factor, *parts in _parts(x, slopes, gradient, x, *others):
+            result = x.new_empty(x.shape)
+            for out, factor, *parts in _parts(x, result, gradient, x, *others):
                 torch.mul(ctx.slope(*parts), factor, out=out)
-        return None, None, None, slopes, *(None for _ in others)
+        return None, None, None, None, result, *(None for _ in others)
 
 
 def _derivative(
@@ -320,7 +335,7 @@ def _blockwise_statistics(
     weight = None if class_weight is None else _weight_of_others(x, place, class_weight)
     if x.numel() <= BLOCK:
         return _Statistics(*_statistics_of_block(x, place, class_weight, temperature, exponentials), weight)
-    peak, own, rivals, spread = (torch.empty(place.shape, dtype=_compute_dtype(x)) for _ in range(4))
+    peak, own, rivals, spread = (x.new_empty(place.shape, dtype=_compute_dtype(x)) for _ in range(4))
     for block in _blocks(x):
         out = None if exponentials is None else exponentials[block]
         found = _statistics_of_block(x[block], place[block], class_weight, temperature, out)

@@ -5,7 +5,7 @@ by itself, which takes half the time in graph mode and costs nothing where the w
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -20,18 +20,6 @@ COMPILED_FROM = 1000
 
 RECOMPUTED_FROM = 10_000
 """Classes from which JAX computes the exponentials again for the gradient, instead of one more tensor of them."""
-
-
-def elementwise(
-    function: Callable[..., Tensor], slope: Callable[..., Tensor] | None, x: Tensor, *others: Tensor
-) -> Tensor:
-    """function(x, *others), elementwise; XLA fuses what it is made of."""
-    return function(x, *others)
-
-
-def rowwise(function: Callable[..., Tensor], x: Tensor, *others: Tensor) -> Tensor:
-    """function(x, *others), row by row."""
-    return function(x, *others)
 
 
 class _Statistics(NamedTuple):

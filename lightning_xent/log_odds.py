@@ -80,7 +80,7 @@ def of_classes(logits: Tensor, temperature: float, from_logits: bool, margin: Te
 
 def of_distribution(logits: Tensor, masses: Tensor, temperature: float) -> Tensor:
     """sum_c m_c -log p_c [...] of `logits` [..., C] and masses m >= 0 [..., C]."""
-    if torch_kernel.applies(logits) and not masses.requires_grad:
+    if torch_kernel.applies(logits, masses):
         return torch_kernel.of_distribution(logits, masses, temperature)
     shifted, _, rest = _relative_to_peak(logits, temperature)
     surprise = torch.log1p(rest) - scaled(shifted, temperature)  # [..., C]
@@ -122,17 +122,21 @@ def elementwise(
     function: Callable[..., Tensor], slope: Callable[..., Tensor] | None, x: Tensor, *others: Tensor
 ) -> Tensor:
     """function(x, *others), elementwise, given a `slope` of it in x, which may be None; the others get no gradient."""
-    return torch_kernel.elementwise(function, slope, x, *others) if torch_kernel.applies(x) else function(x, *others)
+    return (
+        torch_kernel.elementwise(function, slope, x, *others)
+        if torch_kernel.applies(x, *others)
+        else function(x, *others)
+    )
 
 
 def rowwise(function: Callable[..., Tensor], x: Tensor, *others: Tensor) -> Tensor:
     """function(x, *others) [...], row by row, of x [..., C] and others [...] or [..., C], which get no gradient."""
-    return torch_kernel.rowwise(function, x, *others) if torch_kernel.applies(x) else function(x, *others)
+    return torch_kernel.rowwise(function, x, *others) if torch_kernel.applies(x, *others) else function(x, *others)
 
 
 def sign(label: Tensor) -> Tensor:
     """1 where the binary `label` is 1, -1 where it is 0."""
-    return torch.rsub(label, -1.0, alpha=-2.0)
+    return torch.rsub(label, -1.0, alpha=-2.0)  # 2 label - 1, in one pass
 
 
 def is_class(label: Tensor, logits: Tensor) -> Tensor:

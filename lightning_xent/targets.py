@@ -160,7 +160,7 @@ def checked_labels(
     """Return class indices [...] that are all in range, and the validity [...] of their rows."""
     counted = labels if active is None else torch.where(active, labels, 0)
     if _lie_within(counted, 0, classes - 1, check_labels):
-        return (labels if active is None else labels.clamp(0, classes - 1)), None
+        return (labels if active is None else torch.where((labels < 0) | (labels >= classes), 0, labels)), None
     return _checked(labels, (labels >= 0) & (labels < classes), active, check_labels, classes)
 
 
@@ -172,12 +172,13 @@ def checked_probabilities(
     Labels are integers, and floats that can be read and are 0 or 1. Floats with a gradient are none: their loss is
     linear in them.
     """
-    is_float, validity = target.is_floating_point(), None
-    if active is None and is_float and _are_binary(target, check_labels):
+    is_float = target.is_floating_point()
+    if active is None and is_float and _are_binary(target, check_labels):  # and so in range
         return target, None, True
+    validity = None
     if active is not None or not _lie_within(target, 0, 1, check_labels):
         target, validity = _checked(target, (target >= 0) & (target <= 1), active, check_labels, None)
-    return target, validity, not is_float or (active is not None and _are_binary(target, check_labels))
+    return target, validity, not is_float or _are_binary(target, check_labels)
 
 
 def are_finite(values: Tensor) -> bool:

@@ -364,6 +364,42 @@ def test_forward_derivative():
         torch.testing.assert_close(forward_ad.unpack_dual(value).tangent, (want * direction).sum())
 
 
+BLOCKWISE = {
+    "soft target": (lightning_xent.CategoricalCrossEntropy(), True),
+    "regulariser": (lightning_xent.CategoricalCrossEntropy(z_loss=0.1), False),
+    "binary": (lightning_xent.BinaryPolyCrossEntropy(), True),
+}
+
+
+@pytest.mark.parametrize(("loss", "is_soft"), BLOCKWISE.values(), ids=BLOCKWISE)
+def test_blocks_where_no_gradient_is_wanted(monkeypatch, loss, is_soft):
+    monkeypatch.setattr(torch_kernel, "BLOCK", 5)
+    logits = torch.randn(6, 4, requires_grad=True)
+    target = torch.rand(6, 4) if is_soft else torch.randint(0, 4, (6,))
+    want = loss(logits, target)
+    with torch.inference_mode():
+        assert loss(logits, target) == want
+    with torch.no_grad():
+        assert loss(logits, target) == want
+    with torch.device("meta"):
+        (gradient,) = torch.autograd.grad(loss(logits, target), logits)
+    assert torch.equal(gradient, torch.autograd.grad(want, logits)[0])
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+@pytest.mark.parametrize("name", ["CategoricalCrossEntropy", "CategoricalPolyCrossEntropy", "BinaryCrossEntropy"])
+def test_forward_derivative_in_the_target(monkeypatch, name):
+    """The losses are linear in it."""
+    monkeypatch.setattr(torch_kernel, "BLOCK", 5)
+    logits = torch.randn(6, 4, dtype=torch.float64)
+    loss, target = build(name), torch.full((6, 4), 0.25, dtype=torch.float64)
+    direction = torch.rand(6, 4, dtype=torch.float64) / 4
+    with forward_ad.dual_level():
+        value = loss(logits, forward_ad.make_dual(target, direction))
+        tangent = forward_ad.unpack_dual(value).tangent
+    torch.testing.assert_close(tangent, loss(logits, target + direction) - loss(logits, target))
+
+
 def test_logits_changed_before_the_gradient_are_noticed():
     logits, target = inputs_of("CategoricalCrossEntropy")
     scores = logits * 1

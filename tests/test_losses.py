@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import pickle
 from dataclasses import dataclass, fields
 
@@ -407,6 +408,49 @@ def test_a_subclass_with_another_curve_keeps_no_short_cut_of_its_base(name, conf
     )
     np.testing.assert_allclose(side.numpy(value), 2 * side.numpy(want), rtol=1e-6)
     np.testing.assert_allclose(side.numpy(gradient), 2 * side.numpy(want_gradient), rtol=1e-5, atol=2e-8)
+
+
+@pytest.mark.parametrize("mode", side.modes)
+@pytest.mark.parametrize(("lowest", "slope"), [(-180.0, -0.5), (-105.0, -1.0), (-np.inf, -0.5)])
+def test_a_curve_that_overflows_is_no_loss_of_a_class_without_mass(lowest, slope, mode):
+    class Exponential(side.package.CategoricalCrossEntropy):
+        def curve(self, log_odds):
+            return math.e ** (slope * log_odds)
+
+    logits = side.tensor(np.array([[5.0, lowest, 1.0], [1.0, 2.0, 0.0]], "float32"))
+    targets = (np.array([0, 1]), np.eye(3, dtype="float32")[[0, 1]])
+    (value, gradient), (want, want_gradient) = (
+        side.value_and_gradient(
+            lambda logits, target: side.call(Exponential(), logits, target), logits, mode, side.tensor(target)
+        )
+        for target in targets[::-1]
+    )
+    np.testing.assert_allclose(side.numpy(value), side.numpy(want), rtol=1e-6)
+    np.testing.assert_allclose(side.numpy(gradient), side.numpy(want_gradient), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("mode", side.modes)
+def test_a_label_out_of_range_that_does_not_count_ranks_as_label_0(mode):
+    loss = side.package.CategoricalCrossEntropy(hard_fraction=1 / 3, reduction="sum")
+    logits = np.array([[3.0, 0.0, 0.0], [1.0, 0.0, 0.0], [5.0, 0.0, 0.0]], "float32")
+    weight = np.array([1.0, 1.0, 0.0], "float32")
+    value, _ = side.value_and_gradient(
+        lambda logits, target, weight: side.call(loss, logits, target, sample_weight=weight),
+        side.tensor(logits),
+        mode,
+        side.tensor(np.array([0, 1, 7])),
+        side.tensor(weight),
+    )
+    want = np.log(np.exp(logits[1]).sum()) - logits[1, 1]
+    np.testing.assert_allclose(side.numpy(value), want, rtol=1e-6)
+
+
+def test_reduction_of_a_distillation_may_be_assigned():
+    logits, target = side.tensor(np.array([[1.0, 0.0]])), side.tensor(np.array([[0.0, 1.0, 1.0]]))
+    want = build("Distillation", alpha=0.5, class_weight=[1, 5], reduction="weighted_mean")
+    loss = build("Distillation", alpha=0.5, class_weight=[1, 5])
+    loss.reduction = "weighted_mean"
+    assert side.numpy(side.call(loss, logits, target)) == side.numpy(side.call(want, logits, target))
 
 
 UNCOUNTED = {

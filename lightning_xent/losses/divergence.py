@@ -13,7 +13,7 @@ from lightning_xent.losses.cross_entropy import CategoricalCrossEntropy
 from lightning_xent.reduction import Rows
 
 SHARED = ["axis", "class_weight", "softcap", "label_smoothing", "smooth_over", "ignore_index", "check_labels"]
-SHARED += ["hard_fraction", "reduction"]
+SHARED += ["hard_fraction"]
 """Keywords that hold for the labels of a distillation, too."""
 
 
@@ -85,6 +85,7 @@ class Distillation(KLDivergence):
         teacher = torch.softmax(log_odds.scaled(teacher, self.temperature), axis)
         if label is None:
             return super()._rows(logits, teacher, sample_weight, mask)
+        self._labels.reduction = self.reduction
         hard = self._labels._rows(logits, label, sample_weight, mask)
         kept = mask if hard.kept is None else hard.kept
         soft = super()._rows(logits, teacher, sample_weight, kept)
