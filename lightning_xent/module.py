@@ -1,5 +1,6 @@
 """The LightningModule: a network trained on one of the losses."""
 
+import math
 from typing import Any
 
 import torch
@@ -41,6 +42,12 @@ class EpochLoss(Metric):
 class XentModule(LightningModule):
     """A network, its loss and its optimizer, for a Trainer or a LightningCLI config.
 
+    The gradient of a step is that of its loss over all rows that the step sees, whatever `accumulate_grad_batches` and
+    the number of devices are: each micro-batch gives its sum, and `on_before_optimizer_step` divides by the denominator
+    of all, after fp16's unscaling and before clipping. A Trainer alone averages means, which is another number where
+    rows are ignored or weighted, and where the last accumulation of an epoch is short. Callbacks see gradients
+    before that division; a module that overrides the hook calls it by `super()`.
+
     Batches are `(inputs, target)` or `(inputs, target, sample_weight)`. `train_loss`, `val_loss` and `test_loss`
     are logged for the whole epoch: the loss of all its rows, whatever the batches, NaN included.
 
@@ -52,6 +59,7 @@ class XentModule(LightningModule):
 
     Raises:
         ValueError: A loss that does not reduce, or a spec that `lightning_xent.get` refuses.
+        NotImplementedError: At the first step, a strategy that accumulates gradients by itself, as DeepSpeed's does.
     """
 
     def __init__(self, network: nn.Module, loss: Loss | LossSpec, optimizer: OptimizerCallable | None = None) -> None:
@@ -61,13 +69,24 @@ class XentModule(LightningModule):
         if self.loss.reduction == "none":
             raise ValueError('loss must have the reduction "mean", "weighted_mean" or "sum", got "none"')
         self.optimizer = optimizer
+        self._unit: float | None = None
+        self._denominator: Tensor | None = None
         self.train_loss, self.val_loss, self.test_loss = (EpochLoss(self.loss.reduction == "sum") for _ in range(3))
 
     def forward(self, inputs: Any) -> Tensor:
         return self.network(inputs)
 
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
-        return self._step("train_loss", self.train_loss, batch)
+        total, denominator = self._parts("train_loss", self.train_loss, batch)
+        self._denominator = denominator if self._denominator is None else self._denominator + denominator
+        return total / self._unit_of(denominator)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Make the gradient that of the loss over all rows of the step: see the class."""
+        factor = self._factor()
+        for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
+            if parameter.grad is not None:
+                parameter.grad.mul_(factor)
 
     def validation_step(self, batch: Any, batch_index: int) -> Tensor:
         return self._step("val_loss", self.val_loss, batch)
@@ -80,8 +99,31 @@ class XentModule(LightningModule):
         return build(self.parameters())
 
     def _step(self, name: str, epoch_loss: EpochLoss, batch: Any) -> Tensor:
+        return quotient(*self._parts(name, epoch_loss, batch))
+
+    def _parts(self, name: str, epoch_loss: EpochLoss, batch: Any) -> tuple[Tensor, Tensor]:
         inputs, target, *weights = batch
         total, denominator = self.loss.parts(self(inputs), target, *weights)
         epoch_loss.update(total, denominator)
         self.log(name, epoch_loss, on_step=False, on_epoch=True, prog_bar=True)
-        return quotient(total, denominator)
+        return total, denominator
+
+    def _unit_of(self, denominator: Tensor) -> float:
+        """Return a power of 2, the same on all devices, that makes sums about as large as means: float16 needs it."""
+        if self._unit is None:
+            strategy = self.trainer.strategy
+            if strategy.handles_gradient_accumulation:
+                raise NotImplementedError(f"{type(strategy).__name__} accumulates gradients by itself")
+            self._unit = strategy.broadcast(2.0 ** round(math.log2(max(1.0, denominator.item()))))
+        return self._unit
+
+    def _factor(self) -> Tensor:
+        """Return what the gradients lack: Lightning has averaged them over micro-batches and devices."""
+        assert self._unit is not None and self._denominator is not None
+        denominator, self._denominator = self._denominator, None
+        averaged = torch.full_like(
+            denominator, self._unit * self.trainer.accumulate_grad_batches * self.trainer.world_size
+        )
+        if self.loss.reduction == "sum":
+            return averaged
+        return quotient(averaged, self.trainer.strategy.reduce(denominator, reduce_op="sum"))

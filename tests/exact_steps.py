@@ -1,0 +1,153 @@
+"""Train on uneven micro-batches and devices; compare the gradient of each step with that of all its rows at once.
+
+Run as `python exact_steps.py DEVICES`; prints the worst difference of each setting, relative to the largest entry of
+the gradient, as JSON.
+"""
+
+import json
+import logging
+import os
+import socket
+import sys
+import warnings
+
+import torch
+from pytorch_lightning import Trainer
+from pytorch_lightning.plugins import MixedPrecision
+from torch import multiprocessing, nn
+from torch.utils.data import DataLoader
+
+import lightning_xent
+from lightning_xent.module import XentModule
+
+CLASSES, FEATURES, IGNORED, CLIP = 4, 3, -1, 0.05
+BATCHES = 7
+"""With 3 micro-batches to a step the last step of an epoch has one."""
+
+LOSSES = {
+    "plain": ("CategoricalCrossEntropy", {}),
+    "ignored": ("CategoricalCrossEntropy", {"ignore_index": IGNORED}),
+    "weighted": (
+        "CategoricalFocalCrossEntropy",
+        {"ignore_index": IGNORED, "class_weight": [0.1, 1, 9, 3], "reduction": "weighted_mean"},
+    ),
+    "sum": ("CategoricalCrossEntropy", {"reduction": "sum", "ignore_index": IGNORED}),
+    "all ignored": ("CategoricalCrossEntropy", {"ignore_index": IGNORED}),
+}
+SETTINGS = [
+    *((loss, accumulate, "32-true", None) for loss in LOSSES for accumulate in (1, 3)),
+    ("weighted", 3, "32-true", CLIP),
+    ("weighted", 3, "16-mixed", None),
+    ("weighted", 3, "16-mixed", CLIP),
+    ("weighted", 3, "bf16-mixed", None),
+]
+
+
+class Recorder(XentModule):
+    """Keeps the gradients that the optimizer takes, after clipping."""
+
+    def __init__(self, *given, **keywords):
+        super().__init__(*given, **keywords)
+        self.gradients = []
+
+    def configure_gradient_clipping(self, optimizer, **options):
+        super().configure_gradient_clipping(optimizer, **options)
+        self.gradients.append(torch.cat([parameter.grad.flatten() for parameter in self.network.parameters()]))
+
+
+def batches(device, loss):
+    """Return the micro-batches of one device: uneven, and one of device 1 ignored as a whole."""
+    generator = torch.Generator().manual_seed(device)
+    result = []
+    for index in range(BATCHES):
+        rows = 2 + (3 * index + 5 * device) % 7
+        inputs = torch.randn(rows, FEATURES, generator=generator)
+        target = torch.randint(0, CLASSES, (rows,), generator=generator)
+        if loss != "plain":
+            is_whole = loss == "all ignored" or (device, index) == (1, 2)
+            target[torch.rand(rows, generator=generator) < (1.0 if is_whole else 0.4)] = IGNORED
+        result.append((inputs, target))
+    return result
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Linear(FEATURES, CLASSES)
+
+
+def wanted(loss, accumulate, clip, devices):
+    """Return the gradient of each step of an epoch, from all of its rows at once."""
+    name, config = LOSSES[loss]
+    whole, own = getattr(lightning_xent, name)(**config), network()
+    of_devices = [batches(device, loss) for device in range(devices)]
+    gradients = []
+    for first in range(0, BATCHES, accumulate):
+        parts = [batch for of_device in of_devices for batch in of_device[first : first + accumulate]]
+        inputs, target = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        found = torch.autograd.grad(whole(own(inputs), target), list(own.parameters()))
+        gradient = torch.cat([part.flatten() for part in found])
+        gradients.append(gradient if clip is None else gradient * min(1.0, clip / (gradient.norm().item() + 1e-6)))
+    return gradients
+
+
+def difference(device, devices, loss, accumulate, precision, clip):
+    name, config = LOSSES[loss]
+    module = Recorder(network(), {"loss": name, "config": config}, lambda parameters: torch.optim.SGD(parameters, 0.0))
+    if precision == "16-mixed":
+        scaled = {"plugins": [MixedPrecision(precision, "cpu", torch.amp.GradScaler("cpu", init_scale=1024.0))]}
+    else:
+        scaled = {"precision": precision}
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=devices,
+        strategy="ddp" if devices > 1 else "auto",
+        max_epochs=1,
+        accumulate_grad_batches=accumulate,
+        gradient_clip_val=clip,
+        use_distributed_sampler=False,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **scaled,
+    )
+    trainer.fit(module, DataLoader(batches(device, loss), batch_size=None))
+    want = wanted(loss, accumulate, clip, devices)
+    return max(
+        ((got - gradient).abs().max() / gradient.abs().max().clamp(min=1e-30)).item()
+        for got, gradient in zip(module.gradients, want, strict=True)
+    )
+
+
+def run(device, devices, port, results):
+    warnings.simplefilter("ignore")
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+    if devices > 1:
+        environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": devices, "NODE_RANK": 0}
+        os.environ |= {
+            name: str(value) for name, value in (environment | {"RANK": device, "LOCAL_RANK": device}).items()
+        }
+    for setting in SETTINGS:
+        found = difference(device, devices, *setting)
+        if device == 0:
+            results[", ".join(map(str, setting))] = found
+
+
+def main(devices):
+    if devices == 1:
+        results = {}
+        run(0, 1, None, results)
+    else:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        with multiprocessing.Manager() as manager:
+            shared = manager.dict()
+            multiprocessing.spawn(run, (devices, port, shared), nprocs=devices)
+            results = dict(shared)
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

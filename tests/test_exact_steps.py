@@ -1,0 +1,37 @@
+"""The gradient of a step of XentModule is that of its loss over all rows of the step: micro-batches and devices."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from pytorch_lightning.strategies import SingleDeviceStrategy
+from torch.utils.data import DataLoader
+
+import lightning_xent
+from lightning_xent.module import XentModule
+from sides.lightning import trainer
+
+# How far the network's own rounding takes the gradient, relative to its largest entry.
+TOLERANCES = {"32-true": 1e-6, "16-mixed": 2e-3, "bf16-mixed": 2e-2}
+
+
+@pytest.mark.parametrize("devices", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
+def test_gradient_of_a_step_is_that_of_all_its_rows(devices):
+    """Processes of gloo, each with batches of its own; the last step of the epoch has one micro-batch of three."""
+    script = Path(__file__).with_name("exact_steps.py")
+    process = subprocess.run([sys.executable, script, str(devices)], check=True, capture_output=True, text=True)
+    found = json.loads(process.stdout.splitlines()[-1])
+    assert len(found) == 14
+    for setting, worst in found.items():
+        assert worst <= TOLERANCES[setting.split(", ")[2]], setting
+
+
+def test_a_strategy_that_accumulates_by_itself_is_refused(monkeypatch):
+    monkeypatch.setattr(SingleDeviceStrategy, "handles_gradient_accumulation", True)
+    module = XentModule(torch.nn.Linear(3, 3), lightning_xent.CategoricalCrossEntropy())
+    batches = [(torch.zeros(2, 3), torch.tensor([0, 1]))]
+    with pytest.raises(NotImplementedError, match="SingleDeviceStrategy accumulates gradients by itself"):
+        trainer(max_steps=1, num_sanity_val_steps=0).fit(module, DataLoader(batches, None), DataLoader(batches, None))
