@@ -404,7 +404,7 @@ class BinaryLoss(Loss):
 
         x = log_odds.of_positive(logits, self.temperature, self.from_logits)
         given = () if pos_weight is None else (pos_weight,)
-        weights = self._weights(target, *given) if self.reduction == "weighted_mean" else None
+        weights = self._weights(target, pos_weight) if self.reduction == "weighted_mean" else None
         if is_label and self._takes_label_alone:
             losses = self._elementwise(self._of_label, self._slope_of_label, x, target, *given)
         else:

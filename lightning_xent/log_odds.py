@@ -122,16 +122,16 @@ def elementwise(
     function: Callable[..., Tensor], slope: Callable[..., Tensor] | None, x: Tensor, *others: Tensor
 ) -> Tensor:
     """function(x, *others), elementwise, given a `slope` of it in x, which may be None; the others get no gradient."""
-    return (
-        torch_kernel.elementwise(function, slope, x, *others)
-        if torch_kernel.applies(x, *others)
-        else function(x, *others)
-    )
+    if torch_kernel.applies(x, *others):
+        return torch_kernel.elementwise(function, slope, x, *others)
+    return function(x, *others)
 
 
 def rowwise(function: Callable[..., Tensor], x: Tensor, *others: Tensor) -> Tensor:
     """function(x, *others) [...], row by row, of x [..., C] and others [...] or [..., C], which get no gradient."""
-    return torch_kernel.rowwise(function, x, *others) if torch_kernel.applies(x, *others) else function(x, *others)
+    if torch_kernel.applies(x, *others):
+        return torch_kernel.rowwise(function, x, *others)
+    return function(x, *others)
 
 
 def sign(label: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ class XentModule(LightningModule):
 
     Raises:
         ValueError: A loss that does not reduce, or a spec that `lightning_xent.get` refuses.
-        NotImplementedError: At the first step, a strategy that accumulates gradients by itself, as DeepSpeed's does.
+            At the first step, a strategy of the Trainer that accumulates gradients by itself, as DeepSpeed's does.
     """
 
     def __init__(self, network: nn.Module, loss: Loss | LossSpec, optimizer: OptimizerCallable | None = None) -> None:
@@ -75,6 +75,10 @@ class XentModule(LightningModule):
 
     def forward(self, inputs: Any) -> Tensor:
         return self.network(inputs)
+
+    def on_train_epoch_start(self) -> None:
+        """Forget the rows of an accumulation that was interrupted, as Lightning forgets its gradients."""
+        self._denominator = None
 
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
         total, denominator = self._parts("train_loss", self.train_loss, batch)
@@ -113,7 +117,8 @@ class XentModule(LightningModule):
         if self._unit is None:
             strategy = self.trainer.strategy
             if strategy.handles_gradient_accumulation:
-                raise NotImplementedError(f"{type(strategy).__name__} accumulates gradients by itself")
+                name = type(strategy).__name__
+                raise ValueError(f"strategy must leave the accumulation of gradients to the Trainer, got {name}")
             self._unit = strategy.broadcast(2.0 ** round(math.log2(max(1.0, denominator.item()))))
         return self._unit
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pytorch_lightning import Callback
 from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch.utils.data import DataLoader
 
@@ -33,5 +34,31 @@ def test_a_strategy_that_accumulates_by_itself_is_refused(monkeypatch):
     monkeypatch.setattr(SingleDeviceStrategy, "handles_gradient_accumulation", True)
     module = XentModule(torch.nn.Linear(3, 3), lightning_xent.CategoricalCrossEntropy())
     batches = [(torch.zeros(2, 3), torch.tensor([0, 1]))]
-    with pytest.raises(NotImplementedError, match="SingleDeviceStrategy accumulates gradients by itself"):
+    with pytest.raises(ValueError, match=r"strategy must leave the accumulation .* got SingleDeviceStrategy"):
         trainer(max_steps=1, num_sanity_val_steps=0).fit(module, DataLoader(batches, None), DataLoader(batches, None))
+
+
+class Interruption(Callback):
+    def on_train_batch_end(self, *given):
+        raise RuntimeError("interrupted")
+
+
+def test_an_interrupted_accumulation_leaves_nothing_behind():
+    batches = DataLoader([(torch.eye(3), torch.tensor([0, 1, 1]))] * 2, None)
+
+    def fit(module, **options):
+        trainer(max_epochs=1, accumulate_grad_batches=2, num_sanity_val_steps=0, **options).fit(
+            module, batches, batches
+        )
+
+    def module():
+        torch.manual_seed(0)
+        loss = lightning_xent.CategoricalCrossEntropy()
+        return XentModule(torch.nn.Linear(3, 3), loss, lambda parameters: torch.optim.SGD(parameters, 0.5))
+
+    interrupted, whole = module(), module()
+    with pytest.raises(RuntimeError, match="interrupted"):
+        fit(interrupted, callbacks=[Interruption()])
+    fit(interrupted)
+    fit(whole)
+    assert torch.equal(interrupted.network.weight, whole.network.weight)
