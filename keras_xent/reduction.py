@@ -66,10 +66,8 @@ def reduce(rows: Rows, reduction: str) -> Tensor:
 
 
 def quotient(total: Tensor, denominator: Tensor) -> Tensor:
-    """total / denominator; 0 with gradient 0 where the denominator is 0."""
-    is_empty = denominator == 0
-    divisor = ops.where(is_empty, ops.ones_like(denominator), denominator)
-    return ops.where(is_empty, ops.zeros_like(total), total / divisor)
+    """total / denominator; 0 with gradient 0 where the denominator is 0, as the total is then."""
+    return total / ops.where(denominator == 0, ops.full_like(denominator, math.inf), denominator)
 
 
 def _count(losses: Tensor, kept: Tensor | None) -> Tensor:

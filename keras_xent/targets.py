@@ -221,6 +221,11 @@ def are_finite(values: Tensor) -> bool:
     return _readable(is_finite, None) and bool(is_finite)  # under a trace that of a constant is none
 
 
+def take_any_loss(*weights: float) -> bool:
+    """Whether no weight becomes 0, which takes no infinite loss; float32 may round to 0 what is below 1e-30."""
+    return all(weight >= 1e-30 for weight in weights)
+
+
 def smoothed(distribution: Tensor, label_smoothing: float, smooth_over: str) -> Tensor:
     """Give the share `label_smoothing` of a distribution [..., C] to all classes or to each one's others."""
     if label_smoothing == 0.0 or (smooth_over == "others" and distribution.shape[-1] == 1):

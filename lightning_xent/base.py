@@ -171,6 +171,7 @@ class CategoricalLoss(Loss):
         """Replace the class weights: K numbers >= 0, or None. Compiled code keeps those that it was traced with."""
         self.class_weight = None if class_weight is None else arguments.weights("class_weight", class_weight)
         self._class_weight = None if self.class_weight is None else targets.constant(self.class_weight)
+        self._least_weight = 1.0 if self.class_weight is None else min(self.class_weight)
 
     def count_classes(self, size: int) -> int:
         """Return the number of classes, given the size of the class axis of the logits."""
@@ -234,10 +235,14 @@ class CategoricalLoss(Loss):
         return self.label_smoothing == 0.0 or self._has_closed_form()
 
     def _of_label(
-        self, logits: Tensor, label: Tensor, class_weight: Tensor | None, counts: Tensor | None = None
+        self,
+        logits: Tensor,
+        label: Tensor,
+        class_weight: Tensor | None,
+        weights: Tensor | None,
+        counts: Tensor | None = None,
     ) -> Tensor:
-        """Return the losses [...] of labels [...]; rows that do not count may hold any logits."""
-        weights = None if class_weight is None else targets.per_label(class_weight, label)  # [...]
+        """Return the losses [...] of labels [...] and their `weights`; rows that do not count may hold any logits."""
         share, others = 1.0, None
         if self.label_smoothing > 0.0:
             classes = logits.shape[-1]
@@ -250,7 +255,12 @@ class CategoricalLoss(Loss):
             score = log_odds.of_label(logits, label, self.divisor, self.from_logits, counts=counts)
         if share != 1.0:
             weights = torch.full_like(score, share) if weights is None else share * weights
-        losses = self.curve(score) if weights is None else self._expected(self.curve, weights, score)
+        if weights is None:
+            losses = self.curve(score)
+        elif targets.take_any_loss(share * self._least_weight):
+            losses = weights * self.curve(score)
+        else:
+            losses = self._expected(self.curve, weights, score)
         return losses if others is None else losses + others
 
     def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any) -> Rows:
@@ -279,20 +289,19 @@ class CategoricalLoss(Loss):
 
         validity = None
         if is_labels:
-            target, validity = targets.checked_labels(target, classes, active, self.check_labels)
+            target, validity = targets.checked_labels(target, classes, kept, active, self.check_labels)
         elif kept is not None:
             target = targets.harmless_logits(target, kept, None, ranked=False)
         class_weight = weights = None
         if self._class_weight is not None:
             class_weight = targets.per_class("class_weight", self._class_weight, logits, classes)  # [C]
-        if self.reduction == "weighted_mean":
-            if not is_labels:
-                weights = (target if class_weight is None else target * class_weight).sum(-1)
-            elif class_weight is not None:
-                weights = targets.per_label(class_weight, target)  # [...]
+        if is_labels and class_weight is not None:
+            weights = targets.per_label(class_weight, target)  # [...]
+        elif not is_labels and self.reduction == "weighted_mean":
+            weights = (target if class_weight is None else target * class_weight).sum(-1)
 
         if is_direct:
-            losses = self._of_label(logits, target, class_weight, active)
+            losses = self._of_label(logits, target, class_weight, weights, active)
         else:
             rows_of = partial(self._losses, class_weight=class_weight, is_labels=is_labels)
             losses = log_odds.rowwise(rows_of, logits, target) if self._is_of_package() else rows_of(logits, target)
@@ -303,7 +312,8 @@ class CategoricalLoss(Loss):
         """Return the losses [...] of labels [...] or distributions [..., C], given logits [..., C], row by row."""
         logits = self.transformed(inputs)  # [..., C]
         if is_labels and self._goes_by_label:
-            losses = self._of_label(logits, target, class_weight)
+            weights = None if class_weight is None else targets.per_label(class_weight, target)  # [...]
+            losses = self._of_label(logits, target, class_weight, weights)
         else:
             distribution = log_odds.is_class(target, logits).to(logits.dtype) if is_labels else target  # [..., C]
             smoothed = targets.smoothed(distribution, self.label_smoothing, self.smooth_over)
@@ -354,8 +364,7 @@ class BinaryLoss(Loss):
     def _takes_label_alone(self) -> bool:
         """Whether the loss of a label is its weight > 0 times the curve."""
         given = self.pos_weight if isinstance(self.pos_weight, tuple) else (self.pos_weight,)
-        # Below 1e-30 float32 may round a weight to 0, which takes no infinite loss.
-        has_weights = all(weight is None or weight >= 1e-30 for weight in (*self.balance(), *given))
+        has_weights = targets.take_any_loss(*self.balance(), *(weight for weight in given if weight is not None))
         return self.label_smoothing == 0.0 and type(self).of_target is BinaryLoss.of_target and has_weights
 
     def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any) -> Rows:

@@ -63,10 +63,8 @@ def reduce(rows: Rows, reduction: str) -> Tensor:
 
 
 def quotient(total: Tensor, denominator: Tensor) -> Tensor:
-    """total / denominator; 0 with gradient 0 where the denominator is 0."""
-    is_empty = denominator == 0
-    divisor = torch.where(is_empty, torch.ones_like(denominator), denominator)
-    return torch.where(is_empty, torch.zeros_like(total), total / divisor)
+    """total / denominator; 0 with gradient 0 where the denominator is 0, as the total is then."""
+    return total / denominator.masked_fill(denominator == 0, math.inf)
 
 
 def _count(losses: Tensor, kept: Tensor | None) -> Tensor:

@@ -155,12 +155,15 @@ def harmless_logits(logits: Tensor, kept: Tensor | None, sample_weight: Tensor |
 
 
 def checked_labels(
-    labels: Tensor, classes: int, active: Tensor | None, check_labels: bool | None
+    labels: Tensor, classes: int, kept: Tensor | None, active: Tensor | None, check_labels: bool | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Return class indices [...] that are all in range, and the validity [...] of their rows."""
-    counted = labels if active is None else torch.where(active, labels, 0)
+    """Return class indices [...] that are all in range, and the validity [...] of their rows.
+
+    Rows that are not `kept` have any label, and those that are not `active` may: they have no weight.
+    """
+    counted = labels if kept is None else torch.where(kept, labels, 0)
     if _lie_within(counted, 0, classes - 1, check_labels):
-        return (labels if active is None else torch.where((labels < 0) | (labels >= classes), 0, labels)), None
+        return counted, None
     return _checked(labels, (labels >= 0) & (labels < classes), active, check_labels, classes)
 
 
@@ -184,6 +187,11 @@ def checked_probabilities(
 def are_finite(values: Tensor) -> bool:
     """Whether all values are known to be finite: those that can be read without synchronisation."""
     return _readable(values, None) and bool(torch.isfinite(values.detach().sum()))
+
+
+def take_any_loss(*weights: float) -> bool:
+    """Whether no weight becomes 0, which takes no infinite loss; float32 may round to 0 what is below 1e-30."""
+    return all(weight >= 1e-30 for weight in weights)
 
 
 def smoothed(distribution: Tensor, label_smoothing: float, smooth_over: str) -> Tensor:
@@ -239,7 +247,7 @@ def _lie_within(values: Tensor, lowest: int, highest: int, check_labels: bool | 
     if not values.numel() or not _readable(values, check_labels):
         return False
     least, greatest = torch.aminmax(values)
-    return bool(least >= lowest and greatest <= highest)
+    return bool(lowest <= least.item() and greatest.item() <= highest)
 
 
 def _are_binary(values: Tensor, check_labels: bool | None) -> bool:

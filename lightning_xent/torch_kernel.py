@@ -43,7 +43,7 @@ def _has_tangent(tensor: Tensor) -> bool:
 def of_label(logits: Tensor, label: Tensor, counts: Tensor | None, temperature: float) -> Tensor:
     """Log-odds [...] of the class `label` [...] in `logits` [..., C], in float32 or float64.
 
-    They are 0, with gradient 0, where `counts` [...] is False, whatever such a row holds.
+    Where `counts` [...] is False they are some number that no gradient may come back to, whatever such a row holds.
     """
     (log_odds,) = _apply(logits, label, counts, None, temperature)
     return log_odds
@@ -138,6 +138,9 @@ class _OfLabel(torch.autograd.Function):
         rows = (x.shape[0], 1, *x.shape[2:])
         place = label.long().reshape(rows)
         counts = None if counts is None else counts.reshape(rows)
+        ctx.is_clean = counts is not None and x.numel() <= BLOCK and not x.is_cuda
+        if ctx.is_clean:  # a small copy takes less time than to mind these rows
+            x = torch.where(counts, x, 0.0)  # type: ignore[arg-type]
         # A half-precision tensor would round the exponentials: those are computed again.
         exponentials = torch.empty_like(x) if keeps and x.dtype == _compute_dtype(x) and not x.is_cuda else None
         if x.is_cuda:
@@ -146,7 +149,8 @@ class _OfLabel(torch.autograd.Function):
             found = _blockwise_statistics(x, place, class_weight, temperature, exponentials)
         ctx.exponentials, ctx.temperature = exponentials, temperature
         ctx.save_for_backward(logits, place, counts, class_weight, *found)
-        return tuple(output.reshape(label.shape) for output in _outputs(found, counts))
+        outputs = _outputs(found, None if ctx.is_clean else counts)
+        return tuple(output.reshape(label.shape) for output in outputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -156,6 +160,8 @@ class _OfLabel(torch.autograd.Function):
         if is_plain:
             x = x if counts is None else torch.where(counts, x, 0.0)
             statistics = _statistics(x, place, class_weight, temperature)
+        elif ctx.is_clean:
+            x, counts = torch.where(counts, x, 0.0), None
         slopes = _slopes(statistics, [gradient.reshape(place.shape) for gradient in gradients], counts, temperature)
         if is_plain or x.is_cuda:
             function = _gradient if is_plain else _compiled(_gradient)
@@ -441,6 +447,8 @@ def _weighted(shifted: Tensor, class_weight: Tensor) -> Tensor:
 
 def _weight_of_others(x: Tensor, place: Tensor, class_weight: Tensor) -> Tensor:
     """Sum of the weights of all classes but the label's, rounded once."""
+    if class_weight.ndim == 0:
+        return class_weight * (x.shape[1] - 1)
     wide = class_weight.double().expand(x.shape[1])
     # Sums from both ends: of the sum of all, less that of the label, nothing may be left.
     zero = wide.new_zeros(1)

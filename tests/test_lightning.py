@@ -256,8 +256,10 @@ def test_kernel_takes_every_layout_in_blocks(monkeypatch, layout, block, dtype):
     """Under a transform of torch.func there are no blocks."""
     monkeypatch.setattr(torch_kernel, "BLOCK", block)
     torch.manual_seed(0)
-    logits = LAYOUTS[layout]().to(dtype).requires_grad_()
+    logits = LAYOUTS[layout]().to(dtype)
     target, mask = torch.randint(0, 7, logits.shape[:-1]), torch.rand(logits.shape[:-1]) < 0.75
+    logits[~mask] = torch.nan
+    logits.requires_grad_()
     weights = [0.5, 0.0, 2.0, 1.0, 0.25, 3.0, 1.0]
     for config in ({}, {"label_smoothing": 0.25}, {"label_smoothing": 0.25, "class_weight": weights}):
         loss = lightning_xent.CategoricalCrossEntropy(axis=-1, reduction="sum", temperature=1.5, **config)

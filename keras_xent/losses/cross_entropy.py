@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_xent.base import BinaryLoss, CategoricalLoss
 from keras_xent.log_odds import of_distribution, softplus
+from keras_xent.targets import take_any_loss
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -32,8 +33,7 @@ class CategoricalCrossEntropy(CategoricalLoss):
 
     def _has_closed_form(self) -> bool:
         is_linear = type(self).of_target is CategoricalCrossEntropy.of_target
-        # float32 would round a smaller share to 0, which takes no infinite loss.
-        return is_linear and self.label_smoothing >= 1e-30 and self._is_of_softmax("score", "scores")
+        return is_linear and take_any_loss(self.label_smoothing) and self._is_of_softmax("score", "scores")
 
     def _is_of_softmax(self, *methods: str) -> bool:
         """Whether the curve is that of cross-entropy, and log-odds those of a softmax without margins."""

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightning_xent.base import BinaryLoss, CategoricalLoss
 from lightning_xent.log_odds import of_distribution, softplus
+from lightning_xent.targets import take_any_loss
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -30,8 +31,7 @@ class CategoricalCrossEntropy(CategoricalLoss):
 
     def _has_closed_form(self) -> bool:
         is_linear = type(self).of_target is CategoricalCrossEntropy.of_target
-        # float32 would round a smaller share to 0, which takes no infinite loss.
-        return is_linear and self.label_smoothing >= 1e-30 and self._is_of_softmax("score", "scores")
+        return is_linear and take_any_loss(self.label_smoothing) and self._is_of_softmax("score", "scores")
 
     def _is_of_softmax(self, *methods: str) -> bool:
         """Whether the curve is that of cross-entropy, and log-odds those of a softmax without margins."""
