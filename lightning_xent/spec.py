@@ -32,10 +32,7 @@ def get(spec: LossSpec | str | Loss) -> Loss:
         spec = {"loss": spec}
     if not isinstance(spec, Mapping) or "loss" not in spec or not spec.keys() <= {"loss", "config"}:
         raise ValueError(f'spec must be a mapping with the keys "loss" and "config", got {spec!r}')
-    package = importlib.import_module(__package__)
-    classes: dict[str, type[Loss]] = {
-        name: vars(package)[name] for name in package.__all__ if isinstance(vars(package)[name], type)
-    }
+    classes = _classes()
     name, config = spec["loss"], spec.get("config") or {}
     if not isinstance(name, str) or name not in classes:
         raise ValueError(f"loss must be one of {', '.join(classes)}, got {name!r}")
@@ -46,3 +43,14 @@ def get(spec: LossSpec | str | Loss) -> Loss:
     if unknown:
         raise TypeError(f"{unknown[0]!r} is no keyword of {name}, which has {', '.join(keywords)}")
     return classes[name](**config)
+
+
+def spec_of(loss: Loss) -> LossSpec | None:
+    """Return what `get` makes the loss of; None for a class that is not of this package."""
+    name = type(loss).__name__
+    return {"loss": name, "config": loss.get_config()} if _classes().get(name) is type(loss) else None
+
+
+def _classes() -> dict[str, type[Loss]]:
+    package = importlib.import_module(__package__)
+    return {name: vars(package)[name] for name in package.__all__ if isinstance(vars(package)[name], type)}

@@ -14,7 +14,10 @@ import warnings
 import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.plugins import MixedPrecision
+from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import multiprocessing, nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 
 import lightning_xent
@@ -35,12 +38,14 @@ LOSSES = {
     "all ignored": ("CategoricalCrossEntropy", {"ignore_index": IGNORED}),
 }
 SETTINGS = [
-    *((loss, accumulate, "32-true", None) for loss in LOSSES for accumulate in (1, 3)),
-    ("weighted", 3, "32-true", CLIP),
-    ("weighted", 3, "16-mixed", None),
-    ("weighted", 3, "16-mixed", CLIP),
-    ("weighted", 3, "bf16-mixed", None),
+    *((loss, accumulate, "32-true", None, "ddp") for loss in LOSSES for accumulate in (1, 3)),
+    ("weighted", 3, "32-true", CLIP, "ddp"),
+    ("weighted", 3, "16-mixed", None, "ddp"),
+    ("weighted", 3, "16-mixed", CLIP, "ddp"),
+    ("weighted", 3, "bf16-mixed", None, "ddp"),
+    *((loss, 3, "32-true", None, "fsdp2") for loss in ("weighted", "sum")),
 ]
+"""Loss, micro-batches to a step, precision, clipping, and the strategy of several devices."""
 
 
 class Recorder(XentModule):
@@ -52,7 +57,16 @@ class Recorder(XentModule):
 
     def configure_gradient_clipping(self, optimizer, **options):
         super().configure_gradient_clipping(optimizer, **options)
-        self.gradients.append(torch.cat([parameter.grad.flatten() for parameter in self.network.parameters()]))
+        gradients = [parameter.grad for parameter in self.network.parameters()]
+        whole = [part.full_tensor() if isinstance(part, DTensor) else part for part in gradients]
+        self.gradients.append(torch.cat([part.flatten() for part in whole]))
+
+
+class ShardedRecorder(Recorder):
+    """The same, with the parameters spread over the devices."""
+
+    def configure_model(self):
+        fully_shard(self.network, mesh=self.device_mesh["data_parallel"])
 
 
 def batches(device, loss):
@@ -90,9 +104,18 @@ def wanted(loss, accumulate, clip, devices):
     return gradients
 
 
-def difference(device, devices, loss, accumulate, precision, clip):
+def strategy_of(name, devices):
+    if devices == 1:
+        return "auto"
+    if name == "ddp":
+        return "ddp"
+    return ModelParallelStrategy(devices, tensor_parallel_size=1, process_group_backend="gloo")
+
+
+def difference(device, devices, loss, accumulate, precision, clip, strategy):
     name, config = LOSSES[loss]
-    module = Recorder(network(), {"loss": name, "config": config}, lambda parameters: torch.optim.SGD(parameters, 0.0))
+    recorder = ShardedRecorder if strategy == "fsdp2" and devices > 1 else Recorder
+    module = recorder(network(), {"loss": name, "config": config}, lambda parameters: torch.optim.SGD(parameters, 0.0))
     if precision == "16-mixed":
         scaled = {"plugins": [MixedPrecision(precision, "cpu", torch.amp.GradScaler("cpu", init_scale=1024.0))]}
     else:
@@ -100,7 +123,7 @@ def difference(device, devices, loss, accumulate, precision, clip):
     trainer = Trainer(
         accelerator="cpu",
         devices=devices,
-        strategy="ddp" if devices > 1 else "auto",
+        strategy=strategy_of(strategy, devices),
         max_epochs=1,
         accumulate_grad_batches=accumulate,
         gradient_clip_val=clip,

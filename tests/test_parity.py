@@ -15,7 +15,10 @@ keras_xent = side.package
 ROOT = Path(__file__).parent.parent
 PACKAGES = {"keras_xent": Path(keras_xent.__file__).parent, "lightning_xent": Path(lightning_xent.__file__).parent}
 ONE_SIDED = {
-    "module.py",  # Keras needs no module class: model.compile takes the loss.
+    # Keras needs no module class: model.compile takes the loss.
+    "lightning.py",
+    "module.py",
+    "training.py",
     "xla_kernel.py",  # torch has no other backends.
 }
 CLASSES = [name for name in keras_xent.__all__ if isinstance(getattr(keras_xent, name), type)]
@@ -95,7 +98,10 @@ LAYERS = {
     "reduction.py": set(),
     "base.py": {"arguments", "log_odds", "reduction", "targets"},
     "spec.py": {"base"},
-    "module.py": {"base", "reduction", "spec"},
+    "metrics.py": {"base", "log_odds", "losses", "reduction", "targets"},
+    "training.py": {"base", "metrics", "reduction", "spec"},
+    "module.py": {"base", "spec", "training"},
+    "lightning.py": {"base", "spec", "training"},
     "weights.py": {"arguments"},
     "information.py": {"arguments"},
     "callbacks.py": {"arguments", "base", "weights"},

@@ -1,0 +1,31 @@
+"""The LightningModule for lightning, whose Trainer takes no module of pytorch_lightning."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import LightningModule
+from torch import nn
+
+from lightning_xent.base import Loss
+from lightning_xent.spec import LossSpec, get, spec_of
+from lightning_xent.training import OptimizerCallable, SchedulerCallable, Training
+
+
+class XentModule(Training, LightningModule):  # noqa: D101  it is the next line
+    __doc__ = Training.__doc__
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: Loss | LossSpec,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: SchedulerCallable | None = None,
+        scheduler_config: dict[str, Any] | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__()
+        self._set_up(network, get(loss), optimizer, scheduler, scheduler_config, class_names)
+        loss = spec_of(self.loss)  # type: ignore[assignment]
+        self.save_hyperparameters(ignore=["network", "optimizer", "scheduler"])
+        if "_instantiator" in self.hparams:  # of a config, all of which is data
+            self.save_hyperparameters()
