@@ -121,7 +121,7 @@ def own_cross_entropy(inputs: Inputs) -> list[Peer]:
 
 
 def timm_label_smoothing(inputs: Inputs) -> list[Peer]:
-    _make_torchvision_importable()
+    make_torchvision_importable()
     from timm.loss import LabelSmoothingCrossEntropy
 
     loss = LabelSmoothingCrossEntropy(SMOOTHING)
@@ -129,7 +129,7 @@ def timm_label_smoothing(inputs: Inputs) -> list[Peer]:
 
 
 def timm_soft_target(inputs: Inputs) -> list[Peer]:
-    _make_torchvision_importable()
+    make_torchvision_importable()
     from timm.loss import SoftTargetCrossEntropy
 
     loss = SoftTargetCrossEntropy()
@@ -137,7 +137,7 @@ def timm_soft_target(inputs: Inputs) -> list[Peer]:
 
 
 def timm_focal(inputs: Inputs) -> list[Peer]:
-    _make_torchvision_importable()
+    make_torchvision_importable()
     from timm.loss import AsymmetricLossSingleLabel
 
     loss = AsymmetricLossSingleLabel(gamma_pos=GAMMA, gamma_neg=0, eps=0.0)
@@ -146,7 +146,7 @@ def timm_focal(inputs: Inputs) -> list[Peer]:
 
 
 def timm_poly(inputs: Inputs) -> list[Peer]:
-    _make_torchvision_importable()
+    make_torchvision_importable()
     from timm.loss import PolyCrossEntropy
 
     loss = PolyCrossEntropy(epsilon=POLY_EPSILON)
@@ -154,7 +154,7 @@ def timm_poly(inputs: Inputs) -> list[Peer]:
 
 
 def timm_binary_cross_entropy(inputs: Inputs) -> list[Peer]:
-    _make_torchvision_importable()
+    make_torchvision_importable()
     from timm.loss import BinaryCrossEntropy
 
     loss = BinaryCrossEntropy(smoothing=0.0)
@@ -162,7 +162,7 @@ def timm_binary_cross_entropy(inputs: Inputs) -> list[Peer]:
 
 
 def timm_binary_focal(inputs: Inputs) -> list[Peer]:
-    _make_torchvision_importable()
+    make_torchvision_importable()
     from timm.loss import AsymmetricLossMultiLabel
 
     loss = AsymmetricLossMultiLabel(gamma_neg=GAMMA, gamma_pos=GAMMA, clip=None, reduction="mean")
@@ -203,7 +203,7 @@ def kornia_binary_focal(inputs: Inputs) -> list[Peer]:
 
 
 def torchvision_binary_focal(inputs: Inputs) -> list[Peer]:
-    _make_torchvision_importable()
+    make_torchvision_importable()
     from torchvision.ops import sigmoid_focal_loss
 
     loss = partial(sigmoid_focal_loss, targets=inputs.target, alpha=-1, gamma=GAMMA, reduction="mean")
@@ -241,7 +241,7 @@ PEERS: dict[str, list[Callable[[Inputs], list[Peer]]]] = {
 CUDA_PEERS = {"cross_entropy": [compiled_cross_entropy, liger_cross_entropy]}
 
 
-def _make_torchvision_importable() -> None:
+def make_torchvision_importable() -> None:
     """Import torchvision, beside a CPU build of torch too.
 
     The torchvision of the package index is linked against CUDA. Without it its compiled operators do not load, and
