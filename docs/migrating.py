@@ -117,6 +117,7 @@ def arrays() -> dict[str, Any]:
         "weight": np.array([0.5, 1.0, 1.5, 2.0, 3.0], "float32"),
         "row_weight": rng.uniform(0.5, 2.0, rows).astype("float32"),
         "kept": np.array([True, False, True, True, True, True, False, True]),
+        "masks": rng.integers(0, 2, (2, classes, 3, 4)).astype("float32"),
     }
 
 
@@ -268,6 +269,8 @@ def relation(old: dict[str, Any], new: dict[str, Any]) -> str:
     if len(old["value"]) != len(new["value"]) or not math.isfinite(total(old)) or total(new) == 0:
         return "other"
     factor = sum(old["value"]) / sum(new["value"])
+    if math.isclose(factor, 1.0, rel_tol=REPEATED):
+        return "other"
     values, gradients = ([factor * x for x in new[name]] for name in ("value", "gradient"))
     is_factor = distance(old["value"], values) <= VALUE_TOLERANCE
     is_factor = is_factor and distance(old["gradient"], gradients) <= GRADIENT_TOLERANCE
@@ -298,7 +301,7 @@ def settled(measured: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
 def repeats(row: dict[str, Any], before: dict[str, Any]) -> bool:
     """Whether a row was measured again."""
     numbers = [(row[name], before[name]) for name in ("old", "new")]
-    is_close = all(math.isclose(x, y, rel_tol=REPEATED) or math.isnan(x) and math.isnan(y) for x, y in numbers)
+    is_close = all(math.isclose(x, y, rel_tol=REPEATED) or (math.isnan(x) and math.isnan(y)) for x, y in numbers)
     return row["relation"] == before["relation"] and is_close
 
 
@@ -355,18 +358,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and write the page or show what would change."""
     parser = argparse.ArgumentParser(prog="python -m docs.migrating", description="Write docs/migrating.md.")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if anything would change")
+    parser.add_argument("--page", action="store_true", help="measure nothing: the page from migrating.json")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.side:
         print(json.dumps(run_calls(options.side)))
         return 0
     calls = read_calls()
-    measured, problems = measure(rows_of(calls))
-    if problems:
-        sys.stderr.writelines(f"{problem}\n" for problem in problems)
-        return 1
-    before = json.loads(MEASURED.read_text(encoding="utf-8")) if MEASURED.exists() else {}
-    measured = settled(measured, before)
+    measured = json.loads(MEASURED.read_text(encoding="utf-8")) if MEASURED.exists() else {}
+    if not options.page:
+        found, problems = measure(rows_of(calls))
+        if problems:
+            sys.stderr.writelines(f"{problem}\n" for problem in problems)
+            return 1
+        measured = settled(found, measured)
     texts = {MEASURED: json.dumps(measured, indent=1) + "\n", PAGE: page(calls, measured)}
     changed = False
     for path, new in texts.items():

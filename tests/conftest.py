@@ -3,9 +3,13 @@
 import importlib
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
+
+# For docs, which is no package. At the end: what is tested is the installed packages.
+sys.path.append(str(Path(__file__).parent.parent))
 
 if "XENT_SIDE" in os.environ:
     # Names Keras' backend, before any test imports Keras.

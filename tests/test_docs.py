@@ -1,7 +1,9 @@
-"""docs/losses.md is what its sources make, and its numbers follow from their formulas."""
+"""The pages of docs are what their sources make, and the numbers of losses.md follow from their formulas."""
 
 import ast
 import importlib.util
+import json
+import math
 import re
 import subprocess
 import sys
@@ -10,6 +12,8 @@ from pathlib import Path
 import mpmath
 import pytest
 from mpmath import mp, mpf
+
+from docs import migrating
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/losses.md").read_text(encoding="utf-8")
@@ -83,6 +87,80 @@ def test_check_shows_what_would_change(tmp_path, capsys):
     assert docs.main([]) == 0
     assert docs.PAGE.read_text(encoding="utf-8") == PAGE
     assert docs.main(["--check"]) == 0
+
+
+# ---- The migration guide. What it measured is measured again in the environment that has the other libraries.
+
+
+CALLS = migrating.read_calls()
+ROWS = migrating.rows_of(CALLS)
+MEASURED = json.loads(migrating.MEASURED.read_text(encoding="utf-8"))
+
+
+def result(*value, gradient=(1.0, -2.0)):
+    return {"value": list(value), "gradient": list(gradient)}
+
+
+def test_guide_is_what_its_sources_make():
+    assert migrating.PAGE.read_text(encoding="utf-8") == migrating.page(CALLS, MEASURED)
+    assert list(MEASURED["rows"]) == [row.key for row in ROWS]
+
+
+def test_links_of_the_guide_lead_somewhere():
+    guide = migrating.PAGE.read_text(encoding="utf-8")
+    titles = re.findall(r"^#+ (.*)$", PAGE + guide, flags=re.MULTILINE)
+    for path, _, name in re.findall(r"\]\(([\w.]*)(#?)([\w-]*)\)", guide):
+        assert not path or (ROOT / "docs" / path).is_file()
+        assert not name or name in [migrating.anchor(title) for title in titles]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "relation"),
+    [
+        (result(1.0, 2.0), result(1.0, 2.0), "same"),
+        (result(1.0, 2.0), result(1.0, 2.0 + 4e-6), "other"),
+        (result(1.0), result(1.0, gradient=(1.0, -2.1)), "value"),
+        (result(1.0), result(1.0, gradient=(0.0, 0.0)), "value"),
+        (result(0.5, gradient=(0.25, -0.5)), result(2.0), "factor"),
+        (result(0.5, gradient=(0.25, -0.6)), result(2.0), "other"),
+        (result(math.nan), result(0.0), "other"),
+        (result(1.0), result(1.0, 1.0), "other"),
+        (result(1.0), result(0.0), "other"),
+    ],
+)
+def test_relation(old, new, relation):
+    assert migrating.relation(old, new) == relation
+
+
+def fake_results(monkeypatch, **changes):
+    """Processes in which every call is the same, but for the changes to a row on a side."""
+
+    def in_process(side):
+        results = {"old": {}, "new": {row.key: result(1.0) for row in ROWS}, "versions": {}}
+        results["old"] = {row.key: result(1.0) for row in ROWS if row.side == side}
+        results["new"] |= changes.get(side, {})
+        return results
+
+    monkeypatch.setattr(migrating, "in_process", in_process)
+
+
+def test_a_row_that_breaks_is_named(monkeypatch):
+    first, second = ROWS[0], ROWS[1]
+    fake_results(monkeypatch, jax={first.key: result(2.0)}, torch={second.key: {"error": "ValueError: bad"}})
+    measured, problems = migrating.measure(ROWS)
+    assert problems == [
+        f"{first.key}: {first.call('jax')} on jax is not what it is on torch",
+        f"{second.key}: {second.call('torch')} on torch: ValueError: bad",
+    ]
+    assert set(measured["rows"]) == {row.key for row in ROWS[2:]}
+    assert migrating.main(["--check"]) == 1
+
+
+def test_numbers_stay_where_only_the_rounding_changed():
+    row = {"relation": "other", "old": 1.0, "new": math.nan}
+    before = {"rows": {"a": row, "gone": row, "moved": row}}
+    near, far = row | {"old": 1.00005}, row | {"old": 1.001}
+    assert migrating.settled({"rows": {"a": near, "moved": far}}, before) == {"rows": {"a": row, "moved": far}}
 
 
 # ---- The tables of conventions, from their formulas.
