@@ -1,0 +1,30 @@
+"""Train every run of trajectories.py in Keras.
+
+Run as `python keras_trajectories.py FILE`, in the demo environment.
+"""
+
+import sys
+from pathlib import Path
+
+import keras
+
+import keras_xent
+from demo.keras_side import network, optimizer
+from trajectories import OPTIMIZERS, SEED, write
+
+
+def train(run):
+    """Train by `train_on_batch`, which returns the loss of its batch."""
+    # The floatx is that of the metric that holds the loss, the policy that of the layers.
+    keras.config.set_floatx(run.dtype)
+    keras.config.set_dtype_policy(run.dtype)
+    model = network(run.sizes, SEED, run.setup.cosine)
+    steps = optimizer(f"torch.optim.{run.optimizer}", OPTIMIZERS[run.optimizer])
+    model.compile(optimizer=steps, loss=keras_xent.get(run.spec), jit_compile=False)
+    losses = [float(model.train_on_batch(*batch)) for batch in run.batches()]
+    return losses, model.get_weights()
+
+
+if __name__ == "__main__":
+    classes = [name for name in keras_xent.__all__ if isinstance(getattr(keras_xent, name), type)]
+    write(Path(sys.argv[1]), train, classes)
