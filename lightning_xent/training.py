@@ -108,7 +108,8 @@ class Training(nn.Module):
         self._denominator = None
 
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
-        total, denominator, found = self._parts("train_loss", self.train_loss, batch)
+        total, denominator, found = self._parts(self.train_loss, batch)
+        self.log("train_loss", self.train_loss, on_step=False, on_epoch=True, prog_bar=True)
         self.train_accuracy.update((found.predicted == found.label).sum(), (found.label != IGNORED).sum())
         self.log("train_accuracy", self.train_accuracy, on_step=False, on_epoch=True)
         self._denominator = denominator if self._denominator is None else self._denominator + denominator
@@ -122,16 +123,16 @@ class Training(nn.Module):
                 parameter.grad.mul_(factor)
 
     def validation_step(self, batch: Any, batch_index: int) -> Tensor:
-        return self._evaluate("val_loss", self.val_loss, batch)
+        return self._evaluate(self.val_loss, batch)
 
     def test_step(self, batch: Any, batch_index: int) -> Tensor:
-        return self._evaluate("test_loss", self.test_loss, batch)
+        return self._evaluate(self.test_loss, batch)
 
     def on_validation_epoch_end(self) -> None:
-        self._log_report("val")
+        self._log_report("val", self.val_loss)
 
     def on_test_epoch_end(self) -> None:
-        self._log_report("test")
+        self._log_report("test", self.test_loss)
 
     def on_validation_end(self) -> None:
         if self.trainer.state.fn == "validate":
@@ -154,16 +155,15 @@ class Training(nn.Module):
             "lr_scheduler": {"scheduler": self.scheduler(optimizer), **self.scheduler_config},
         }
 
-    def _parts(self, name: str, epoch_loss: EpochMean, batch: Any) -> tuple[Tensor, Tensor, Predictions]:
+    def _parts(self, epoch_loss: EpochMean, batch: Any) -> tuple[Tensor, Tensor, Predictions]:
         inputs, target, *weights = batch
         logits = self(inputs)
         total, denominator = self.loss.parts(logits, target, *weights)
         epoch_loss.update(total, denominator)
-        self.log(name, epoch_loss, on_step=False, on_epoch=True, prog_bar=True)
         return total, denominator, predictions(self.loss, logits, target, *weights)
 
-    def _evaluate(self, name: str, epoch_loss: EpochMean, batch: Any) -> Tensor:
-        total, denominator, found = self._parts(name, epoch_loss, batch)
+    def _evaluate(self, epoch_loss: EpochMean, batch: Any) -> Tensor:
+        total, denominator, found = self._parts(epoch_loss, batch)
         if self._report is None:
             self._report = self._new_report(found.classes)
         self._report.update(found)
@@ -174,18 +174,23 @@ class Training(nn.Module):
             raise ValueError(f"class_names must have {classes} names for these logits, got {len(self.class_names)}")
         return Report(isinstance(self.loss, BinaryLoss), classes).to(self.device)
 
-    def _log_report(self, stage: str) -> None:
-        """Log the metrics of an epoch; a device that had no batch learns from the others how many classes there are."""
+    def _log_report(self, stage: str, epoch_loss: EpochMean) -> None:
+        """Log loss and metrics of an epoch.
+
+        At its end, so that a device that had no batch takes part: it asks the others how many classes there are.
+        """
         classes = 0 if self._report is None else self._report.classes
         if self.trainer.world_size > 1:
             most = self.trainer.strategy.reduce(torch.tensor(float(classes), device=self.device), reduce_op="max")
             classes = int(most)
         if classes == 0:
             return
-        values = (self._report or self._new_report(classes)).compute()
+        loss, values = epoch_loss.compute(), (self._report or self._new_report(classes)).compute()
         self._report = None
+        epoch_loss.reset()
         if self.trainer.sanity_checking:
             return
+        self.log(f"{stage}_loss", loss, sync_dist=True, prog_bar=True)
         for name, value in values.items():
             if value.ndim == 0:
                 self.log(f"{stage}_{name}", value, sync_dist=True)

@@ -18,9 +18,10 @@ from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import multiprocessing, nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 import lightning_xent
+from lightning_xent.metrics import Report, predictions
 from lightning_xent.module import XentModule
 
 CLASSES, FEATURES, IGNORED, CLIP = 4, 3, -1, 0.05
@@ -142,6 +143,40 @@ def difference(device, devices, loss, accumulate, precision, clip, strategy):
     )
 
 
+class Unsized(IterableDataset):
+    """Batches whose number nobody knows beforehand."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __iter__(self):
+        return iter(self.batches)
+
+
+def epoch_difference(device, devices):
+    """Return how far loss and metrics of a validation are from those of all rows; the last device has no batch."""
+    name, config = LOSSES["weighted"]
+    module = XentModule(network(), {"loss": name, "config": config})
+    of_devices = [batches(each, "weighted")[: 3 + 2 * each] for each in range(devices)]
+    if devices > 1:
+        of_devices[-1] = []
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=devices,
+        strategy=strategy_of("ddp", devices),
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    (got,) = trainer.validate(module, DataLoader(Unsized(of_devices[device]), batch_size=None), verbose=False)
+    rows = [batch for of_device in of_devices for batch in of_device]
+    inputs, target = (torch.cat(tensors) for tensors in zip(*rows, strict=True))
+    logits, report = module(inputs), Report(False, CLASSES)
+    report.update(predictions(module.loss, logits, target))
+    want = report.compute() | {"loss": module.loss(logits, target)}
+    return max(abs(got[f"val_{key}"] - value.item()) for key, value in want.items() if value.ndim == 0)
+
+
 def run(device, devices, port, results):
     warnings.simplefilter("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
@@ -155,6 +190,9 @@ def run(device, devices, port, results):
         found = difference(device, devices, *setting)
         if device == 0:
             results[", ".join(map(str, setting))] = found
+    found = epoch_difference(device, devices)
+    if device == 0:
+        results["epoch"] = found
 
 
 def main(devices):
