@@ -125,10 +125,12 @@ class Loss(keras.losses.Loss, ABC):
     def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, keras_mask: Any) -> Rows:
         """Take a call up to its rows."""
 
-    def _counted(self, logits: Any, target: Any, sample_weight: Any, mask: Any) -> Rows:
+    def _counted(self, logits: Any, target: Any, sample_weight: Any, mask: Any, *, has_gradient: bool = True) -> Rows:
         """Take a call up to the rows that count."""
         keras_mask = get_keras_mask(logits)
-        rows = self._rows(targets.checked_logits(logits), target, sample_weight, mask, keras_mask)
+        logits = targets.checked_logits(logits)
+        logits = logits if has_gradient else ops.stop_gradient(logits)
+        rows = self._rows(logits, target, sample_weight, mask, keras_mask)
         return rows._replace(kept=reduction.hardest(rows.losses, rows.kept, self.hard_fraction))
 
     def _needs_logits(self) -> None:

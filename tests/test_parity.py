@@ -105,6 +105,7 @@ LAYERS = {
     "weights.py": {"arguments"},
     "information.py": {"arguments"},
     "callbacks.py": {"arguments", "base", "weights"},
+    "metrics.py": {"arguments", "base", "log_odds", "losses", "reduction", "targets"},
     "__init__.py": {"information", "losses", "spec", "weights"},
     "losses": {"arguments", "base", "log_odds", "losses", "reduction", "targets"},
 }
