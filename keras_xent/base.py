@@ -13,7 +13,6 @@ import keras
 from keras import KerasTensor as Tensor
 from keras import ops
 from keras.src.backend import get_keras_mask
-from keras.src.losses.loss import scale_loss_for_distribution
 
 from keras_xent import arguments, log_odds, reduction, targets
 from keras_xent.reduction import Rows
@@ -73,6 +72,10 @@ class Loss(keras.losses.Loss, ABC):
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None, mask: Any = None) -> Tensor:
         """Return the loss in the compute dtype: float64 for float64 tensors, float32 for all others.
 
+        In a replica of tf.distribute it is that of the rows of all replicas, over the number of replicas: what they
+        return and their gradients add up to those of the whole batch, as Keras adds them. hard_fraction ranks the rows
+        of each replica by themselves.
+
         Args:
             y_true: Labels or distributions, as the class says.
             y_pred: Logits: floating point, of any rank. Its Keras mask counts beside `mask`.
@@ -85,9 +88,7 @@ class Loss(keras.losses.Loss, ABC):
             TypeError: Logits that are not floating point, or class indices that are not integers.
         """
         with keras.name_scope(self.name):
-            loss = reduction.reduce(self._counted(y_pred, y_true, sample_weight, mask), self.reduction)
-        # Under tf.distribute Keras adds up the gradients of the replicas, each of which took its own mean.
-        return scale_loss_for_distribution(loss) if "mean" in self.reduction else loss
+            return reduction.reduce(self._counted(y_pred, y_true, sample_weight, mask), self.reduction)
 
     def call(self, y_true: Any, y_pred: Any) -> Tensor:
         """Return the losses of the rows."""

@@ -1,8 +1,10 @@
 """Weights and means: from the losses of the rows to one number, in one place."""
 
 import math
+import sys
 from typing import NamedTuple
 
+import keras
 import numpy as np
 from keras import KerasTensor as Tensor
 from keras import ops
@@ -59,15 +61,38 @@ def parts(rows: Rows, reduction: str) -> tuple[Tensor, Tensor]:
 
 
 def reduce(rows: Rows, reduction: str) -> Tensor:
-    """Reduce the rows to their losses [...] or to one number."""
+    """Reduce the rows to their losses [...] or to one number, that of the rows of all replicas."""
     if reduction == "none":
         return weighted_losses(rows)
-    return quotient(*parts(rows, reduction))
+    total, denominator = parts(rows, reduction)
+    if _replicas() == 1:
+        return quotient(total, denominator)
+    return _over_replicas(total, None if reduction == "sum" else denominator)
 
 
 def quotient(total: Tensor, denominator: Tensor) -> Tensor:
     """total / denominator; 0 with gradient 0 where the denominator is 0, as the total is then."""
     return total / ops.where(denominator == 0, ops.full_like(denominator, math.inf), denominator)
+
+
+def _replicas() -> int:
+    """Number of replicas of tf.distribute that see a batch together; 1 where it is seen as a whole."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    distribute = sys.modules["tensorflow"].distribute
+    is_whole = distribute.in_cross_replica_context()
+    return 1 if is_whole else int(distribute.get_strategy().num_replicas_in_sync)
+
+
+def _over_replicas(total: Tensor, denominator: Tensor | None) -> Tensor:
+    """Return the loss of the rows of all replicas over their number: Keras adds up what the replicas return.
+
+    It adds up their gradients too, and that of an all-reduced sum is all-reduced: over the number, it is the local one.
+    """
+    own = ops.stack([total, ops.zeros_like(total) if denominator is None else denominator])
+    total, whole = ops.unstack(sys.modules["tensorflow"].distribute.get_replica_context().all_reduce("SUM", own))
+    total = total / _replicas()
+    return total if denominator is None else quotient(total, whole)
 
 
 def _count(losses: Tensor, kept: Tensor | None) -> Tensor:

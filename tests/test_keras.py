@@ -209,32 +209,6 @@ def test_sizes_known_only_at_run_time(config, jit_compile):
         assert number(step(inputs, labels)) == pytest.approx(number(loss(labels, inputs)), rel=1e-6)
 
 
-@only_tensorflow
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_mirrored_strategy_gives_the_single_device_loss(reduction):
-    script = f"""
-import numpy as np, tensorflow as tf
-devices = tf.config.list_physical_devices("CPU")
-tf.config.set_logical_device_configuration(devices[0], [tf.config.LogicalDeviceConfiguration()] * 2)
-import keras, keras_xent
-rng = np.random.default_rng(0)
-inputs, labels = rng.normal(size=(8, 3)).astype("float32"), rng.integers(0, 3, 8)
-def train(strategy):
-    with strategy.scope():
-        keras.utils.set_random_seed(0)
-        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)])
-        loss = keras_xent.SparseCategoricalCrossEntropy(reduction={reduction!r})
-        model.compile(optimizer=keras.optimizers.SGD(0.1), loss=loss)
-        model.fit(inputs, labels, batch_size=8, epochs=2, shuffle=False, verbose=0)
-        return model.get_weights()
-two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-assert two.num_replicas_in_sync == 2
-for one, other in zip(train(tf.distribute.OneDeviceStrategy("CPU:0")), train(two)):
-    np.testing.assert_allclose(one, other, rtol=1e-5)
-"""
-    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
-
-
 only_jax = pytest.mark.skipif(side_name != "keras-jax", reason="the transformations of JAX")
 
 

@@ -124,7 +124,7 @@ FORBIDDEN = {
     "lightning_xent": {"keras", "tensorflow", "jax", "keras_xent", "shared_specs"},
     "shared_specs": {"torch", "tensorflow", "jax", "keras", "keras_xent", "lightning_xent"},
 }
-PRIVATE_KERAS = {"keras.src.backend.get_keras_mask", "keras.src.losses.loss.scale_loss_for_distribution"}
+PRIVATE_KERAS = {"keras.src.backend.get_keras_mask"}
 
 
 @pytest.mark.parametrize("package", FORBIDDEN)
