@@ -1,4 +1,4 @@
-"""What only Keras has: .keras files, masks, class_weight in fit, dtype policies, distribution."""
+"""What only Keras has: .keras files, masks, class_weight in fit, dtype policies, kinds of models and data."""
 
 import json
 import subprocess
@@ -12,9 +12,7 @@ import keras_xent
 from sides import name as side_name
 from test_losses import ALL_CONFIGS
 
-only_tensorflow = pytest.mark.skipif(
-    side_name != "keras-tensorflow", reason="tf.distribute and jit_compile are TensorFlow's"
-)
+only_tensorflow = pytest.mark.skipif(side_name != "keras-tensorflow", reason="what only TensorFlow has")
 
 
 def classifier(loss, **options):
@@ -55,16 +53,96 @@ def test_config_holds_every_argument_of_a_model():
     assert again.loss.get_config() == loss.get_config()
 
 
-@pytest.mark.parametrize("jit_compile", [pytest.param(True, marks=only_tensorflow), False])
+# Dynamo takes long to trace a step of Keras.
+traced = pytest.mark.slow if side_name == "keras-torch" else ()
+
+
+@pytest.mark.parametrize("jit_compile", [pytest.param(True, marks=traced), False])
 def test_fit_reports_the_loss_of_the_batch(jit_compile):
-    if side_name == "keras-jax":
-        jit_compile = True
     inputs, labels = batch()
     loss = keras_xent.SparseCategoricalCrossEntropy(class_weight=[1, 2, 3], reduction="weighted_mean")
     model = classifier(loss, jit_compile=jit_compile)
     want = number(loss(labels, model(inputs)))
     history = model.fit(inputs, labels, batch_size=8, verbose=0)
     assert history.history["loss"] == pytest.approx([want], rel=1e-6)
+
+
+class Classifier(keras.Model):
+    def __init__(self, classes=3):
+        super().__init__()
+        self.dense = keras.layers.Dense(classes)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
+def functional():
+    features = keras.Input((3,))
+    return keras.Model(features, keras.layers.Dense(3)(features))
+
+
+def sequential():
+    return keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)])
+
+
+def mean_loss(logits, labels, weights=1.0):
+    """Cross-entropy by its textbook formula, of weighted rows with a label >= 0."""
+    logits, kept = np.asarray(logits, "float64"), labels >= 0
+    log_total = np.log(np.exp(logits).sum(-1))
+    losses = log_total - np.take_along_axis(logits, labels[..., None], -1)[..., 0]
+    return (kept * weights * losses).sum() / kept.sum()
+
+
+@pytest.mark.parametrize("build", [sequential, functional, Classifier])
+def test_kinds_of_models(build):
+    """A step from the weights that predict, in closed form."""
+    inputs, labels = batch()
+    labels[:2] = -1
+    keras.utils.set_random_seed(0)
+    model = build()
+    model.compile(optimizer=keras.optimizers.SGD(0.5), loss=keras_xent.CategoricalCrossEntropy(ignore_index=-1))
+    logits = model.predict(inputs, verbose=0).astype("float64")
+    kernel, bias = model.get_weights()
+    history = model.fit(inputs, labels, batch_size=8, verbose=0)
+    assert history.history["loss"] == pytest.approx([mean_loss(logits, labels)], rel=1e-6)
+    probability = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    slopes = (labels >= 0)[:, None] * (probability - np.eye(3)[labels]) / 6
+    np.testing.assert_allclose(model.get_weights()[0], kernel - 0.5 * inputs.T @ slopes, atol=1e-6)
+    np.testing.assert_allclose(model.get_weights()[1], bias - 0.5 * slopes.sum(0), atol=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_fit_under_a_mixed_policy(policy):
+    """Logits are of half precision, their loss is not; neither holds label 4097."""
+    inputs, labels = batch()
+    labels = np.where(np.arange(8) < 2, -1, 4095 + labels)
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = Classifier(4100)
+        model.compile(optimizer="sgd", loss=keras_xent.CategoricalCrossEntropy(ignore_index=-1))
+        logits = keras.ops.convert_to_numpy(keras.ops.cast(model(inputs), "float32"))
+        before = model.get_weights()[0]
+        history = model.fit(inputs, labels, batch_size=8, epochs=2, verbose=0)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert history.history["loss"][0] == pytest.approx(mean_loss(logits, labels), rel=1e-5)
+    assert history.history["loss"][1] < history.history["loss"][0]
+    moved = np.abs(model.get_weights()[0] - before).max(0)
+    assert set(np.argsort(moved)[-len(set(labels) - {-1}) :]) == set(labels) - {-1}
+
+
+@only_tensorflow
+def test_a_tf_dataset_with_weights():
+    import tensorflow as tf
+
+    inputs, labels = batch()
+    labels[:3] = -1
+    weight = np.linspace(0, 2, 8, dtype="float32")
+    model = classifier(keras_xent.CategoricalCrossEntropy(ignore_index=-1))
+    want = mean_loss(model.predict(inputs, verbose=0), labels, weight)
+    data = tf.data.Dataset.from_tensor_slices((inputs, labels, weight)).batch(8)
+    assert model.evaluate(data, verbose=0) == pytest.approx(want, rel=1e-6)
+    assert model.fit(data, shuffle=False, verbose=0).history["loss"] == pytest.approx([want], rel=1e-6)
 
 
 def test_class_weight_and_sample_weight_in_fit():
@@ -91,7 +169,11 @@ def test_embedding_masks_leave_padding_out():
     logits = keras.ops.convert_to_tensor(keras.ops.convert_to_numpy(model(tokens)))
     want = number(loss(labels, logits, mask=tokens != 0))
     assert want != pytest.approx(number(loss(labels, logits)), rel=1e-3)
+    assert want == pytest.approx(mean_loss(keras.ops.convert_to_numpy(logits), np.where(tokens, labels, -1)), rel=1e-6)
     assert model.evaluate(tokens, labels, verbose=0) == pytest.approx(want, rel=1e-6)
+    padding = model.get_weights()[0][0]
+    assert model.fit(tokens, labels, verbose=0).history["loss"] == pytest.approx([want], rel=1e-6)
+    np.testing.assert_array_equal(model.get_weights()[0][0], padding)
 
 
 def test_two_outputs():
