@@ -245,7 +245,7 @@ def _relative_to_peak(logits: Tensor, temperature: float) -> tuple[Tensor, Tenso
 def _limited(probability: Tensor, rivals: Tensor) -> Tensor:
     """log(probability / rivals) within +-PROBABILITY_LIMIT, the gradient beyond is 0; NaN if one is infinite."""
     log_odds = _log(probability) - _log(rivals) + 0.0 * (probability + rivals)
-    limit = ops.full_like(log_odds, PROBABILITY_LIMIT)
+    limit = ops.cast(PROBABILITY_LIMIT, log_odds.dtype)
     log_odds = ops.where(log_odds > limit, limit, log_odds)
     return ops.where(log_odds < -limit, -limit, log_odds)
 

@@ -72,7 +72,7 @@ def reduce(rows: Rows, reduction: str) -> Tensor:
 
 def quotient(total: Tensor, denominator: Tensor) -> Tensor:
     """total / denominator; 0 with gradient 0 where the denominator is 0, as the total is then."""
-    return total / ops.where(denominator == 0, ops.full_like(denominator, math.inf), denominator)
+    return total / ops.where(denominator == 0, ops.cast(math.inf, denominator.dtype), denominator)
 
 
 def _replicas() -> int:

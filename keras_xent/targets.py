@@ -179,7 +179,7 @@ def harmless_logits(logits: Tensor, kept: Tensor | None, sample_weight: Tensor |
     has_weight = None if sample_weight is None else sample_weight != 0
     counts = kept if ranked else both(kept, has_weight)
     if counts is not None:
-        logits = ops.where(_align(counts, logits), logits, ops.full_like(logits, 0.5))
+        logits = ops.where(_align(counts, logits), logits, ops.cast(0.5, logits.dtype))
     if ranked and has_weight is not None:
         logits = ops.where(_align(has_weight, logits), logits, ops.stop_gradient(logits))
     return logits
