@@ -52,19 +52,19 @@ class Predictions(NamedTuple):
     """What a loss reads from its input, row by row."""
 
     scores: Tensor
-    """What the softmax takes [N, K], or the sigmoid [N] of one label and [N, L] of several."""
+    """What the softmax takes [..., K], or the sigmoid [...]."""
     label: Tensor
-    """[N], or [N, L]; IGNORED where a row or an element does not count."""
+    """[...]; IGNORED where a row does not count."""
     is_binary: bool
 
     @property
     def classes(self) -> int:
-        """K classes, L labels, or 1 for one binary label."""
-        return self.scores.shape[1] if self.scores.ndim == 2 else 1
+        """K classes, L labels of binary scores (N, L), or 1 for one binary label."""
+        return self.scores.shape[-1] if not self.is_binary or self.scores.ndim == 2 else 1
 
     @property
     def predicted(self) -> Tensor:
-        """The most likely class [N], or whether each label is more likely than not [N] or [N, L]."""
+        """The most likely class [...], or whether label 1 is more likely than label 0 [...]."""
         return self.scores > 0 if self.is_binary else self.scores.argmax(-1)
 
 
@@ -74,9 +74,8 @@ def predictions(loss: Loss, logits: Tensor, target: Any, sample_weight: Any = No
 
     Rows that are ignored or have a sample weight of 0 do not count. Of a soft target the label is the class of largest
     mass, or whether label 1 has at least half. The scores are those of a prediction: without margins or adjustments.
-    Binary logits of rank 2 hold several labels, (N, 1) and all other ranks one.
     """
-    logits = logits.detach().to(targets.compute_dtype(logits))
+    logits = logits.detach()
     if isinstance(loss, CategoricalLoss):
         scores, label, kept = _of_categorical(loss, logits, target)
     else:
@@ -84,12 +83,7 @@ def predictions(loss: Loss, logits: Tensor, target: Any, sample_weight: Any = No
         scores, label, kept = _of_binary(loss, logits, target)
     weight = targets.sample_weight_per_row(sample_weight, tuple(label.shape), logits)
     kept = kept if weight is None else kept & (weight != 0)
-    label = torch.where(kept, label, IGNORED)
-    if isinstance(loss, CategoricalLoss):
-        return Predictions(scores.reshape(-1, scores.shape[-1]), label.reshape(-1), is_binary=False)
-    if label.ndim == 2 and label.shape[1] > 1:
-        return Predictions(scores, label, is_binary=True)
-    return Predictions(scores.reshape(-1), label.reshape(-1), is_binary=True)
+    return Predictions(scores, torch.where(kept, label, IGNORED), isinstance(loss, BinaryLoss))
 
 
 def _of_categorical(loss: CategoricalLoss, logits: Tensor, target: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -164,7 +158,9 @@ class Report(nn.Module):
 
     def update(self, found: Predictions) -> None:
         """Add the rows of a batch."""
-        scores, label, _ = found
+        rows = (-1,) if self.is_binary and self.classes == 1 else (-1, self.classes)
+        scores = found.scores.to(targets.compute_dtype(found.scores)).reshape(rows)
+        label = found.label.reshape(rows if self.is_binary else -1)
         probabilities = scores.sigmoid() if self.is_binary else scores.softmax(-1)
         self.scores.update(probabilities, label)
         self.ece.update(probabilities.reshape(-1) if self.is_binary else probabilities, label.reshape(-1))
