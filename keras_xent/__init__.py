@@ -1,5 +1,6 @@
 """Cross-entropy losses for Keras 3; lightning_xent has the same ones for PyTorch and Lightning."""
 
+from keras_xent.check import check_model, check_outputs
 from keras_xent.information import cross_entropy, entropy, kl_divergence
 from keras_xent.losses.asymmetric import AsymmetricLoss
 from keras_xent.losses.bi_tempered import BiTemperedLogistic
@@ -64,6 +65,8 @@ __all__ = [
     "SparseCategoricalCrossEntropy",
     "SquaredEarthMoverDistance",
     "VarifocalLoss",
+    "check_model",
+    "check_outputs",
     "class_weights",
     "cross_entropy",
     "effective_numbers",

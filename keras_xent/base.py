@@ -3,6 +3,7 @@
 target, logits -> ignored rows out -> target -> log-odds -> curve (+ regulariser) -> weights -> reduction
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -14,7 +15,7 @@ from keras import KerasTensor as Tensor
 from keras import ops
 from keras.src.backend import get_keras_mask
 
-from keras_xent import arguments, log_odds, reduction, targets
+from keras_xent import arguments, guard, log_odds, reduction, targets
 from keras_xent.reduction import Rows
 
 
@@ -51,6 +52,8 @@ class Loss(keras.losses.Loss, ABC):
     check_labels: bool | None = None
     reduction: str = "mean"
     name: str | None = None
+
+    _has_looked, _has_warned = False, False
 
     def __post_init__(self) -> None:
         name, reduction_name = self.name, self.reduction
@@ -129,10 +132,45 @@ class Loss(keras.losses.Loss, ABC):
     def _counted(self, logits: Any, target: Any, sample_weight: Any, mask: Any, *, has_gradient: bool = True) -> Rows:
         """Take a call up to the rows that count."""
         keras_mask = get_keras_mask(logits)
-        logits = targets.checked_logits(logits)
-        logits = logits if has_gradient else ops.stop_gradient(logits)
-        rows = self._rows(logits, target, sample_weight, mask, keras_mask)
+        tensor = targets.checked_logits(logits)
+        tensor = tensor if has_gradient else ops.stop_gradient(tensor)
+        rows = self._rows(tensor, target, sample_weight, mask, keras_mask)
+        if not targets.is_compiling() and not self._has_looked:
+            self._look(logits, rows)
         return rows._replace(kept=reduction.hardest(rows.losses, rows.kept, self.hard_fraction))
+
+    def _look(self, logits: Any, rows: Rows) -> None:
+        """Warn, once, of probabilities where logits are wanted, or the reverse; read no values that cost a wait."""
+        self._has_looked, doubt = self._doubt(logits, rows, None)
+        if doubt is not None:
+            self._has_warned = True
+            guard.warn(f"{type(self).__name__} {doubt}")
+
+    def _doubt(self, logits: Any, rows: Rows | None, check: bool | None) -> tuple[bool, str | None]:
+        """Return whether what can be seen of a call is enough, and why its input seems to be of the wrong kind.
+
+        Its values are read as `targets.read` does with `check`.
+        """
+        activation, logits = targets.activation_of(logits), targets.checked_logits(logits)
+        axis, views = self._layout(logits)
+        kind = {"has_classes": axis is not None, "from_logits": self.from_logits}
+        doubt = guard.of_activation(activation, **kind)
+        size = 1 if axis is None else logits.shape[axis]
+        shape = tuple(logits.shape)
+        is_known = None not in shape
+        can_tell = is_known and (not self.from_logits or (axis is not None and math.prod(shape) >= guard.ROWS * size))
+        values = targets.read(logits, check, axis) if can_tell and doubt is None else None
+        if values is None:
+            return doubt is not None, doubt
+        counted = None if rows is None else reduction.counted(rows)
+        counts = None if counted is None else targets.read(counted, check)
+        if counted is not None and counts is None:
+            return False, None
+        return True, guard.of_values(values, counts, keras.backend.standardize_dtype(logits.dtype), views, **kind)
+
+    def _layout(self, logits: Tensor) -> tuple[int | None, int]:
+        """Return the class axis of the logits, None if there is none, and how many softmaxes lie along it."""
+        return None, 1
 
     def _needs_logits(self) -> None:
         if not self.from_logits:
@@ -197,6 +235,11 @@ class CategoricalLoss(Loss):
         self.class_weight = None if class_weight is None else arguments.weights("class_weight", class_weight)
         self._class_weight = None if self.class_weight is None else targets.constant(self.class_weight)
         self._least_weight = 1.0 if self.class_weight is None else min(self.class_weight)
+
+    def _layout(self, logits: Tensor) -> tuple[int | None, int]:
+        axis = targets.class_axis(logits, self.axis)
+        size = logits.shape[axis]
+        return axis, 1 if size is None else max(1, size // self.count_classes(size))
 
     def count_classes(self, size: Any) -> Any:
         """Return the number of classes, given the size of the class axis of the logits; None if it is unknown."""

@@ -1,11 +1,12 @@
-"""A callback that weighs the classes by their row counts."""
+"""Callbacks: one weighs the classes by their row counts, one checks the model before training."""
 
 from typing import Any
 
 import keras
 
-from keras_xent import arguments
-from keras_xent.base import CategoricalLoss
+from keras_xent import arguments, guard
+from keras_xent.base import CategoricalLoss, Loss
+from keras_xent.check import problems_of_model
 from keras_xent.weights import SCHEMES, class_counts, class_weights
 
 
@@ -70,3 +71,41 @@ class ClassWeighting(keras.callbacks.Callback):
         if not isinstance(loss, CategoricalLoss):
             raise TypeError(f"loss of the model must be one categorical loss of keras_xent, got {loss!r}")
         return loss
+
+
+class CheckModel(keras.callbacks.Callback):
+    """Warns, once and before the first step, of what `check_model` finds in the model and its compiled losses.
+
+    Args:
+        data: A batch (inputs, target[, sample_weight]), a tuple; or an iterable of batches such as a tf.data.Dataset,
+            keras.utils.PyDataset or torch DataLoader, of which the first is taken. Keras shows a callback no data of
+            its own. None: only the activation at the end of the network is looked at, which a subclassed model does
+            not show.
+
+    Raises:
+        TypeError: When training begins, a model without a loss of this package.
+        ValueError: When training begins, a batch of another form.
+    """
+
+    def __init__(self, data: Any = None) -> None:
+        super().__init__()
+        self.data = data
+        self._has_checked = False
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        if self._has_checked:
+            return
+        losses = keras.tree.flatten(self.model.loss)
+        if not any(isinstance(loss, Loss) for loss in losses):
+            raise TypeError(f"loss of the model must be one of keras_xent, got {self.model.loss!r}")
+        self._has_checked = True
+        for loss, doubts, others in problems_of_model(self.model, self.model.loss, self._batch()):
+            # A loss may have said it when Keras built the model.
+            for problem in others if loss._has_warned else doubts + others:
+                guard.warn(problem)
+            loss._has_looked = loss._has_looked or bool(doubts)
+
+    def _batch(self) -> Any:
+        if self.data is None or isinstance(self.data, tuple):
+            return self.data
+        return self.data[0] if isinstance(self.data, keras.utils.PyDataset) else next(iter(self.data))

@@ -39,6 +39,14 @@ def hardest(losses: Tensor, kept: Tensor | None, fraction: float) -> Tensor | No
     return ops.logical_and(kept, ops.reshape(ops.cast(rank, losses.dtype) < count, ops.shape(losses)))
 
 
+def counted(rows: Rows) -> Tensor | None:
+    """Whether each row [...] is kept and has a weight; None where all do."""
+    has_weight = None if rows.sample_weight is None else rows.sample_weight != 0
+    if rows.kept is None or has_weight is None:
+        return has_weight if rows.kept is None else rows.kept
+    return ops.logical_and(rows.kept, has_weight)
+
+
 def weighted_losses(rows: Rows) -> Tensor:
     """k_i s_i l_i [...]; exactly 0 with gradient 0 where k_i or s_i is 0, whatever l_i is."""
     losses, zero = rows.losses, ops.zeros_like(rows.losses)

@@ -8,10 +8,13 @@ import keras
 import numpy as np
 from keras import KerasTensor as Tensor
 from keras import ops
+from numpy.typing import NDArray
 
 _BACKEND = keras.backend.backend()
 
 
+CORNER = 16
+"""Entries that are read along each axis of rows, where values are looked at: few, however large the batch is."""
 LARGEST_LABELS = {"bfloat16": 2**8, "float16": 2**11}
 """Up to which whole number narrow dtypes hold all; float32 up to 2^24."""
 
@@ -61,7 +64,10 @@ def labels_or_distribution(
         return ops.cast(class_axis_last(target, axis), compute_dtype(logits)), False  # [..., C]
     if not _fits(given, rows) and not _fits(given, columns):
         wanted = f"class indices of shape {rows}" + ("" if labels_only else f" or a distribution of shape {shape}")
-        raise ValueError(f"y_true must be {wanted}, got shape {given}")
+        logits_shape = tuple(logits.shape)
+        fits = [place for place in range(1, len(logits_shape)) if _fits(given, _without(logits_shape, place))]
+        hint = f"; it fits classes on axis {fits[0]}: set axis={fits[0]}" if fits else ""
+        raise ValueError(f"y_true must be {wanted}, got shape {given}{hint}")
     if _dtype(target) == "bool":
         raise TypeError("y_true must hold class indices of an integer dtype, got bool")
     if len(given) > len(rows):
@@ -221,6 +227,34 @@ def are_finite(values: Tensor) -> bool:
     return _readable(is_finite, None) and bool(is_finite)  # under a trace that of a constant is none
 
 
+def read(tensor: Tensor, check: bool | None, axis: int | None = None, size: int | None = CORNER) -> NDArray[Any] | None:
+    """Return the first entries of `tensor`, along all axes but `axis`, which is moved to the end, as an array.
+
+    None where it cannot be read: with `check` None that is where reading costs a synchronisation, with True it is
+    where there are no values. `size` None reads all entries.
+    """
+    if not _readable(tensor, check):
+        return None
+    index = tuple(slice(None if place == axis else size) for place in range(len(tensor.shape)))
+    if _BACKEND == "tensorflow" and size is not None and index:  # whose arrays are copies
+        tensor, index = tensor[index], ()
+        if not _readable(tensor, check):
+            return None
+    array = ops.convert_to_numpy(tensor)[index]
+    array = array if array.dtype.kind in "biu" else array.astype("float64")
+    return array if axis is None else np.moveaxis(array, axis, -1)
+
+
+def activation_of(logits: Any) -> str | None:
+    """Return what made `logits`, where Keras' own softmax and sigmoid marked their output: on TensorFlow and torch."""
+    return "softmax or sigmoid" if hasattr(logits, "_keras_logits") else None
+
+
+def is_compiling() -> bool:
+    """Whether torch.compile traces what runs."""
+    return _BACKEND == "torch" and bool(sys.modules["torch"].compiler.is_compiling())
+
+
 def take_any_loss(*weights: float) -> bool:
     """Whether no weight becomes 0, which takes no infinite loss; float32 may round to 0 what is below 1e-30."""
     return all(weight >= 1e-30 for weight in weights)
@@ -314,6 +348,10 @@ def _tensor(value: Any) -> Tensor:
             value = np.minimum(value, 2**31 - 1) if value.dtype.kind == "u" else np.clip(value, -(2**31), 2**31 - 1)
             value = value.astype("int32")
     return ops.convert_to_tensor(value)
+
+
+def _without(shape: tuple[int | None, ...], place: int) -> tuple[int | None, ...]:
+    return shape[:place] + shape[place + 1 :]
 
 
 def _align(values: Tensor, like: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Cross-entropy losses for PyTorch and Lightning; keras_xent has the same ones for Keras."""
 
+from lightning_xent.check import check_model, check_outputs
 from lightning_xent.information import cross_entropy, entropy, kl_divergence
 from lightning_xent.losses.asymmetric import AsymmetricLoss
 from lightning_xent.losses.bi_tempered import BiTemperedLogistic
@@ -68,6 +69,8 @@ __all__ = [
     "SparseCategoricalCrossEntropy",
     "SquaredEarthMoverDistance",
     "VarifocalLoss",
+    "check_model",
+    "check_outputs",
     "class_weights",
     "cross_entropy",
     "effective_numbers",

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_xent import arguments, log_odds, reduction, targets
+from lightning_xent import arguments, guard, log_odds, reduction, targets
 from lightning_xent.reduction import Rows
 
 
@@ -47,6 +47,8 @@ class Loss(nn.Module, ABC):
     hard_fraction: float = 1.0
     check_labels: bool | None = None
     reduction: str = "mean"
+
+    _has_looked, _has_warned = False, False
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -107,7 +109,40 @@ class Loss(nn.Module, ABC):
     def _counted(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any) -> Rows:
         """Take a call up to the rows that count."""
         rows = self._rows(targets.checked_logits(logits), target, sample_weight, mask)
+        if not targets.is_traced() and not self._has_looked:
+            self._look(logits, rows)
         return rows._replace(kept=reduction.hardest(rows.losses, rows.kept, self.hard_fraction))
+
+    def _look(self, logits: Tensor, rows: Rows) -> None:
+        """Warn, once, of probabilities where logits are wanted, or the reverse; read no values that cost a wait."""
+        self._has_looked, doubt = self._doubt(logits, rows, None)
+        self._has_looked |= logits.requires_grad  # later calls of a training end in the same activation
+        if doubt is not None:
+            self._has_warned = True
+            guard.warn(f"{type(self).__name__} {doubt}")
+
+    def _doubt(self, logits: Tensor, rows: Rows | None, check: bool | None) -> tuple[bool, str | None]:
+        """Return whether what can be seen of a call is enough, and why its input seems to be of the wrong kind.
+
+        Its values are read as `targets.read` does with `check`.
+        """
+        axis, views = self._layout(logits)
+        kind = {"has_classes": axis is not None, "from_logits": self.from_logits}
+        doubt = guard.of_activation(targets.activation_of(logits), **kind)
+        size = 1 if axis is None else logits.shape[axis]
+        can_tell = not self.from_logits or (axis is not None and logits.numel() >= guard.ROWS * size)
+        values = targets.read(logits, check, axis) if can_tell and doubt is None else None
+        if values is None:
+            return doubt is not None, doubt
+        counted = None if rows is None else reduction.counted(rows)
+        counts = None if counted is None else targets.read(counted, check)
+        if counted is not None and counts is None:
+            return False, None
+        return True, guard.of_values(values, counts, str(logits.dtype).removeprefix("torch."), views, **kind)
+
+    def _layout(self, logits: Tensor) -> tuple[int | None, int]:
+        """Return the class axis of the logits, None if there is none, and how many softmaxes lie along it."""
+        return None, 1
 
     def _needs_logits(self) -> None:
         if not self.from_logits:
@@ -172,6 +207,10 @@ class CategoricalLoss(Loss):
         self.class_weight = None if class_weight is None else arguments.weights("class_weight", class_weight)
         self._class_weight = None if self.class_weight is None else targets.constant(self.class_weight)
         self._least_weight = 1.0 if self.class_weight is None else min(self.class_weight)
+
+    def _layout(self, logits: Tensor) -> tuple[int | None, int]:
+        axis = targets.class_axis(logits, self.axis)
+        return axis, max(1, logits.shape[axis] // self.count_classes(logits.shape[axis]))
 
     def count_classes(self, size: int) -> int:
         """Return the number of classes, given the size of the class axis of the logits."""

@@ -1,4 +1,4 @@
-"""A callback that weighs the classes by their row counts."""
+"""Callbacks: one weighs the classes by their row counts, one checks the model before training."""
 
 import copy
 import math
@@ -13,8 +13,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch.utils.data import DataLoader
 
-from lightning_xent import arguments
-from lightning_xent.base import CategoricalLoss
+from lightning_xent import arguments, guard
+from lightning_xent.base import CategoricalLoss, Loss
+from lightning_xent.check import problems_of_model
 from lightning_xent.weights import SCHEMES, class_counts, class_weights
 
 
@@ -91,6 +92,42 @@ class ClassWeighting(Callback):
         if not isinstance(loss, CategoricalLoss):
             raise TypeError(f"loss of the module must be one categorical loss of lightning_xent, got {loss!r}")
         return loss
+
+
+class CheckModel(Callback):
+    """Warns, once and before the first step, of what `check_model` finds in the module and its loss.
+
+    Args:
+        data: A batch (inputs, target[, sample_weight]), a tuple; or an iterable of batches such as a DataLoader, of
+            which the first is taken. None: the first batch of the trainer's own training data, which training then
+            reads as if nobody had before.
+
+    Raises:
+        TypeError: When training begins, a module whose `loss` is none of this package.
+        ValueError: When training begins, a batch of another form.
+    """
+
+    def __init__(self, data: Any = None) -> None:
+        super().__init__()
+        self.data = data
+        self._has_checked = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._has_checked:
+            return
+        loss = getattr(pl_module, "loss", None)
+        if not isinstance(loss, Loss):
+            raise TypeError(f"loss of the module must be one of lightning_xent, got {loss!r}")
+        self._has_checked = True
+        with _unread(trainer.train_dataloader if self.data is None else self.data) as data:
+            batch = data if isinstance(data, tuple) else next(iter(data))
+            batch = trainer.precision_plugin.convert_input(trainer.strategy.batch_to_device(batch))
+            with trainer.precision_plugin.forward_context():
+                doubts, others = problems_of_model(pl_module, loss, batch)
+        # The loss may have said it in the sanity check of the trainer.
+        for problem in others if loss._has_warned else doubts + others:
+            guard.warn(problem)
+        loss._has_looked = loss._has_looked or bool(doubts)
 
 
 @contextmanager

@@ -5,7 +5,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+CORNER = 16
+"""Entries that are read along each axis of rows, where values are looked at: few, however large the batch is."""
+ACTIVATIONS = {
+    "Softmax": "softmax",
+    "Sigmoid": "sigmoid",
+    "Hardsigmoid": "hard_sigmoid",
+    "LogSoftmax": "log_softmax",
+    "LogSigmoid": "log_sigmoid",
+}
+"""Operations by the names that autograd gives them."""
+SAME_VALUES = {"Alias", "Clone", "Permute", "ReshapeAlias", "Select", "Slice", "Squeeze", "T", "ToCopy", "Transpose"}
+SAME_VALUES |= {"UnsafeView", "Unsqueeze", "View"}
 
 
 def checked_logits(logits: Any) -> Tensor:
@@ -51,7 +65,9 @@ def labels_or_distribution(
         return class_axis_last(target, axis).to(compute_dtype(logits)), False  # [..., C]
     if target.shape not in (rows, columns):
         wanted = f"class indices of shape {rows}" + ("" if labels_only else f" or a distribution of shape {shape}")
-        raise ValueError(f"target must be {wanted}, got shape {tuple(target.shape)}")
+        fits = [place for place in range(1, logits.ndim) if target.shape == _without(tuple(logits.shape), place)]
+        hint = f"; it fits classes on axis {fits[0]}: set axis={fits[0]}" if fits else ""
+        raise ValueError(f"target must be {wanted}, got shape {tuple(target.shape)}{hint}")
     if target.is_floating_point() or target.dtype == torch.bool:
         raise TypeError(f"target must hold class indices of an integer dtype, got {target.dtype}")
     return target.reshape(rows).long(), True  # [...]
@@ -189,6 +205,30 @@ def are_finite(values: Tensor) -> bool:
     return _readable(values, None) and bool(torch.isfinite(values.detach().sum()))
 
 
+def read(tensor: Tensor, check: bool | None, axis: int | None = None, size: int | None = CORNER) -> NDArray[Any] | None:
+    """Return the first entries of `tensor`, along all axes but `axis`, which is moved to the end, as an array.
+
+    None where it cannot be read: with `check` None that is where reading costs a synchronisation, with True it is
+    where there are no values. `size` None reads all entries.
+    """
+    if not _readable(tensor, check):
+        return None
+    corner = tensor.detach()[tuple(slice(None if place == axis else size) for place in range(tensor.ndim))].cpu()
+    array = (corner.double() if corner.is_floating_point() else corner).numpy()
+    return array if axis is None else np.moveaxis(array, axis, -1)
+
+
+def activation_of(logits: Tensor) -> str | None:
+    """Return the activation that autograd recorded as the last operation; None if it is no activation."""
+    node = logits.grad_fn
+    while node is not None:
+        name = node.name().partition("Backward")[0]
+        if name not in SAME_VALUES:
+            return ACTIVATIONS.get(name)
+        node = node.next_functions[0][0]
+    return None
+
+
 def take_any_loss(*weights: float) -> bool:
     """Whether no weight becomes 0, which takes no infinite loss; float32 may round to 0 what is below 1e-30."""
     return all(weight >= 1e-30 for weight in weights)
@@ -258,15 +298,23 @@ def _are_binary(values: Tensor, check_labels: bool | None) -> bool:
     return all((part * part).sub_(part).abs_().sum() == 0 for part in parts)
 
 
-def _readable(tensor: Tensor, check_labels: bool | None) -> bool:
-    traced = (
+def is_traced() -> bool:
+    """Whether what runs is a trace, or a transform of torch.func."""
+    return (
         torch.compiler.is_compiling()
         or torch._C._get_tracing_state() is not None
         or torch._C._are_functorch_transforms_active()
     )
-    if traced or tensor.is_meta or type(tensor) is not Tensor:
+
+
+def _readable(tensor: Tensor, check_labels: bool | None) -> bool:
+    if is_traced() or tensor.is_meta or type(tensor) is not Tensor:
         return False
     return tensor.device.type == "cpu" if check_labels is None else check_labels
+
+
+def _without(shape: tuple[int, ...], place: int) -> tuple[int, ...]:
+    return shape[:place] + shape[place + 1 :]
 
 
 def _align(values: Tensor, like: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ def test_same_definitions_in_a_variant(path):
     assert definitions(sources("keras_xent")[path]) == definitions(sources("lightning_xent")[path])
 
 
-@pytest.mark.parametrize("path", ["arguments.py", "spec.py", "torch_kernel.py", "weights.py"])
+@pytest.mark.parametrize("path", ["arguments.py", "guard.py", "spec.py", "torch_kernel.py", "weights.py"])
 def test_files_of_no_side_are_the_same(path):
     keras_source, torch_source = (sources(package)[path].replace(package, "") for package in PACKAGES)
     assert keras_source == torch_source
@@ -96,16 +96,18 @@ LAYERS = {
     "log_odds.py": {"torch_kernel", "xla_kernel"},
     "targets.py": set(),
     "reduction.py": set(),
-    "base.py": {"arguments", "log_odds", "reduction", "targets"},
+    "guard.py": set(),
+    "base.py": {"arguments", "guard", "log_odds", "reduction", "targets"},
+    "check.py": {"base", "guard", "reduction", "targets"},
     "spec.py": {"base"},
     "training.py": {"base", "metrics", "reduction", "spec"},
     "module.py": {"base", "spec", "training"},
     "lightning.py": {"base", "spec", "training"},
     "weights.py": {"arguments"},
     "information.py": {"arguments"},
-    "callbacks.py": {"arguments", "base", "weights"},
+    "callbacks.py": {"arguments", "base", "check", "guard", "weights"},
     "metrics.py": {"arguments", "base", "log_odds", "losses", "reduction", "targets"},
-    "__init__.py": {"information", "losses", "spec", "weights"},
+    "__init__.py": {"check", "information", "losses", "spec", "weights"},
     "losses": {"arguments", "base", "log_odds", "losses", "reduction", "targets"},
 }
 

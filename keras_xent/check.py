@@ -1,0 +1,161 @@
+"""What is wrong with a network and its loss, seen from one batch before training."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+from keras import ops
+from numpy.typing import NDArray
+
+from keras_xent import guard, reduction, targets
+from keras_xent.base import CategoricalLoss, Loss
+
+SAME_VALUES = (keras.layers.Reshape, keras.layers.Flatten, keras.layers.Permute, keras.layers.Dropout)
+
+
+def check_model(model: keras.Model, loss: Any, batch: Any) -> list[str]:
+    """Return what is wrong with a network and its loss on one batch, in plain words; nothing if the list is empty.
+
+    It runs the network once, in evaluation mode, changes nothing, and reads values on every device. It finds
+    probabilities that are taken for logits, and the reverse: by the activation at the end of the network or by the
+    values (those of a sigmoid alone are no proof: logits may lie in [0, 1], too); shapes that do not fit, or do not
+    tell the class axis; labels out of range; the first output or loss that is not finite.
+
+    Args:
+        model: Maps inputs to what the loss takes.
+        loss: The loss; of several outputs one for each, as `compile` takes them. Losses of others are left out.
+        batch: (inputs, target[, sample_weight]).
+
+    Raises:
+        ValueError: A batch of another form.
+    """
+    found = problems_of_model(model, loss, batch)
+    return [problem for _, doubts, others in found for problem in doubts + others]
+
+
+def check_outputs(loss: Loss, outputs: Any, target: Any, sample_weight: Any = None) -> list[str]:
+    """Return what `check_model` finds in the outputs of a network: an empty list if there is nothing wrong.
+
+    Args:
+        loss: The loss.
+        outputs: What the network made of a batch.
+        target: The batch's target.
+        sample_weight: Its weights.
+    """
+    doubts, others = problems(loss, outputs, target, sample_weight, None)
+    return doubts + others
+
+
+def problems(
+    loss: Loss, outputs: Any, target: Any, sample_weight: Any, activation: str | None
+) -> tuple[list[str], list[str]]:
+    """Return what is wrong with the kind of the outputs, given the activation behind them if known, and all else."""
+    name, others = type(loss).__name__, []
+    layout = rows = doubt = None
+    before = loss.check_labels, loss._has_looked
+    loss.check_labels, loss._has_looked = True, True
+    try:
+        logits = targets.checked_logits(outputs)
+        layout = loss._layout(logits)
+        rows = loss._counted(outputs, target, sample_weight, None)
+    except (TypeError, ValueError) as error:
+        others.append(f"does not take this batch: {error}")
+    finally:
+        loss.check_labels, loss._has_looked = before
+    if layout is not None:
+        axis, _ = layout
+        kind = {"has_classes": axis is not None, "from_logits": loss.from_logits}
+        doubt = guard.of_activation(activation, **kind) or loss._doubt(outputs, rows, True)[1]
+        if axis is not None and getattr(loss, "axis", None) is None:
+            others += guard.of_axes(tuple(logits.shape), axis)
+        if rows is not None:
+            counts, losses = reduction.counted(rows), reduction.weighted_losses(rows)
+            values = logits if axis is None else ops.moveaxis(logits, axis, -1)
+            count = None if counts is None else _array(counts) > 0
+            others += guard.of_infinities(_array(values), count, _array(losses), **kind)
+    return [f"{name} {doubt}"] if doubt else [], [f"{name} {problem}" for problem in others]
+
+
+def problems_of_model(model: keras.Model, loss: Any, batch: Any) -> Iterator[tuple[Loss, list[str], list[str]]]:
+    """Give each output's loss of this package and its `problems`; without a batch what the model shows by itself."""
+    if batch is None:
+        symbolic = _symbolic(model)
+        outputs: Any = symbolic[0] if len(symbolic) == 1 else symbolic
+        target = sample_weight = None
+    else:
+        inputs, target, sample_weight = guard.parts_of(batch)
+        outputs = model(inputs, training=False)
+        symbolic = _symbolic(model, inputs)
+    named = _named(model, outputs)
+    # Keras flattens dictionaries by their sorted keys.
+    order = sorted(named) if isinstance(outputs, Mapping) else list(named)
+    for place, name in enumerate(order):
+        own = _part(loss, name, place)
+        if not isinstance(own, Loss):
+            continue
+        activation = _activation(symbolic[place]) if len(symbolic) == len(named) else None
+        if batch is None:
+            has_classes = isinstance(own, CategoricalLoss)
+            doubt = guard.of_activation(activation, has_classes=has_classes, from_logits=own.from_logits)
+            yield own, [f"{type(own).__name__} {doubt}"] if doubt else [], []
+        else:
+            weight = _part(sample_weight, name, place)
+            yield own, *problems(own, named[name], _part(target, name, place), weight, activation)
+
+
+def _named(model: keras.Model, outputs: Any) -> dict[Any, Any]:
+    """Return outputs by their names; one alone has the name None."""
+    if isinstance(outputs, Mapping):
+        return dict(outputs)
+    if not isinstance(outputs, list | tuple):
+        return {None: outputs}
+    names = getattr(model, "output_names", None) or range(len(outputs))
+    return dict(zip(names, outputs, strict=True))
+
+
+def _part(tree: Any, name: Any, place: int) -> Any:
+    """Return what a structure of losses, targets or weights has for one output."""
+    if name is None or not isinstance(tree, Mapping | list | tuple):
+        return tree
+    return tree.get(name) if isinstance(tree, Mapping) else tree[place]
+
+
+def _symbolic(model: keras.Model, inputs: Any = None) -> list[Any]:
+    """Return the symbolic outputs of a model, which know what made them; none where it has none."""
+    outputs = getattr(model, "outputs", None)
+    if outputs is None and inputs is not None:
+        try:
+            outputs = model.call(keras.tree.map_structure(_symbol, inputs))
+        except Exception:  # of the user's code, which may take none but real tensors
+            return []
+    flat = [] if outputs is None else keras.tree.flatten(outputs)
+    return flat if all(isinstance(output, keras.KerasTensor) for output in flat) else []
+
+
+def _symbol(value: Any) -> keras.KerasTensor:
+    tensor = ops.convert_to_tensor(value)
+    return keras.KerasTensor(tuple(tensor.shape), keras.backend.standardize_dtype(tensor.dtype))
+
+
+def _activation(output: Any) -> str | None:
+    """Return the name of the activation that made a symbolic output; "linear" for a layer without; else None."""
+    history = getattr(output, "_keras_history", None)
+    if history is None:
+        return None
+    operation = history.operation
+    if isinstance(operation, keras.Model):
+        inner = _symbolic(operation)
+        return _activation(inner[history.tensor_index]) if inner else None
+    is_cast = isinstance(operation, keras.layers.Activation) and operation.activation is keras.activations.linear
+    if is_cast or isinstance(operation, SAME_VALUES):
+        return _activation(operation.input)
+    while isinstance(operation, keras.layers.TimeDistributed):
+        operation = operation.layer
+    activation = None if isinstance(operation, keras.layers.RNN) else getattr(operation, "activation", None)
+    name = getattr(activation, "__name__", None) or type(operation).__name__
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+
+
+def _array(tensor: Any) -> NDArray[Any]:
+    return ops.convert_to_numpy(tensor).astype("float64")

@@ -1,0 +1,138 @@
+"""Whether logits are given where probabilities are wanted, or the reverse: told by an activation or by the values."""
+
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+PROBABILITIES = {"softmax", "sigmoid", "hard_sigmoid", "softmax or sigmoid"}
+LOGARITHMS = {"log_softmax", "log_sigmoid"}
+ROWS = 8
+"""Fewer rows of logits may sum to 1 by chance."""
+EPSILONS = {"bfloat16": 2.0**-7, "float16": 2.0**-10}
+FRAMES = {__package__, "jax", "keras", "lightning", "lightning_fabric", "pytorch_lightning", "tensorflow", "torch"}
+"""Packages whose calls are none of the user's."""
+
+
+def of_activation(activation: str | None, *, has_classes: bool, from_logits: bool) -> str | None:
+    """Say what is wrong with a network that ends in `activation`; None if nothing is.
+
+    Log-probabilities are logits of their own softmax, but not of a sigmoid.
+    """
+    if from_logits and activation in (PROBABILITIES if has_classes else PROBABILITIES | LOGARITHMS):
+        kind = "logarithms of probabilities" if activation in LOGARITHMS else "probabilities"
+        cure = "" if activation in LOGARITHMS else ", or set from_logits=False where the loss takes it"
+        return f"takes logits (from_logits=True) but gets {kind}, those of a {activation}: leave it out{cure}"
+    if not from_logits and activation in LOGARITHMS | {"linear"}:
+        last = "softmax" if has_classes else "sigmoid"
+        return (
+            f"takes probabilities (from_logits=False) but gets logits, those of a {activation} layer: "
+            f"set from_logits=True, or end the network in a {last}"
+        )
+    return None
+
+
+def of_values(
+    values: NDArray[Any], counts: NDArray[Any] | None, dtype: str, views: int, *, has_classes: bool, from_logits: bool
+) -> str | None:
+    """Say what is wrong with inputs of these values; None if nothing shows.
+
+    Binary probabilities are never told from logits, which may lie in [0, 1] as well.
+
+    Args:
+        values: [..., C], or binary ones of any shape.
+        counts: [...], False for rows that may hold anything. None: all count.
+        dtype: Name of the dtype that the values were computed in.
+        views: Number of softmaxes along the C values.
+    """
+    tolerance = max(1e-4, 4 * EPSILONS.get(dtype, 0.0))
+    if not from_logits:
+        is_outside = values < -tolerance
+        if not has_classes:
+            is_outside |= values > 1 + tolerance
+        position = first(is_outside & np.isfinite(values), counts)
+        if position is None:
+            return None
+        last = "softmax" if has_classes else "sigmoid"
+        return (
+            f"takes probabilities (from_logits=False) but gets {values[position]:.6g} {place(position, has_classes)}, "
+            f"as if these were logits: set from_logits=True, or end the network in a {last}"
+        )
+    if not has_classes:
+        return None
+    rows = values.reshape(-1, values.shape[-1]) if counts is None else values[counts]
+    if len(rows) < ROWS or rows.shape[1] < 2 * views or not ((rows >= 0) & (rows <= 1)).all():
+        return None
+    deviation = np.abs(rows.sum(-1) - views).max()
+    # Rows of logits near 1 / C may sum to about 1, but by no less than they differ.
+    difference = np.sqrt(rows.var(0).sum())
+    if deviation > tolerance * views or difference < max(8 * deviation, 1e-6):
+        return None
+    return (
+        f"takes logits (from_logits=True) but gets what look like probabilities, {len(rows)} rows in [0, 1] "
+        f"that sum to {views}: leave out the softmax at the end of the network, or set from_logits=False where the "
+        "loss takes it"
+    )
+
+
+def of_axes(shape: tuple[int, ...], axis: int) -> list[str]:
+    """Say that shapes do not tell the class axis, where `axis` is the framework's own; nothing if they do."""
+    others = [other for other in (1, len(shape) - 1) if other != axis and shape[other] == shape[axis]]
+    if len(shape) < 3 or not others:
+        return []
+    return [
+        f"takes the classes from axis {axis} of logits of shape {shape}, as axis is None; axis {others[0]} is as long, "
+        f"so shapes cannot tell which holds them: set axis={axis} or axis={others[0]}"
+    ]
+
+
+def of_infinities(
+    values: NDArray[Any],
+    counts: NDArray[Any] | None,
+    losses: NDArray[Any],
+    *,
+    has_classes: bool,
+    from_logits: bool,
+) -> list[str]:
+    """Say where the first input [..., C] or, if there is none, loss [...] is that is not finite; nothing if all are.
+
+    A logit of -inf rules out a class.
+    """
+    is_bad = ~np.isfinite(values)
+    if has_classes and from_logits:
+        is_bad &= values != -np.inf
+    position = first(is_bad, counts)
+    if position is not None:
+        return [f"gets {values[position]} {place(position, has_classes)}, the first output that is not finite"]
+    position = first(~np.isfinite(losses), counts)
+    return [] if position is None else [f"is {losses[position]} in row {list(position)}, the first that is not finite"]
+
+
+def parts_of(batch: Any) -> tuple[Any, Any, Any]:
+    """Return (inputs, target, sample_weight), the last None where the batch has none."""
+    if not isinstance(batch, Sequence) or len(batch) not in (2, 3):
+        raise ValueError(f"batch must be (inputs, target[, sample_weight]), got {type(batch).__name__}")
+    return batch[0], batch[1], (batch[2] if len(batch) == 3 else None)
+
+
+def first(condition: NDArray[Any], counts: NDArray[Any] | None) -> tuple[int, ...] | None:
+    """Return the first position [...] or [..., C] that counts where a condition holds; None if there is none."""
+    if counts is not None:
+        condition = condition & counts.reshape(counts.shape + (1,) * (condition.ndim - counts.ndim))
+    return tuple(np.argwhere(condition)[0].tolist()) if condition.any() else None
+
+
+def place(position: tuple[int, ...], has_classes: bool) -> str:
+    """Name a position of logits, with the class axis last."""
+    return f"in row {list(position[:-1])}, class {position[-1]}" if has_classes else f"at {list(position)}"
+
+
+def warn(message: str) -> None:
+    """Warn on account of the first caller that is of neither this package nor a framework."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in FRAMES:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=level)

@@ -1,0 +1,115 @@
+"""What is wrong with a network and its loss, seen from one batch before training."""
+
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lightning_xent import guard, reduction, targets
+from lightning_xent.base import Loss
+
+ACTIVATIONS: dict[type[nn.Module], str] = {
+    nn.Softmax: "softmax",
+    nn.Softmax2d: "softmax",
+    nn.Sigmoid: "sigmoid",
+    nn.Hardsigmoid: "hard_sigmoid",
+    nn.LogSoftmax: "log_softmax",
+    nn.LogSigmoid: "log_sigmoid",
+}
+
+
+def check_model(model: nn.Module, loss: Loss, batch: Any) -> list[str]:
+    """Return what is wrong with a network and its loss on one batch, in plain words; nothing if the list is empty.
+
+    It runs the network once, in evaluation mode, changes nothing, and reads values on every device. It finds
+    probabilities that are taken for logits, and the reverse: by the activation at the end of the network or by the
+    values (those of a sigmoid alone are no proof: logits may lie in [0, 1], too); shapes that do not fit, or do not
+    tell the class axis; labels out of range; the first output or loss that is not finite.
+
+    Args:
+        model: Maps inputs to what the loss takes.
+        loss: The loss.
+        batch: (inputs, target[, sample_weight]), on the model's device.
+
+    Raises:
+        ValueError: A batch of another form.
+    """
+    doubts, others = problems_of_model(model, loss, batch)
+    return doubts + others
+
+
+def check_outputs(loss: Loss, outputs: Any, target: Any, sample_weight: Any = None) -> list[str]:
+    """Return what `check_model` finds in the outputs of a network: an empty list if there is nothing wrong.
+
+    Args:
+        loss: The loss.
+        outputs: What the network made of a batch.
+        target: The batch's target.
+        sample_weight: Its weights.
+    """
+    doubts, others = problems(loss, outputs, target, sample_weight, None)
+    return doubts + others
+
+
+def problems(
+    loss: Loss, outputs: Any, target: Any, sample_weight: Any, activation: str | None
+) -> tuple[list[str], list[str]]:
+    """Return what is wrong with the kind of the outputs, given the activation behind them if known, and all else."""
+    name, others = type(loss).__name__, []
+    layout = rows = doubt = None
+    before = loss.check_labels, loss._has_looked
+    loss.check_labels, loss._has_looked = True, True
+    try:
+        layout = loss._layout(targets.checked_logits(outputs))
+        with torch.no_grad():
+            rows = loss._counted(outputs, target, sample_weight, None)
+    except (TypeError, ValueError) as error:
+        others.append(f"does not take this batch: {error}")
+    finally:
+        loss.check_labels, loss._has_looked = before
+    if layout is not None:
+        axis, _ = layout
+        kind = {"has_classes": axis is not None, "from_logits": loss.from_logits}
+        doubt = guard.of_activation(activation, **kind) or loss._doubt(outputs, rows, True)[1]
+        if axis is not None and getattr(loss, "axis", None) is None:
+            others += guard.of_axes(tuple(outputs.shape), axis)
+        if rows is not None:
+            counts, losses = reduction.counted(rows), reduction.weighted_losses(rows)
+            values = outputs if axis is None else outputs.movedim(axis, -1)
+            count = None if counts is None else _array(counts) > 0
+            others += guard.of_infinities(_array(values), count, _array(losses), **kind)
+    return [f"{name} {doubt}"] if doubt else [], [f"{name} {problem}" for problem in others]
+
+
+def problems_of_model(model: nn.Module, loss: Loss, batch: Any) -> tuple[list[str], list[str]]:
+    """Return `problems` of what a network makes of a batch."""
+    inputs, target, sample_weight = guard.parts_of(batch)
+    outputs, activation = _run(model, inputs)
+    return problems(loss, outputs, target, sample_weight, activation)
+
+
+def _run(model: nn.Module, inputs: Any) -> tuple[Any, str | None]:
+    """Return the outputs of a network in evaluation mode, and the activation whose module gave them, if one did."""
+    last: list[tuple[str, Any]] = []
+
+    def note(module: nn.Module, _: Any, outputs: Any) -> None:
+        last[:] = [(ACTIVATIONS[type(module)], outputs)]
+
+    modules = list(model.modules())
+    modes = [module.training for module in modules]
+    hooks = [module.register_forward_hook(note) for module in modules if type(module) in ACTIVATIONS]
+    try:
+        model.eval()
+        with torch.enable_grad():  # whose record names the activation
+            outputs = model(inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
+    return outputs, next((name for name, output in last if output is outputs), None)
+
+
+def _array(tensor: Tensor) -> NDArray[Any]:
+    return tensor.detach().cpu().double().numpy()
