@@ -6,7 +6,6 @@ from typing import Any
 
 import keras
 from keras import ops
-from numpy.typing import NDArray
 
 from keras_xent import guard, reduction, targets
 from keras_xent.base import CategoricalLoss, Loss
@@ -70,10 +69,11 @@ def problems(
         if axis is not None and getattr(loss, "axis", None) is None:
             others += guard.of_axes(tuple(logits.shape), axis)
         if rows is not None:
-            counts, losses = reduction.counted(rows), reduction.weighted_losses(rows)
-            values = logits if axis is None else ops.moveaxis(logits, axis, -1)
-            count = None if counts is None else _array(counts) > 0
-            others += guard.of_infinities(_array(values), count, _array(losses), **kind)
+            counted, values = reduction.counted(rows), logits if axis is None else ops.moveaxis(logits, axis, -1)
+            counts = None if counted is None else targets.array(counted)
+            # Logits that have no logarithm make NaN: the doubt has said so.
+            losses = None if doubt else targets.array(reduction.weighted_losses(rows))
+            others += guard.of_infinities(targets.array(values), counts, losses, **kind)
     return [f"{name} {doubt}"] if doubt else [], [f"{name} {problem}" for problem in others]
 
 
@@ -155,7 +155,3 @@ def _activation(output: Any) -> str | None:
     activation = None if isinstance(operation, keras.layers.RNN) else getattr(operation, "activation", None)
     name = getattr(activation, "__name__", None) or type(operation).__name__
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
-
-
-def _array(tensor: Any) -> NDArray[Any]:
-    return ops.convert_to_numpy(tensor).astype("float64")

@@ -92,7 +92,7 @@ def of_axes(shape: tuple[int, ...], axis: int) -> list[str]:
 def of_infinities(
     values: NDArray[Any],
     counts: NDArray[Any] | None,
-    losses: NDArray[Any],
+    losses: NDArray[Any] | None,
     *,
     has_classes: bool,
     from_logits: bool,
@@ -107,8 +107,10 @@ def of_infinities(
     position = first(is_bad, counts)
     if position is not None:
         return [f"gets {values[position]} {place(position, has_classes)}, the first output that is not finite"]
-    position = first(~np.isfinite(losses), counts)
-    return [] if position is None else [f"is {losses[position]} in row {list(position)}, the first that is not finite"]
+    position = None if losses is None else first(~np.isfinite(losses), counts)
+    if losses is None or position is None:
+        return []
+    return [f"is {losses[position]} in row {list(position)}, the first that is not finite"]
 
 
 def parts_of(batch: Any) -> tuple[Any, Any, Any]:

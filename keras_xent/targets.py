@@ -231,18 +231,28 @@ def read(tensor: Tensor, check: bool | None, axis: int | None = None, size: int 
     """Return the first entries of `tensor`, along all axes but `axis`, which is moved to the end, as an array.
 
     None where it cannot be read: with `check` None that is where reading costs a synchronisation, with True it is
-    where there are no values. `size` None reads all entries.
+    where there are no values.
     """
     if not _readable(tensor, check):
         return None
-    index = tuple(slice(None if place == axis else size) for place in range(len(tensor.shape)))
-    if _BACKEND == "tensorflow" and size is not None and index:  # whose arrays are copies
-        tensor, index = tensor[index], ()
-        if not _readable(tensor, check):
+    index = tuple(slice(None if place == axis else CORNER) for place in range(len(tensor.shape)))
+    if _BACKEND == "jax" or not index:  # which has no copy to save, and would compile a slice
+        values = array(tensor)[index]
+    else:
+        tensor = tensor[index]
+        if not _readable(tensor, check):  # under a trace that of a constant
             return None
-    array = ops.convert_to_numpy(tensor)[index]
-    array = array if array.dtype.kind in "biu" else array.astype("float64")
-    return array if axis is None else np.moveaxis(array, axis, -1)
+        values = array(tensor)
+    return values if axis is None else np.moveaxis(values, axis, -1)
+
+
+def array(tensor: Tensor) -> NDArray[Any]:
+    """Return a tensor as an array; floats in float64, which holds those of every dtype."""
+    if _BACKEND == "torch":  # of whose tensors Keras makes arrays in a way that NumPy deprecates
+        tensor = tensor.detach().cpu()
+        return (tensor.double() if tensor.is_floating_point() else tensor).numpy()
+    values = ops.convert_to_numpy(tensor)
+    return values if values.dtype.kind in "biu" else values.astype("float64")
 
 
 def activation_of(logits: Any) -> str | None:

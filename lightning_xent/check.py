@@ -3,8 +3,7 @@
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_xent import guard, reduction, targets
 from lightning_xent.base import Loss
@@ -75,10 +74,11 @@ def problems(
         if axis is not None and getattr(loss, "axis", None) is None:
             others += guard.of_axes(tuple(outputs.shape), axis)
         if rows is not None:
-            counts, losses = reduction.counted(rows), reduction.weighted_losses(rows)
-            values = outputs if axis is None else outputs.movedim(axis, -1)
-            count = None if counts is None else _array(counts) > 0
-            others += guard.of_infinities(_array(values), count, _array(losses), **kind)
+            counted, values = reduction.counted(rows), outputs if axis is None else outputs.movedim(axis, -1)
+            counts = None if counted is None else targets.array(counted)
+            # Logits that have no logarithm make NaN: the doubt has said so.
+            losses = None if doubt else targets.array(reduction.weighted_losses(rows))
+            others += guard.of_infinities(targets.array(values), counts, losses, **kind)
     return [f"{name} {doubt}"] if doubt else [], [f"{name} {problem}" for problem in others]
 
 
@@ -109,7 +109,3 @@ def _run(model: nn.Module, inputs: Any) -> tuple[Any, str | None]:
         for module, mode in zip(modules, modes, strict=True):
             module.training = mode
     return outputs, next((name for name, output in last if output is outputs), None)
-
-
-def _array(tensor: Tensor) -> NDArray[Any]:
-    return tensor.detach().cpu().double().numpy()

@@ -209,13 +209,18 @@ def read(tensor: Tensor, check: bool | None, axis: int | None = None, size: int 
     """Return the first entries of `tensor`, along all axes but `axis`, which is moved to the end, as an array.
 
     None where it cannot be read: with `check` None that is where reading costs a synchronisation, with True it is
-    where there are no values. `size` None reads all entries.
+    where there are no values.
     """
     if not _readable(tensor, check):
         return None
-    corner = tensor.detach()[tuple(slice(None if place == axis else size) for place in range(tensor.ndim))].cpu()
-    array = (corner.double() if corner.is_floating_point() else corner).numpy()
-    return array if axis is None else np.moveaxis(array, axis, -1)
+    values = array(tensor[tuple(slice(None if place == axis else CORNER) for place in range(tensor.ndim))])
+    return values if axis is None else np.moveaxis(values, axis, -1)
+
+
+def array(tensor: Tensor) -> NDArray[Any]:
+    """Return a tensor as an array; floats in float64, which holds those of every dtype."""
+    tensor = tensor.detach().cpu()
+    return (tensor.double() if tensor.is_floating_point() else tensor).numpy()
 
 
 def activation_of(logits: Tensor) -> str | None:
