@@ -11,7 +11,8 @@ import torch
 
 import lightning_xent
 from demo.data import OUTPUTS
-from lightning_xent.base import BinaryLoss, Loss
+from lightning_xent.base import Loss
+from lightning_xent.binary import BinaryLoss
 
 SPECS = Path(__file__).parent / "specs"
 

@@ -42,7 +42,9 @@ def definitions() -> dict[str, Definition]:
     modules = {node.module for node in EXPORTS if isinstance(node, ast.ImportFrom) and node.module}
     nodes = [
         node
-        for module in sorted(modules | {"lightning_xent.base", "lightning_xent.callbacks"})
+        for module in sorted(
+            modules | {f"lightning_xent.{name}" for name in ("base", "binary", "callbacks", "categorical")}
+        )
         for node in ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")).body
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node)
     ]

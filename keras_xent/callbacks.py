@@ -5,7 +5,8 @@ from typing import Any
 import keras
 
 from keras_xent import arguments, guard
-from keras_xent.base import CategoricalLoss, Loss
+from keras_xent.base import Loss
+from keras_xent.categorical import CategoricalLoss
 from keras_xent.check import problems_of_model
 from keras_xent.weights import SCHEMES, class_counts, class_weights
 

@@ -8,7 +8,8 @@ import keras
 from keras import ops
 
 from keras_xent import guard, reduction, targets
-from keras_xent.base import CategoricalLoss, Loss
+from keras_xent.base import Loss
+from keras_xent.categorical import CategoricalLoss
 
 SAME_VALUES = (keras.layers.Reshape, keras.layers.Flatten, keras.layers.Permute, keras.layers.Dropout)
 

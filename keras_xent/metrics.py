@@ -13,7 +13,8 @@ from keras import KerasTensor as Tensor
 from keras import ops
 
 from keras_xent import arguments, log_odds, reduction, targets
-from keras_xent.base import CategoricalLoss, Loss
+from keras_xent.base import Loss
+from keras_xent.categorical import CategoricalLoss
 from keras_xent.losses.cross_entropy import BinaryCrossEntropy, CategoricalCrossEntropy
 
 

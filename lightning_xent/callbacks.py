@@ -14,7 +14,8 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch.utils.data import DataLoader
 
 from lightning_xent import arguments, guard
-from lightning_xent.base import CategoricalLoss, Loss
+from lightning_xent.base import Loss
+from lightning_xent.categorical import CategoricalLoss
 from lightning_xent.check import problems_of_model
 from lightning_xent.weights import SCHEMES, class_counts, class_weights
 

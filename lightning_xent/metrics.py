@@ -11,7 +11,9 @@ from torchmetrics import Metric, MetricCollection, classification
 from torchmetrics.classification import BinaryCalibrationError, MulticlassCalibrationError
 
 from lightning_xent import targets
-from lightning_xent.base import BinaryLoss, CategoricalLoss, Loss
+from lightning_xent.base import Loss
+from lightning_xent.binary import BinaryLoss
+from lightning_xent.categorical import CategoricalLoss
 from lightning_xent.log_odds import scaled
 from lightning_xent.losses.divergence import Distillation
 from lightning_xent.reduction import quotient

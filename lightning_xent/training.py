@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lightning_xent.base import BinaryLoss, Loss
+from lightning_xent.base import Loss
+from lightning_xent.binary import BinaryLoss
 from lightning_xent.metrics import IGNORED, EpochMean, Predictions, Report, predictions, table
 from lightning_xent.reduction import quotient
 from lightning_xent.spec import spec_of

@@ -10,7 +10,7 @@ CLASSES = [name for name in side.package.__all__ if isinstance(getattr(side.pack
 
 
 def is_binary(name):
-    return issubclass(getattr(side.package, name), side.package.base.BinaryLoss)
+    return issubclass(getattr(side.package, name), side.package.binary.BinaryLoss)
 
 
 def required(name, classes=3):

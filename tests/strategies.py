@@ -15,7 +15,7 @@ from sides import is_keras, name, side
 DTYPE = side.dtypes[0]  # float64 where it binds
 EPSILON = load.EPSILON[DTYPE]
 
-BinaryLoss, CategoricalLoss = side.package.base.BinaryLoss, side.package.base.CategoricalLoss
+BinaryLoss, CategoricalLoss = side.package.binary.BinaryLoss, side.package.categorical.CategoricalLoss
 PUBLIC = {public: loss for public in side.package.__all__ if isinstance(loss := getattr(side.package, public), type)}
 TAUGHT = PUBLIC["Distillation"]  # its target is a teacher, not one of KINDS: test_algebra.py holds it to others
 BINARY = [loss for loss in PUBLIC.values() if issubclass(loss, BinaryLoss)]

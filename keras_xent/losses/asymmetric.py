@@ -7,7 +7,7 @@ from keras import KerasTensor as Tensor
 from keras import ops
 
 from keras_xent import arguments
-from keras_xent.base import BinaryLoss
+from keras_xent.binary import BinaryLoss
 from keras_xent.log_odds import log1p, sigmoid, softplus
 
 

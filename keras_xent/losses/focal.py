@@ -9,7 +9,8 @@ from keras import KerasTensor as Tensor
 from keras import ops
 
 from keras_xent import arguments
-from keras_xent.base import BinaryLoss, CategoricalLoss
+from keras_xent.binary import BinaryLoss
+from keras_xent.categorical import CategoricalLoss
 from keras_xent.log_odds import softplus
 
 

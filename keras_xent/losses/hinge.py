@@ -8,7 +8,8 @@ from keras import KerasTensor as Tensor
 from keras import ops
 
 from keras_xent import log_odds
-from keras_xent.base import BinaryLoss, CategoricalLoss
+from keras_xent.binary import BinaryLoss
+from keras_xent.categorical import CategoricalLoss
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import keras
 from keras import KerasTensor as Tensor
 
-from keras_xent.base import BinaryLoss, CategoricalLoss
+from keras_xent.binary import BinaryLoss
+from keras_xent.categorical import CategoricalLoss
 from keras_xent.log_odds import sigmoid
 
 

@@ -8,7 +8,7 @@ from keras import KerasTensor as Tensor
 from keras import ops
 
 from keras_xent import log_odds
-from keras_xent.base import CategoricalLoss
+from keras_xent.categorical import CategoricalLoss
 from keras_xent.log_odds import sigmoid, softplus
 from keras_xent.losses.cross_entropy import CategoricalCrossEntropy
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_xent import arguments
-from lightning_xent.base import BinaryLoss
+from lightning_xent.binary import BinaryLoss
 from lightning_xent.log_odds import sigmoid, softplus
 
 

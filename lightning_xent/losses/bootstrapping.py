@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_xent import arguments, log_odds
-from lightning_xent.base import CategoricalLoss
+from lightning_xent.categorical import CategoricalLoss
 from lightning_xent.log_odds import sigmoid, softplus
 
 

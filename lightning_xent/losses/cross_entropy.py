@@ -6,7 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lightning_xent.base import BinaryLoss, CategoricalLoss
+from lightning_xent.binary import BinaryLoss
+from lightning_xent.categorical import CategoricalLoss
 from lightning_xent.log_odds import of_distribution, softplus
 from lightning_xent.targets import take_any_loss
 

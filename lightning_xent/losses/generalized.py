@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from lightning_xent import arguments
-from lightning_xent.base import BinaryLoss, CategoricalLoss
+from lightning_xent.binary import BinaryLoss
+from lightning_xent.categorical import CategoricalLoss
 from lightning_xent.log_odds import softplus
 
 

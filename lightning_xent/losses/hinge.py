@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from lightning_xent import log_odds
-from lightning_xent.base import BinaryLoss, CategoricalLoss
+from lightning_xent.binary import BinaryLoss
+from lightning_xent.categorical import CategoricalLoss
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

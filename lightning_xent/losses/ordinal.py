@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_xent import log_odds
-from lightning_xent.base import CategoricalLoss
+from lightning_xent.categorical import CategoricalLoss
 from lightning_xent.log_odds import sigmoid, softplus
 from lightning_xent.losses.cross_entropy import CategoricalCrossEntropy
 

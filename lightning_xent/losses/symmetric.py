@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lightning_xent import arguments
-from lightning_xent.base import BinaryLoss, CategoricalLoss
+from lightning_xent.binary import BinaryLoss
+from lightning_xent.categorical import CategoricalLoss
 from lightning_xent.log_odds import sigmoid, softplus
 
 

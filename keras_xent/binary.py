@@ -1,0 +1,135 @@
+"""Losses over two classes, elementwise: from logits and a target to the losses of the elements."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from keras import KerasTensor as Tensor
+from keras import ops
+
+from keras_xent import arguments, log_odds, targets
+from keras_xent.base import Loss
+from keras_xent.reduction import Rows
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class BinaryLoss(Loss):
+    """Base of the losses over two classes, elementwise; multi-label is the same call. A variant adds its curve.
+
+    Every element of the logits is a row. Its target is in [0, 1], 1 for the positive label, of any dtype and of
+    the shape of the logits; (N,) for (N, 1) and the reverse are taken. The loss is the expectation over the two
+    labels: t w_1 curve(x) + (1 - t) w_0 curve(-x).
+
+    Args:
+        pos_weight: Weight >= 0 of label 1: a number (a sequence of one is one), or one per label, along the last axis.
+    """
+
+    pos_weight: float | Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ignore_index is not None:
+            self.ignore_index = arguments.number("ignore_index", self.ignore_index)
+        if self.pos_weight is not None:
+            self.pos_weight = arguments.weight_or_weights("pos_weight", self.pos_weight)
+        self._pos_weight = None if self.pos_weight is None else targets.constant(self.pos_weight)
+
+    def slope(self, log_odds: Tensor) -> Tensor:
+        """Return the derivative of the curve, elementwise.
+
+        A class that defines `curve` may define this beside it, to save automatic differentiation.
+        """
+        raise NotImplementedError
+
+    def balance(self) -> tuple[float, float]:
+        """Return the weights of labels 1 and 0 beside `pos_weight`."""
+        return 1.0, 1.0
+
+    def of_target(self, x: Tensor, target: Tensor, weight_1: Tensor | float, weight_0: Tensor | float) -> Tensor:
+        """Return the losses of targets, elementwise, given the log-odds x of label 1 and the weights of both labels."""
+        positive = self._expected(self.curve, target * weight_1, x)
+        return positive + self._expected(self.curve, (1 - target) * weight_0, -x)
+
+    @property
+    def _takes_label_alone(self) -> bool:
+        """Whether the loss of a label is its weight > 0 times the curve."""
+        given = self.pos_weight if isinstance(self.pos_weight, tuple) else (self.pos_weight,)
+        has_weights = targets.take_any_loss(*self.balance(), *(weight for weight in given if weight is not None))
+        return self.label_smoothing == 0.0 and type(self).of_target is BinaryLoss.of_target and has_weights
+
+    def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, keras_mask: Any) -> Rows:
+        logits = ops.cast(logits, targets.compute_dtype(logits))
+        target = targets.binary_target(target, logits)
+        pos_weight = None
+        if self._pos_weight is not None:
+            pos_weight = targets.per_class("pos_weight", self._pos_weight, logits)  # [] or [L]
+
+        sample_weight = targets.sample_weight_per_row(sample_weight, logits)
+        kept = targets.mask_per_row(mask, keras_mask, logits)
+        if self.ignore_index is not None:
+            kept = targets.both(kept, targets.differs(target, self.ignore_index))
+        active = kept if sample_weight is None else targets.both(kept, sample_weight != 0)
+        logits = targets.harmless_logits(logits, kept, sample_weight, ranked=self.hard_fraction < 1.0)
+
+        target, validity, is_label = targets.checked_probabilities(target, active, self.check_labels)
+        target = ops.cast(target, logits.dtype)
+
+        x = log_odds.of_positive(logits, self.temperature, self.from_logits)
+        given = () if pos_weight is None else (pos_weight,)
+        weights = self._weights(target, pos_weight) if self.reduction == "weighted_mean" else None
+        if is_label and self._takes_label_alone:
+            losses = self._elementwise(self._of_label, self._slope_of_label, x, target, *given)
+        else:
+            losses = self._elementwise(self._of_smoothed, self._slope_of_smoothed, x, target, *given)
+
+        if self.entropy_penalty != 0.0:
+            losses = losses - self.entropy_penalty * log_odds.binary_entropy(logits, self.temperature, self.from_logits)
+        # Under another floatx, Keras' torch backend promotes what a Python number takes part in.
+        losses = ops.cast(losses, targets.compute_dtype(logits))
+        losses = losses if validity is None else losses * ops.cast(validity, losses.dtype)
+        return Rows(losses, weights, kept, sample_weight)
+
+    def _elementwise(
+        self, function: Callable[..., Tensor], slope: Callable[..., Tensor], x: Tensor, *others: Tensor
+    ) -> Tensor:
+        """Return function(x, *others), which a loss of this package leaves to the kernel."""
+        if not self._is_of_package():
+            return function(x, *others)
+        return log_odds.elementwise(function, slope if self._has_slope() else None, x, *others)
+
+    def _has_slope(self) -> bool:
+        """Whether `slope` is that of the curve, and the loss of a target the mean of the curve over both labels."""
+        methods = ("slope", "curve", "of_target")
+        slope, curve, of_target = (next(base for base in type(self).__mro__ if name in vars(base)) for name in methods)
+        return slope is curve and of_target is BinaryLoss
+
+    def _weights(self, target: Tensor, pos_weight: Tensor | None = None) -> Tensor | None:
+        """Return the weights of targets, elementwise; None where all are 1."""
+        if pos_weight is None and self.balance() == (1.0, 1.0):
+            return None
+        weight_1, weight_0 = self._label_weights(pos_weight)
+        return target * weight_1 + (1 - target) * weight_0
+
+    def _label_weights(self, pos_weight: Tensor | None) -> tuple[Tensor | float, float]:
+        """Return the weights of labels 1 and 0."""
+        weight_1, weight_0 = self.balance()
+        return (weight_1 if pos_weight is None else weight_1 * pos_weight), weight_0
+
+    def _of_label(self, x: Tensor, label: Tensor, pos_weight: Tensor | None = None) -> Tensor:
+        weights, losses = self._weights(label, pos_weight), self.curve(x * log_odds.sign(label))
+        return losses if weights is None else weights * losses
+
+    def _slope_of_label(self, x: Tensor, label: Tensor, pos_weight: Tensor | None = None) -> Tensor:
+        weights, sign = self._weights(label, pos_weight), log_odds.sign(label)
+        slope = self.slope(x * sign) * sign
+        return slope if weights is None else weights * slope
+
+    def _of_smoothed(self, x: Tensor, target: Tensor, pos_weight: Tensor | None = None) -> Tensor:
+        smoothed = targets.smoothed_binary(target, self.label_smoothing, self.smooth_over)
+        return self.of_target(x, smoothed, *self._label_weights(pos_weight))
+
+    def _slope_of_smoothed(self, x: Tensor, target: Tensor, pos_weight: Tensor | None = None) -> Tensor:
+        smoothed = targets.smoothed_binary(target, self.label_smoothing, self.smooth_over)
+        weight_1, weight_0 = self._label_weights(pos_weight)
+        positive = self._expected(self.slope, smoothed * weight_1, x)
+        return positive - self._expected(self.slope, (1 - smoothed) * weight_0, -x)

@@ -1,0 +1,210 @@
+"""Losses over K exclusive classes: from logits and a target to the losses of the rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lightning_xent import arguments, log_odds, targets
+from lightning_xent.base import Loss
+from lightning_xent.reduction import Rows
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class CategoricalLoss(Loss):
+    """Base of the losses over K exclusive classes; a variant adds its curve.
+
+    A row is a position of the logits without the class axis. Its target is a class index (any integer dtype)
+    or a distribution over the classes, of which the loss is the expectation: sum_c t_c w_c curve(m_c). Where
+    K = 1, a target in the shape of the logits is a distribution.
+
+    Args:
+        axis: Class axis of the logits. None: 1, and 0 for 1-D logits, as in torch.
+        class_weight: K numbers >= 0 that multiply the loss of each class.
+        z_loss: Factor >= 0 of logsumexp(logits / temperature)^2, which each row's loss gets.
+        softcap: Bound > 0 of the logits after the temperature, softcap * tanh(logits / softcap). None: no bound.
+            It makes -softcap of -inf: mask no classes with that.
+    """
+
+    axis: int | None = None
+    class_weight: Sequence[float] | None = None
+    z_loss: float = 0.0
+    softcap: float | None = None
+
+    labels_only: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.axis is not None:
+            self.axis = arguments.integer("axis", self.axis)
+        if self.ignore_index is not None:
+            self.ignore_index = arguments.integer("ignore_index", self.ignore_index)
+        self.set_class_weight(self.class_weight)
+        self.z_loss = arguments.number("z_loss", self.z_loss, "[0, inf)")
+        if not self.from_logits and self.z_loss != 0.0:
+            raise ValueError(f"z_loss must be 0 with from_logits=False, got {self.z_loss}")
+        if self.softcap is not None:
+            self.softcap = arguments.number("softcap", self.softcap, "(0, inf)")
+            if not self.from_logits:
+                raise ValueError(f"softcap must be None with from_logits=False, got {self.softcap}")
+
+    def set_class_weight(self, class_weight: Sequence[float] | None) -> None:
+        """Replace the class weights: K numbers >= 0, or None. Compiled code keeps those that it was traced with."""
+        self.class_weight = None if class_weight is None else arguments.weights("class_weight", class_weight)
+        self._class_weight = None if self.class_weight is None else targets.constant(self.class_weight)
+        self._least_weight = 1.0 if self.class_weight is None else min(self.class_weight)
+
+    def _layout(self, logits: Tensor) -> tuple[int | None, int]:
+        axis = targets.class_axis(logits, self.axis)
+        return axis, max(1, logits.shape[axis] // self.count_classes(logits.shape[axis]))
+
+    def count_classes(self, size: int) -> int:
+        """Return the number of classes, given the size of the class axis of the logits."""
+        return size
+
+    def transformed(self, logits: Tensor) -> Tensor:
+        """Return what the softmax takes, before it is divided by the temperature, of the logits [..., C]."""
+        if self.softcap is None:
+            return logits
+        bound = self.softcap * self.temperature
+        return bound * torch.tanh(logits / bound) * log_odds.poison(logits)  # tanh would make a number of +inf
+
+    @property
+    def divisor(self) -> float:
+        """What the softmax divides its logits by."""
+        return self.temperature
+
+    def margin_of(self, logits: Tensor, label: Tensor | None) -> Tensor | float:
+        """Return what the logit of a class lacks as the true one: of the class `label` [...], or of each [..., C]."""
+        return 0.0
+
+    def score(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Return what the curve takes [...] of the class `label` [...]: its log-odds."""
+        return log_odds.of_label(logits, label, self.divisor, self.from_logits, self.margin_of(logits, label))
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """Return what the curve takes [..., C] of every class: their log-odds."""
+        return log_odds.of_classes(logits, self.divisor, self.from_logits, self.margin_of(logits, None))
+
+    def of_target(self, logits: Tensor, target: Tensor, class_weight: Tensor | None) -> Tensor:
+        """Return the losses [...] of targets [..., C], given the weights [C] of the classes."""
+        masses = target if class_weight is None else target * class_weight
+        return self._expected(self.curve, masses, self.scores(logits)).sum(-1)
+
+    def regulariser(self, logits: Tensor, inputs: Tensor) -> Tensor | None:
+        """Return what each row's loss [...] gets whatever its target is, given its `transformed` logits and its own."""
+        value = None
+        if self.z_loss != 0.0:
+            value = self.z_loss * log_odds.log_partition(logits, self.divisor) ** 2
+        if self.entropy_penalty != 0.0:
+            penalty = -self.entropy_penalty * log_odds.entropy(logits, self.divisor, self.from_logits)
+            value = penalty if value is None else value + penalty
+        return value
+
+    def _keeps(self, *methods: str) -> bool:
+        return all(getattr(type(self), method) is getattr(CategoricalLoss, method) for method in methods)
+
+    @property
+    def _takes_label_alone(self) -> bool:
+        """Whether the log-odds of its label are all that is taken of a row of logits."""
+        is_plain = self.from_logits and self.z_loss == self.entropy_penalty == 0.0 and self.softcap is None
+        return is_plain and self._keeps("score", "transformed", "regulariser", "margin_of")
+
+    def _has_closed_form(self) -> bool:
+        """Whether a smoothed label needs no log-odds but those of its label: cross-entropies."""
+        return False
+
+    @property
+    def _goes_by_label(self) -> bool:
+        """Whether a label needs no scores of all classes."""
+        return self.label_smoothing == 0.0 or self._has_closed_form()
+
+    def _of_label(
+        self,
+        logits: Tensor,
+        label: Tensor,
+        class_weight: Tensor | None,
+        weights: Tensor | None,
+        counts: Tensor | None = None,
+    ) -> Tensor:
+        """Return the losses [...] of labels [...] and their `weights`; rows that do not count may hold any logits."""
+        share, others = 1.0, None
+        if self.label_smoothing > 0.0:
+            classes = logits.shape[-1]
+            share, other_share = targets.smoothed_shares(classes, self.label_smoothing, self.smooth_over)
+            score, others = log_odds.of_label_and_others(logits, label, self.divisor, class_weight, counts)  # [...]
+            others = other_share * others
+        elif counts is None:
+            score = self.score(logits, label)
+        else:
+            score = log_odds.of_label(logits, label, self.divisor, self.from_logits, counts=counts)
+        if share != 1.0:
+            weights = torch.full_like(score, share) if weights is None else share * weights
+        if weights is None:
+            losses = self.curve(score)
+        elif targets.take_any_loss(share * self._least_weight):
+            losses = weights * self.curve(score)
+        else:
+            losses = self._expected(self.curve, weights, score)
+        return losses if others is None else losses + others
+
+    def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any) -> Rows:
+        axis = targets.class_axis(logits, self.axis)
+        classes = self.count_classes(logits.shape[axis])
+        target, is_labels = targets.labels_or_distribution(target, logits, axis, classes, labels_only=self.labels_only)
+        logits = targets.class_axis_last(logits, axis)  # [..., C]
+
+        rows = tuple(logits.shape)[:-1]
+        sample_weight = targets.sample_weight_per_row(sample_weight, rows, logits)
+        kept = targets.mask_per_row(mask, rows, logits)
+        if is_labels and self.ignore_index is not None:
+            kept = targets.both(kept, target != self.ignore_index)
+        active = kept if sample_weight is None else targets.both(kept, sample_weight != 0)
+        is_ranked = self.hard_fraction < 1.0
+        # The kernel leaves rows out by itself, and needs no copy of the logits for it.
+        is_direct = (
+            is_labels
+            and self._goes_by_label
+            and self._takes_label_alone
+            and not (is_ranked and sample_weight is not None)
+        )
+        if not is_direct:
+            logits = logits.to(targets.compute_dtype(logits))
+            logits = targets.harmless_logits(logits, kept, sample_weight, ranked=is_ranked)
+
+        validity = None
+        if is_labels:
+            target, validity = targets.checked_labels(target, classes, kept, active, self.check_labels)
+        elif kept is not None:
+            target = targets.harmless_logits(target, kept, None, ranked=False)
+        class_weight = weights = None
+        if self._class_weight is not None:
+            class_weight = targets.per_class("class_weight", self._class_weight, logits, classes)  # [C]
+        if is_labels and class_weight is not None:
+            weights = targets.per_label(class_weight, target)  # [...]
+        elif not is_labels and self.reduction == "weighted_mean":
+            weights = (target if class_weight is None else target * class_weight).sum(-1)
+
+        if is_direct:
+            losses = self._of_label(logits, target, class_weight, weights, active)
+        else:
+            rows_of = partial(self._losses, class_weight=class_weight, is_labels=is_labels)
+            losses = log_odds.rowwise(rows_of, logits, target) if self._is_of_package() else rows_of(logits, target)
+        losses = losses if validity is None else losses * validity.to(losses.dtype)
+        return Rows(losses, weights, kept, sample_weight)
+
+    def _losses(self, inputs: Tensor, target: Tensor, class_weight: Tensor | None, is_labels: bool) -> Tensor:
+        """Return the losses [...] of labels [...] or distributions [..., C], given logits [..., C], row by row."""
+        logits = self.transformed(inputs)  # [..., C]
+        if is_labels and self._goes_by_label:
+            weights = None if class_weight is None else targets.per_label(class_weight, target)  # [...]
+            losses = self._of_label(logits, target, class_weight, weights)
+        else:
+            distribution = log_odds.is_class(target, logits).to(logits.dtype) if is_labels else target  # [..., C]
+            smoothed = targets.smoothed(distribution, self.label_smoothing, self.smooth_over)
+            losses = self.of_target(logits, smoothed, class_weight)
+        regulariser = self.regulariser(logits, inputs)
+        return losses if regulariser is None else losses + regulariser
