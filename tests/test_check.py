@@ -184,16 +184,24 @@ def test_what_is_no_mistake_is_silent(name, config, inputs):
     side.call(build(name, **config), *tensors(inputs, target))
 
 
-def test_rows_that_count_nowhere_may_hold_anything():
+FIRST = np.arange(12) < 4
+SECOND = (np.arange(12) >= 4) & (np.arange(12) < 6)
+
+
+@pytest.mark.parametrize("uncounted", ["ignored", "masked", "weight 0", "masked or weight 0"])
+def test_rows_that_count_nowhere_may_hold_anything(uncounted):
+    is_first = FIRST | SECOND
+    target = np.where(is_first, -1, LABELS) if uncounted == "ignored" else LABELS
+    more = {
+        "masked": {"mask": ~is_first},
+        "weight 0": {"sample_weight": 1.0 * ~is_first},
+        "masked or weight 0": {"mask": ~FIRST, "sample_weight": 1.0 * ~SECOND},
+    }.get(uncounted, {})
     loss = build("CategoricalCrossEntropy", from_logits=False, ignore_index=-1)
-    inputs = np.where(np.arange(12)[:, None] < 4, -9.0, softmax(logits_of()))
-    side.call(loss, *tensors(inputs, np.where(np.arange(12) < 4, -1, LABELS)))
-    loss = build("CategoricalCrossEntropy", from_logits=False)
-    weight = side.tensor((np.arange(12) >= 4).astype("float32"))
-    side.call(loss, *tensors(inputs), sample_weight=weight)
-    side.call(
-        build("CategoricalCrossEntropy", from_logits=False), *tensors(inputs), mask=side.tensor(np.arange(12) >= 4)
-    )
+    inputs = np.where(is_first[:, None], -9.0, softmax(logits_of()))
+    more = {name: side.tensor(value if name == "mask" else value.astype("float32")) for name, value in more.items()}
+    side.call(loss, *tensors(inputs, target), **more)
+    assert loss._has_looked
 
 
 def test_a_call_that_shows_nothing_is_followed_by_another_look():
