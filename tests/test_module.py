@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch._dynamo.testing
 from sklearn import metrics
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader, TensorDataset
@@ -343,16 +344,18 @@ def test_help_says_what_every_keyword_is(package, monkeypatch, capsys):
     assert "Rows (binary: elements) with this label count nowhere" in " ".join(text.split())
 
 
+# Dynamo asks the logits, which are no leaf, for their gradient.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
 def test_compiled_network_and_loss(package):
     torch._dynamo.reset()
     torch.manual_seed(0)
-    network = torch.nn.Linear(3, 3)
-    module = module_class(package)(
-        torch.compile(network, backend="aot_eager"), lightning_xent.CategoricalCrossEntropy(ignore_index=1), sgd
-    )
-    module.loss.compile(backend="aot_eager", fullgraph=True)
+    network, loss = torch.nn.Linear(3, 3), lightning_xent.CategoricalCrossEntropy(ignore_index=1)
+    counters = [torch._dynamo.testing.CompileCounterWithBackend("aot_eager") for _ in range(2)]
+    network = torch.compile(network, backend=counters[0], fullgraph=True)
+    loss.parts = torch.compile(loss.parts, backend=counters[1], fullgraph=True)
     compiled = trainer_of(package, max_epochs=2)
-    compiled.fit(module, loader(), loader())
+    compiled.fit(module_class(package)(network, loss, sgd), loader(), loader())
+    assert all(counter.frame_count > 0 for counter in counters)
     _, plain = fitted(package, lightning_xent.CategoricalCrossEntropy(ignore_index=1))
     for name in ("train_loss", "val_loss", "val_nll"):
         assert compiled.callback_metrics[name] == pytest.approx(plain.callback_metrics[name].item(), rel=1e-5)
