@@ -109,4 +109,4 @@ class CheckModel(keras.callbacks.Callback):
     def _batch(self) -> Any:
         if self.data is None or isinstance(self.data, tuple):
             return self.data
-        return self.data[0] if isinstance(self.data, keras.utils.PyDataset) else next(iter(self.data))
+        return self.data[0] if isinstance(self.data, keras.utils.PyDataset) else next(iter(self.data), None)

@@ -117,9 +117,11 @@ def _named(model: keras.Model, outputs: Any) -> dict[Any, Any]:
 
 def _part(tree: Any, name: Any, place: int) -> Any:
     """Return what a structure of losses, targets or weights has for one output."""
-    if name is None or not isinstance(tree, Mapping | list | tuple):
-        return tree
-    return tree.get(name) if isinstance(tree, Mapping) else tree[place]
+    if isinstance(tree, Mapping):
+        return next(iter(tree.values()), None) if name is None else tree.get(name)
+    # One output's own target may be a list.
+    is_of_outputs = isinstance(tree, list | tuple) and (name is not None or isinstance(tree[0], Loss))
+    return tree[place] if is_of_outputs else tree
 
 
 def _symbolic(model: keras.Model, inputs: Any = None) -> list[Any]:

@@ -121,7 +121,7 @@ class CheckModel(Callback):
             raise TypeError(f"loss of the module must be one of lightning_xent, got {loss!r}")
         self._has_checked = True
         with _unread(trainer.train_dataloader if self.data is None else self.data) as data:
-            batch = data if isinstance(data, tuple) else next(iter(data))
+            batch = data if isinstance(data, tuple) else next(iter(data), None)
             batch = trainer.precision_plugin.convert_input(trainer.strategy.batch_to_device(batch))
             with trainer.precision_plugin.forward_context():
                 doubts, others = problems_of_model(pl_module, loss, batch)

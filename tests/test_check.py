@@ -531,6 +531,14 @@ if is_keras:
         (warning,), _ = said(lambda: fit(model, LABELS, callbacks.CheckModel(data())))
         assert re.match("CategoricalCrossEntropy takes logits .* softmax", str(warning.message))
 
+    @pytest.mark.parametrize("loss", [lambda loss: [loss], lambda loss: {"only": loss}], ids=["list", "dict"])
+    @pytest.mark.parametrize("data", [None, (INPUTS, POSITIVE)], ids=["no data", "data"])
+    def test_one_output_may_have_its_loss_in_a_structure(loss, data):
+        model = functional(layers.Dense(1, activation="sigmoid", name="only"))
+        model = compiled(model, loss(build("BinaryCrossEntropy")))
+        (warning,), _ = said(lambda: fit(model, POSITIVE, callbacks.CheckModel(data)))
+        assert re.match("BinaryCrossEntropy takes logits .* sigmoid", str(warning.message))
+
     def test_a_model_without_a_loss_of_the_package_is_refused():
         with pytest.raises(TypeError, match="loss of the model must be one of keras_xent, got 'mse'"):
             fit(compiled(sequential(*ends(1)["linear"]), "mse"), POSITIVE, callbacks.CheckModel())
