@@ -22,6 +22,9 @@ IGNORED = -1
 BINS = 15
 """Of the calibration error, as in Guo et al., 2017, On Calibration of Modern Neural Networks."""
 
+MOST_CLASSES = 1000
+"""Up to so many classes are told apart one by one: torchmetrics counts pairs, of 10,000 classes 800 MB a batch."""
+
 NAMES = {"accuracy": "Accuracy", "precision": "Precision", "recall": "Recall", "f1": "F1Score", "support": "StatScores"}
 
 
@@ -120,7 +123,8 @@ class Report(nn.Module):
 
     `nll` is in nats; `ece` has 15 bins of equal width. Precision, recall and F1 of several classes are means over the
     classes that have a row or a prediction, `*_weighted` by rows, `*_none` of each class; of one binary label those of
-    label 1. `support` ends with the rows of each class.
+    label 1. `support` ends with the rows of each class. Of more than 1000 classes, a vocabulary, there are
+    accuracy, `nll` and `ece` alone.
 
     Args:
         is_binary: Whether labels do not exclude each other.
@@ -143,8 +147,11 @@ class Report(nn.Module):
 
         calibration = BinaryCalibrationError if is_binary else partial(MulticlassCalibrationError, classes)
         self.ece = calibration(n_bins=BINS, compute_on_cpu=True, **options)
-        if kind == "Binary":
-            metrics: dict[str, Metric | MetricCollection] = {key: metric(name) for key, name in NAMES.items()}
+        if kind == "Multiclass" and classes > MOST_CLASSES:
+            metrics: dict[str, Metric | MetricCollection] = {"accuracy": metric("Accuracy", average="micro")}
+            groups = [list(metrics)]
+        elif kind == "Binary":
+            metrics = {key: metric(name) for key, name in NAMES.items()}
             groups = [list(metrics)]
         else:
             metrics = {
@@ -185,12 +192,15 @@ class Report(nn.Module):
 
 
 def table(values: Mapping[str, Tensor], names: Sequence[str] | None = None) -> str:
-    """Return the values of a `Report` as text: a line for each class, then the means.
+    """Return the values of a `Report` as text: a line for each class that it tells apart, then the means.
 
     Args:
         values: What `Report.compute` returned.
         names: Names of the classes; by default their numbers.
     """
+    rest = ", ".join(f"{name} {values[name].item():.4f}" for name in ("accuracy", "nll", "ece"))
+    if "support" not in values:
+        return rest
     columns = ("precision", "recall", "f1")
     support = values["support"][..., -1].reshape(-1).tolist()
     is_single = values["f1"].ndim == 0 and "f1_none" not in values
@@ -203,5 +213,4 @@ def table(values: Mapping[str, Tensor], names: Sequence[str] | None = None) -> s
     width = max(len(str(line[0])) for line in lines)
     head = f"{'':{width}} {'precision':>10} {'recall':>10} {'F1':>10} {'rows':>10}"
     body = [f"{name!s:{width}} {p:10.4f} {r:10.4f} {f1:10.4f} {rows:10.0f}" for name, p, r, f1, rows in lines]
-    rest = [f"{name} {values[name].item():.4f}" for name in ("accuracy", "nll", "ece")]
-    return "\n".join([head, *body, ", ".join(rest)])
+    return "\n".join([head, *body, rest])
