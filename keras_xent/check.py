@@ -120,7 +120,9 @@ def _part(tree: Any, name: Any, place: int) -> Any:
     if isinstance(tree, Mapping):
         return next(iter(tree.values()), None) if name is None else tree.get(name)
     # One output's own target may be a list.
-    is_of_outputs = isinstance(tree, list | tuple) and (name is not None or isinstance(tree[0], Loss))
+    is_sequence = isinstance(tree, list | tuple) and len(tree) > 0
+    is_alone = is_sequence and len(tree) == 1 and hasattr(tree[0], "shape")
+    is_of_outputs = is_sequence and (name is not None or is_alone or isinstance(tree[0], Loss))
     return tree[place] if is_of_outputs else tree
 
 

@@ -53,8 +53,8 @@ def of_label(
 ) -> Tensor:
     """Log-odds [...] of the class `label` [...] in `logits` [..., C]; +inf where it has no rival.
 
-    `margin` [...] is what its own logit lacks as the true class. Where `counts` [...] is False they are some number,
-    with gradient 0, whatever the logits are.
+    `margin` [...] is what its own logit lacks as the true class. Where `counts` [...] is False they are some number
+    that no gradient may come back to, whatever the logits are.
     """
     if not from_logits:
         rivals = ops.sum(ops.where(is_class(label, logits), 0.0, logits), -1)  # [...]
@@ -245,7 +245,7 @@ def _relative_to_peak(logits: Tensor, temperature: float) -> tuple[Tensor, Tenso
 def _limited(probability: Tensor, rivals: Tensor) -> Tensor:
     """log(probability / rivals) within +-PROBABILITY_LIMIT, the gradient beyond is 0; NaN if one is infinite."""
     log_odds = _log(probability) - _log(rivals) + 0.0 * (probability + rivals)
-    limit = ops.cast(PROBABILITY_LIMIT, log_odds.dtype)
+    limit = ops.convert_to_tensor(PROBABILITY_LIMIT, log_odds.dtype)
     log_odds = ops.where(log_odds > limit, limit, log_odds)
     return ops.where(log_odds < -limit, -limit, log_odds)
 

@@ -228,6 +228,7 @@ class ExpectedCalibrationError(SumMetric):
     ) -> None:
         self.bins = arguments.integer("bins", bins, minimum=1)
         self._hit = _Hit(from_logits=from_logits, ignore_index=ignore_index, axis=axis)
+        self._hit._has_looked = True  # it would warn in its own name
         super().__init__((2, self.bins), name)
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, mask: Any = None) -> None:

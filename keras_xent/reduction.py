@@ -79,8 +79,10 @@ def reduce(rows: Rows, reduction: str) -> Tensor:
 
 
 def quotient(total: Tensor, denominator: Tensor) -> Tensor:
-    """total / denominator; 0 with gradient 0 where the denominator is 0, as the total is then."""
-    return total / ops.where(denominator == 0, ops.cast(math.inf, denominator.dtype), denominator)
+    """total / denominator; 0 with gradient 0 where the denominator is 0."""
+    is_empty = denominator == 0
+    total = ops.where(is_empty, ops.zeros_like(total), total)
+    return total / ops.where(is_empty, ops.ones_like(denominator), denominator)
 
 
 def _replicas() -> int:

@@ -185,7 +185,7 @@ def harmless_logits(logits: Tensor, kept: Tensor | None, sample_weight: Tensor |
     has_weight = None if sample_weight is None else sample_weight != 0
     counts = kept if ranked else both(kept, has_weight)
     if counts is not None:
-        logits = ops.where(_align(counts, logits), logits, ops.cast(0.5, logits.dtype))
+        logits = ops.where(_align(counts, logits), logits, ops.convert_to_tensor(0.5, logits.dtype))
     if ranked and has_weight is not None:
         logits = ops.where(_align(has_weight, logits), logits, ops.stop_gradient(logits))
     return logits
@@ -227,7 +227,7 @@ def are_finite(values: Tensor) -> bool:
     return _readable(is_finite, None) and bool(is_finite)  # under a trace that of a constant is none
 
 
-def read(tensor: Tensor, check: bool | None, axis: int | None = None, size: int | None = CORNER) -> NDArray[Any] | None:
+def read(tensor: Tensor, check: bool | None, axis: int | None = None) -> NDArray[Any] | None:
     """Return the first entries of `tensor`, along all axes but `axis`, which is moved to the end, as an array.
 
     None where it cannot be read: with `check` None that is where reading costs a synchronisation, with True it is

@@ -40,8 +40,8 @@ def of_label(
 ) -> Tensor:
     """Log-odds [...] of the class `label` [...] in `logits` [..., C]; +inf where it has no rival.
 
-    `margin` [...] is what its own logit lacks as the true class. Where `counts` [...] is False they are some number,
-    with gradient 0, whatever the logits are.
+    `margin` [...] is what its own logit lacks as the true class. Where `counts` [...] is False they are some number
+    that no gradient may come back to, whatever the logits are.
     """
     if not from_logits:
         rivals = torch.where(is_class(label, logits), 0.0, logits).sum(-1)  # [...]

@@ -36,21 +36,25 @@ class EpochMean(Metric):
     """
 
     full_state_update = False
-    total: Tensor
-    denominator: Tensor
+    sums: Tensor
+    excess: Tensor
 
     def __init__(self, is_sum: bool = False) -> None:
         super().__init__()
         self.is_sum = is_sum
-        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("denominator", torch.tensor(0.0), dist_reduce_fx="sum")
+        for name in ("sums", "excess"):
+            self.add_state(name, torch.zeros(2), dist_reduce_fx="sum")
 
     def update(self, total: Tensor, denominator: Tensor) -> None:
-        self.total = self.total + total.detach()
-        self.denominator = self.denominator + denominator.detach()
+        """Add a batch; float32 sums alone would stop at 2^24 rows (Kahan, 1965)."""
+        added = torch.stack([total.detach(), denominator.detach()]).to(self.sums.dtype) - self.excess
+        after = self.sums + added
+        self.excess = torch.where(after.isfinite(), (after - self.sums) - added, 0.0)
+        self.sums = after
 
     def compute(self) -> Tensor:
-        return self.total if self.is_sum else quotient(self.total, self.denominator)
+        total, denominator = self.sums - self.excess
+        return total if self.is_sum else quotient(total, denominator)
 
 
 class Predictions(NamedTuple):
@@ -170,7 +174,8 @@ class Report(nn.Module):
         rows = (-1,) if self.is_binary and self.classes == 1 else (-1, self.classes)
         scores = found.scores.to(targets.compute_dtype(found.scores)).reshape(rows)
         label = found.label.reshape(rows if self.is_binary else -1)
-        probabilities = scores.sigmoid() if self.is_binary else scores.softmax(-1)
+        # torchmetrics takes binary values that are not in [0, 1], as NaN is, for logits: all of the batch.
+        probabilities = scores.sigmoid().nan_to_num(0.0) if self.is_binary else scores.softmax(-1)
         self.scores.update(probabilities, label)
         self.ece.update(probabilities.reshape(-1) if self.is_binary else probabilities, label.reshape(-1))
         kept = label != IGNORED

@@ -71,8 +71,9 @@ def reduce(rows: Rows, reduction: str) -> Tensor:
 
 
 def quotient(total: Tensor, denominator: Tensor) -> Tensor:
-    """total / denominator; 0 with gradient 0 where the denominator is 0, as the total is then."""
-    return total / denominator.masked_fill(denominator == 0, math.inf)
+    """total / denominator; 0 with gradient 0 where the denominator is 0."""
+    is_empty = denominator == 0
+    return total.masked_fill(is_empty, 0.0) / denominator.masked_fill(is_empty, 1.0)
 
 
 def _count(losses: Tensor, kept: Tensor | None) -> Tensor:

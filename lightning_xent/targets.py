@@ -205,7 +205,7 @@ def are_finite(values: Tensor) -> bool:
     return _readable(values, None) and bool(torch.isfinite(values.detach().sum()))
 
 
-def read(tensor: Tensor, check: bool | None, axis: int | None = None, size: int | None = CORNER) -> NDArray[Any] | None:
+def read(tensor: Tensor, check: bool | None, axis: int | None = None) -> NDArray[Any] | None:
     """Return the first entries of `tensor`, along all axes but `axis`, which is moved to the end, as an array.
 
     None where it cannot be read: with `check` None that is where reading costs a synchronisation, with True it is

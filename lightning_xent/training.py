@@ -1,7 +1,7 @@
 """The code of both LightningModules: exact steps, metrics, the report, hyperparameters."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,7 +30,8 @@ class Training(nn.Module):
     the number of devices are: each micro-batch gives its sum, and `on_before_optimizer_step` divides by the denominator
     of all, after fp16's unscaling and before clipping. A Trainer alone averages means, which is another number where
     rows are ignored or weighted, and where the last accumulation of an epoch is short. Callbacks see gradients
-    before that division; a module that overrides the hook calls it by `super()`.
+    before that division; a module that overrides the hook calls it by `super()`. `training_step` returns the sum over a
+    constant near the first batch's denominator: what a subclass adds to it is divided by the rows of the step, too.
 
     Batches are `(inputs, target)` or `(inputs, target, sample_weight)`. Logged for the whole epoch: `train_loss`,
     `val_loss` and `test_loss`, the loss of all its rows, whatever the batches, NaN included; `train_accuracy`; and, as
@@ -38,7 +39,7 @@ class Training(nn.Module):
     part: accuracy, precision, recall, f1, their `*_weighted`, nll and ece, and up to 20 classes one by one, `val_f1_3`.
     The table of all classes is `report`, is printed when fit, validate or test ends, and goes to a logger that takes
     text, as TensorBoard's. Categorical losses are over classes, binary ones over one label, or several for logits
-    (N, L).
+    (N, L). Several loaders count as one.
 
     The checkpoint has the spec of the loss as it is when it is saved. `load_from_checkpoint` makes all of a module that
     came from a config; otherwise it takes `network=...` and, for training to go on, `optimizer=...`: these are code.
@@ -101,12 +102,30 @@ class Training(nn.Module):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the loss as it is now: a callback may have given it class weights."""
-        if "loss" in (saved := checkpoint.get("hyper_parameters", {})):
+        saved = checkpoint.get("hyper_parameters", {})
+        if isinstance(saved.get("loss"), Mapping):  # a subclass may have a `loss` of another kind
             saved["loss"] = spec_of(self.loss)
+
+    def on_fit_start(self) -> None:
+        self.report = ""
+
+    def on_train_start(self) -> None:
+        """Forget what an interrupted fit has left: rows of an epoch, and of an accumulation."""
+        self._denominator = None
+        self.train_loss.reset()
+        self.train_accuracy.reset()
 
     def on_train_epoch_start(self) -> None:
         """Forget the rows of an accumulation that was interrupted, as Lightning forgets its gradients."""
         self._denominator = None
+
+    def on_validation_epoch_start(self) -> None:
+        self._report = None
+        self.val_loss.reset()
+
+    def on_test_epoch_start(self) -> None:
+        self._report = None
+        self.test_loss.reset()
 
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
         total, denominator, found = self._parts(self.train_loss, batch)
@@ -118,15 +137,17 @@ class Training(nn.Module):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Make the gradient that of the loss over all rows of the step: see the class."""
+        if self._denominator is None:  # a subclass with a training_step of its own
+            return
         factor = self._factor()
         for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
             if parameter.grad is not None:
                 parameter.grad.mul_(factor)
 
-    def validation_step(self, batch: Any, batch_index: int) -> Tensor:
+    def validation_step(self, batch: Any, batch_index: int, dataloader_idx: int = 0) -> Tensor:
         return self._evaluate(self.val_loss, batch)
 
-    def test_step(self, batch: Any, batch_index: int) -> Tensor:
+    def test_step(self, batch: Any, batch_index: int, dataloader_idx: int = 0) -> Tensor:
         return self._evaluate(self.test_loss, batch)
 
     def on_validation_epoch_end(self) -> None:

@@ -492,3 +492,17 @@ def test_shares_that_float32_rounds_to_0_take_no_infinity(name, config, logits, 
     loss = getattr(side.package, name)(**config)
     logits = side.tensor(np.array(logits, "float32"))
     assert np.isfinite(side.numpy(side.call(loss, logits, side.tensor(np.array(target)))))
+
+
+@pytest.mark.parametrize("mode", side.modes)
+def test_a_denominator_of_0_gives_0_whatever_the_sum_is(mode):
+    """Smoothing gives the label's class, of weight 0, a share of an infinite loss."""
+    config = {"class_weight": [0, 1, 1], "label_smoothing": 0.1, "reduction": "weighted_mean"}
+    loss = side.package.CategoricalCrossEntropy(**config)
+    value, _ = side.value_and_gradient(
+        lambda logits, target: side.call(loss, logits, target),
+        side.tensor(np.array([[0.0, -np.inf, 1.0]], "float32")),
+        mode,
+        side.tensor(np.array([0])),
+    )
+    assert side.numpy(value) == 0

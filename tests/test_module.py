@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_xent
+from lightning_xent.metrics import EpochMean
 
 PACKAGES = {"pytorch_lightning": "lightning_xent.module", "lightning.pytorch": "lightning_xent.lightning"}
 
@@ -359,3 +360,73 @@ def test_compiled_network_and_loss(package):
     _, plain = fitted(package, lightning_xent.CategoricalCrossEntropy(ignore_index=1))
     for name in ("train_loss", "val_loss", "val_nll"):
         assert compiled.callback_metrics[name] == pytest.approx(plain.callback_metrics[name].item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(40,), (20, 2)])
+def test_nan_of_an_ignored_row_spoils_no_metric(package, shape):
+    logits, target = drawn(*shape), drawn(*shape, classes=2)
+    spoilt, ignoring = logits.clone(), target.clone()
+    spoilt[3], ignoring[3] = torch.nan, -1
+    rest = torch.arange(len(logits)) != 3
+    module = module_class(package)(torch.nn.Identity(), lightning_xent.BinaryCrossEntropy(ignore_index=-1))
+    (got,) = trainer_of(package).validate(module, DataLoader(TensorDataset(spoilt, ignoring), 40), verbose=False)
+    (want,) = trainer_of(package).validate(
+        module, DataLoader(TensorDataset(logits[rest], target[rest]), 40), verbose=False
+    )
+    assert got == pytest.approx(want, rel=1e-6)
+
+
+def test_an_epoch_that_failed_leaves_nothing_to_the_next(package):
+    loss = {"loss": "CategoricalCrossEntropy"}
+    bad = DataLoader(TensorDataset(drawn(20, 3), drawn(20, classes=3).index_fill(0, torch.tensor([19]), 7)), 8)
+    torch.manual_seed(0)
+    module = module_class(package)(torch.nn.Linear(3, 3), loss, lambda parameters: torch.optim.SGD(parameters, lr=0.0))
+    for run in (trainer_of(package).validate, trainer_of(package).test):
+        (want,) = run(module, loader(), verbose=False)
+        with pytest.raises(ValueError, match="target must hold"):
+            run(module, bad, verbose=False)
+        assert run(module, loader(), verbose=False) == [want]
+    module.train()
+    with pytest.raises(ValueError, match="target must hold"):
+        trainer_of(package, max_epochs=1, num_sanity_val_steps=0).fit(module, bad, loader())
+    trainer = trainer_of(package, max_epochs=1)
+    trainer.fit(module, loader(), loader())
+    for name in ("loss", "accuracy"):
+        assert trainer.callback_metrics[f"train_{name}"].item() == pytest.approx(want[f"test_{name}"], rel=1e-6)
+
+
+def test_several_loaders_count_as_one(package):
+    module = module_class(package)(torch.nn.Identity(), lightning_xent.CategoricalCrossEntropy())
+    (whole,) = trainer_of(package).validate(module, loader(20), verbose=False)
+    parts = [DataLoader(torch.utils.data.Subset(rows(20), range(*ends)), 8) for ends in ((0, 5), (5, 20))]
+    found = trainer_of(package).validate(module, parts, verbose=False)
+    assert {key: value for each in found for key, value in each.items()} == pytest.approx(whole, rel=1e-6)
+
+
+def test_an_epoch_of_many_rows_keeps_count():
+    """float32 alone would stop at 2^24."""
+    mean = EpochMean()
+    mean.update(torch.tensor(2.0**25), torch.tensor(2.0**25))
+    for _ in range(1000):
+        mean.update(torch.tensor(3.0), torch.tensor(1.0))
+    assert mean.compute().item() == pytest.approx((2**25 + 3000) / (2**25 + 1000), rel=1e-7)
+
+
+def test_subclasses(package, tmp_path):
+    """One with a training step of its own and a `loss` of another kind."""
+
+    class Own(module_class(package)):
+        def __init__(self, loss="plain"):
+            super().__init__(torch.nn.Linear(3, 3), {"loss": "CategoricalCrossEntropy"}, sgd)
+            self.save_hyperparameters()
+
+        def training_step(self, batch, batch_index):
+            inputs, target = batch
+            return self.loss(self(inputs), target)
+
+    torch.manual_seed(0)
+    trainer = trainer_of(package, max_epochs=2)
+    trainer.fit(Own(), loader(), loader())
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    loaded = Own.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
+    assert loaded.hparams["loss"] == "plain"
