@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from demo import data, imbalance, noise, plots, report, settings, sides
@@ -16,10 +17,12 @@ from demo.command_line import (
     spec_path,
     whole_number,
 )
+from demo.examples import EXAMPLES, driver
 from demo.result import Result
 
 DEFAULT_SPECS = {"digits": "cross_entropy", "breast_cancer": "binary_focal"}
 EXPERIMENTS = {"noise": noise.main, "imbalance": imbalance.main}
+EXPERIMENTS |= {name: partial(driver.main, name) for name in EXAMPLES}
 """Demos of their own, `python -m demo noise`, with options of their own."""
 
 
@@ -44,9 +47,9 @@ def command_line() -> Parser:
         prog="python -m demo",
         description=__doc__,
         epilog="Two more demos with options of their own: `python -m demo noise --help` on wrong labels, and "
-        f"`python -m demo imbalance --help` on rare classes. Exit code: {FAILED} if the losses differ by more than "
-        f"{report.LIMIT:g} relative in any epoch, are not finite or do not fall; {BAD_INPUT} for bad input; that of a "
-        "side that breaks off.",
+        f"`python -m demo imbalance --help` on rare classes; and an example of each task: {', '.join(EXAMPLES)}. "
+        f"Exit code: {FAILED} if the losses differ by more than {report.LIMIT:g} relative in any epoch, are not finite "
+        f"or do not fall; {BAD_INPUT} for bad input; that of a side that breaks off.",
     )
     add = parser.add_argument
     add("--data", choices=[*data.OUTPUTS, "all"], default="all", help="data set (default: all that the loss fits)")

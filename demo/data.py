@@ -1,5 +1,7 @@
 """What both sides share: data sets, split, order of the rows, initial weights. NumPy and scikit-learn only."""
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -19,12 +21,13 @@ TEST_SHARE = 0.25
 class Split:
     """A data set as float32 inputs [N, F], standardised on the training rows, and integer targets.
 
-    Targets are class indices [N], or [N, 1] with 1 for the rarer of two classes.
+    Targets are class indices [N], or [N, 1] with 1 for the rarer of two classes. Those of the examples have other
+    shapes, which their `load` says.
     """
 
-    train_inputs: NDArray[np.float32]
+    train_inputs: NDArray
     train_target: NDArray[np.int64]
-    test_inputs: NDArray[np.float32]
+    test_inputs: NDArray
     test_target: NDArray[np.int64]
     class_names: list[str]
 
@@ -89,17 +92,23 @@ def class_counts(split: Split) -> NDArray[np.int64]:
 
 
 def initial_weights(sizes: list[int], seed: int) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Return (kernel [inputs, outputs], bias [outputs]) of each dense layer: Glorot uniform, and 0.
+    """Return (kernel [inputs, outputs], bias [outputs]) of each dense layer: Glorot uniform, and 0."""
+    shapes = list(pairwise(sizes))
+    kernels = initial_kernels(shapes, seed)
+    return [(kernel, np.zeros(outputs, np.float32)) for kernel, (_, outputs) in zip(kernels, shapes, strict=True)]
+
+
+def initial_kernels(shapes: Iterable[tuple[int, ...]], seed: int) -> list[NDArray[np.float32]]:
+    """Return a kernel [..., inputs, outputs] of each shape, Glorot uniform; the axes in front are those of the window.
 
     Reference: Glorot and Bengio, 2010, Understanding the Difficulty of Training Deep Feedforward Neural Networks.
     """
     generator = np.random.default_rng(seed)
-    layers = []
-    for inputs, outputs in pairwise(sizes):
-        limit = np.sqrt(6 / (inputs + outputs))
-        kernel = generator.uniform(-limit, limit, (inputs, outputs)).astype(np.float32)
-        layers.append((kernel, np.zeros(outputs, np.float32)))
-    return layers
+    kernels = []
+    for *window, inputs, outputs in shapes:
+        limit = np.sqrt(6 / (math.prod(window) * (inputs + outputs)))
+        kernels.append(generator.uniform(-limit, limit, (*window, inputs, outputs)).astype(np.float32))
+    return kernels
 
 
 def predictions(logits: NDArray[np.float32]) -> list[int]:

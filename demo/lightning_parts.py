@@ -65,8 +65,12 @@ class DemoData(LightningDataModule):
 
     def __init__(self, name: str, batch_size: int = 32, seed: int = 0) -> None:
         super().__init__()
-        self.split = data.load(name, seed)
+        self.split = self.load(name, seed)
         self.batch_size = batch_size
+
+    @staticmethod
+    def load(name: str, seed: int) -> data.Split:
+        return data.load(name, seed)
 
     def train_dataloader(self) -> DataLoader:
         return self._batches(self.split.train_inputs, self.split.train_target)
@@ -91,9 +95,12 @@ class Recorder(Callback):
         self.result = Result(FRAMEWORK)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._append_epoch_loss(trainer, pl_module)
+        if self.path is not None:
+            self._append_epoch_loss(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.path is None:
+            return
         self._append_epoch_loss(trainer, pl_module)
         self.result.logged_losses.append(trainer.callback_metrics["train_loss"].item())
 

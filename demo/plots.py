@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -63,7 +64,32 @@ def losses(keras: Result, lightning: Result, title: str, path: Path) -> None:
     figure.legend(*lower.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     for axes in (upper, lower):
         axes.grid(alpha=0.3)
-    _save(figure, path)
+    save(figure, path)
+
+
+def histories(records: dict[str, Any], title: str, path: Path) -> None:
+    """Draw the losses of both sides by epoch, a panel for training and one for the test rows.
+
+    Args:
+        records: By framework, with `train_losses` of the epochs and `test_losses`, which start before the first one.
+        title: What was trained.
+        path: PNG file to write.
+    """
+    figure, panels = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    for (framework, record), style in zip(records.items(), SIDES, strict=True):
+        color, marker = style["line"]["color"], style["line"]["fmt"]
+        line = {"color": color, "marker": marker, "fillstyle": "none", "label": framework}
+        line["linestyle"] = "-" if style is SIDES[0] else "--"
+        panels[0].plot(range(1, len(record.train_losses) + 1), record.train_losses, **line)
+        panels[1].plot(range(len(record.test_losses)), record.test_losses, **line)
+    panels[0].set(title="training rows, over the epoch", xlabel="epoch", ylabel="loss [nats]")
+    panels[1].set(title="test rows, after the epoch", xlabel="epoch (0: initial weights)")
+    for axes in panels:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+    panels[1].legend()
+    figure.suptitle(title)
+    save(figure, path)
 
 
 def curve(keras: Result, lightning: Result, title: str, path: Path) -> None:
@@ -94,7 +120,7 @@ def curve(keras: Result, lightning: Result, title: str, path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.legend()
     figure.suptitle(title)
-    _save(figure, path)
+    save(figure, path)
 
 
 def scores(keras: Values, lightning: Values, frameworks: tuple[str, str], title: str, path: Path) -> None:
@@ -118,7 +144,7 @@ def scores(keras: Values, lightning: Values, frameworks: tuple[str, str], title:
     panels[0, 0].invert_yaxis()  # the first method on top; the axis is shared
     figure.suptitle(title)
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    _save(figure, path)
+    save(figure, path)
 
 
 def epochs(plan: Plan, keras: Outcomes, lightning: Outcomes, title: str, path: Path) -> None:
@@ -140,7 +166,7 @@ def epochs(plan: Plan, keras: Outcomes, lightning: Outcomes, title: str, path: P
     panels[0].set_ylabel("share classified right, mean over the seeds")
     figure.suptitle(title)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
-    _save(figure, path)
+    save(figure, path)
 
 
 def _labels(result: Result) -> dict[str, str]:
@@ -150,6 +176,7 @@ def _labels(result: Result) -> dict[str, str]:
     return {curves.CURVE: r"curve $\phi(m)$"} | {name: f"row of {name}" for name in changed}
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write `figure` as a PNG file and forget it."""
     figure.savefig(path, dpi=DOTS_PER_INCH)
     plt.close(figure)

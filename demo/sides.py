@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from demo.examples.settings import ExampleSettings
 from demo.plan import Outcomes, Plan
 from demo.result import Result
 from demo.settings import Settings
@@ -76,6 +77,20 @@ def train_lightning(run: Settings, spec: Path, config: Path, output: Path) -> Re
     return Result.read(output)
 
 
+def train_example(run: ExampleSettings, config: Path, backend: str, keras: Path, lightning: Path) -> None:
+    """Train on an example in Keras, then in Lightning; their progress bars go to the terminal."""
+    options = ["--epochs", run.epochs, "--seed", run.seed, "--output", keras]
+    _run("demo.examples.keras_example", [config, *options], KERAS_BACKEND=backend)
+    replaced = {
+        "trainer.max_epochs": run.epochs,
+        "model.init_args.network.init_args.seed": run.seed,
+        "data.init_args.seed": run.seed,
+        "recorder.path": lightning,
+    }
+    arguments = [f"--{name}={value}" for name, value in replaced.items()]
+    _run("demo.examples.lightning_example", ["fit", "--config", config, *arguments])
+
+
 def train_plan(plan: Plan, backend: str, folder: Path) -> tuple[Outcomes, Outcomes]:
     """Do the trainings of `plan` in Keras, then in Lightning; a progress bar of each goes to the terminal."""
     plan.write(folder / "plan.json")
@@ -87,6 +102,8 @@ def train_plan(plan: Plan, backend: str, folder: Path) -> tuple[Outcomes, Outcom
 
 def _run(module: str, arguments: list[object], **variables: str) -> None:
     command = [sys.executable, "-m", module, *map(str, arguments)]
+    # The process writes to the same terminal: what this one said before belongs above it.
+    sys.stdout.flush()
     returncode = subprocess.run(command, env=_environment() | variables).returncode
     if returncode != 0:
         raise SideError(module, returncode)
