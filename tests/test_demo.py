@@ -13,6 +13,7 @@ import pytest
 
 from demo import check, comparison, data, imbalance, noise, sides
 from demo.__main__ import SPECS, main
+from demo.examples import EXAMPLES
 from demo.plan import Outcome, Outcomes, Plan, changed_split
 from demo.result import Result
 from demo.settings import CONFIGS, read
@@ -390,7 +391,11 @@ def test_tensorflow_and_torch_are_in_no_process_together(module: str, unwanted: 
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ | sides.ENVIRONMENT).returncode == 0
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    sorted(path for path in CONFIGS.glob("*.yaml") if path.stem not in EXAMPLES),
+    ids=lambda path: path.stem,
+)
 def test_the_configs_are_alike_where_the_keras_side_reads_them(path: Path) -> None:
     run = read(path, max_epochs=3, seed=None)
     assert (run.max_epochs, run.seed) == (3, 0)
