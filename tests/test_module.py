@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_xent
-from lightning_xent.metrics import EpochMean
+from lightning_xent.metrics import EpochMean, Report, predictions, table
 
 PACKAGES = {"pytorch_lightning": "lightning_xent.module", "lightning.pytorch": "lightning_xent.lightning"}
 
@@ -430,3 +430,18 @@ def test_subclasses(package, tmp_path):
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     loaded = Own.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
     assert loaded.hparams["loss"] == "plain"
+
+
+def test_a_vocabulary_is_not_told_word_by_word():
+    logits, target = drawn(40, 1001), drawn(40, classes=1001)
+    target[::3] = logits[::3].argmax(1)
+    target[:10] = -1
+    loss = lightning_xent.CategoricalCrossEntropy(ignore_index=-1)
+    report = Report(is_binary=False, classes=1001)
+    report.update(predictions(loss, logits, target))
+    values = report.compute()
+    assert set(values) == {"accuracy", "nll", "ece"}
+    assert values["accuracy"].item() == pytest.approx((logits.argmax(1) == target)[10:].float().mean().item())
+    assert values["nll"].item() == pytest.approx(loss(logits, target).item())
+    assert table(values).startswith("accuracy ")
+    assert "\n" not in table(values)
