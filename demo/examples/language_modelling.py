@@ -62,7 +62,7 @@ class LanguageModelling(Example):
             rows = slice(start, start + AT_ONCE)
             log_probability = log_softmax(logits_of(split.test_inputs[rows]), axis=-1)  # [32, 32, V]
             found.append(np.take_along_axis(log_probability, split.test_target[rows, :, None], axis=-1).ravel())
-        texts = [_continued(beginning, logits_of, split.class_names) for beginning in BEGINNINGS]
+        texts = [_continued(beginning, logits_of, split.class_names, seed) for seed, beginning in enumerate(BEGINNINGS)]
         return {"log_likelihood": float(np.mean(np.concatenate(found))), "texts": texts}
 
     def result(self, split: Split, observed: Observed) -> float:
@@ -82,9 +82,9 @@ def _rows(numbers: list[int]) -> NDArray[np.int64]:
     return np.array([numbers[start : start + LENGTH + 1] for start in starts])
 
 
-def _continued(beginning: str, logits_of: LogitsOf, names: Iterable[str]) -> str:
+def _continued(beginning: str, logits_of: LogitsOf, names: Iterable[str], seed: int) -> str:
     """Return `beginning` and the words that the network draws after it."""
-    names, generator = list(names), np.random.default_rng(0)
+    names, generator = list(names), np.random.default_rng(seed)
     written = [names.index(word) for word in beginning.split()]
     for _ in range(WRITTEN):
         logits = logits_of(np.array([written[-SEEN:]]))[0, -1, : len(names)]

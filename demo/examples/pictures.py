@@ -83,8 +83,8 @@ def labelled_images(split: Split, records: list[Record], folder: Path) -> None:
 def masks(split: Split, records: list[Record], folder: Path) -> None:
     """Draw test images, the classes of their pixels, and those that each side says."""
     columns = [("input", split.test_inputs[:SHOWN, ..., 0]), ("truth", split.test_target[:SHOWN])]
-    columns += [(record.framework, np.asarray(record.observed["predicted"][:SHOWN])) for record in records]
-    figure, panels = plt.subplots(SHOWN, 4, figsize=(8.6, 2 * SHOWN), layout="constrained")
+    columns += [(record.framework.split()[0], np.asarray(record.observed["predicted"][:SHOWN])) for record in records]
+    figure, panels = plt.subplots(SHOWN, 4, figsize=(8.6, 1.75 * SHOWN), layout="constrained")
     colors = plt.get_cmap("tab10").colors
     colormap = ListedColormap(["black", *colors])
     for position, (title, images) in enumerate(columns):
