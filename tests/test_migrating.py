@@ -22,7 +22,13 @@ def names():
     return vars(side.package) | tensors | {FRAMEWORK: importlib.import_module(FRAMEWORK)}
 
 
-@pytest.mark.parametrize("row", ROWS, ids=[row.key for row in ROWS])
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, id=row.key, marks=[] if number % side.fast_share == 0 else [pytest.mark.slow])
+        for number, row in enumerate(ROWS)
+    ],
+)
 def test_new_call_gives_the_measured_value(row, names):
     value = side.numpy(eval(row.call("tensorflow" if is_keras else "torch"), dict(names)))
     assert math.isclose(value.sum(), MEASURED[row.key]["new"], rel_tol=migrating.REPEATED)
