@@ -61,12 +61,10 @@ class Training(nn.Module):
             DeepSpeed's does; at the first validation, another number of names than classes.
     """
 
-    # Both come from the LightningModule.
+    # The LightningModule has these.
     trainer: Any
     log: Callable[..., None]
     print: Callable[..., None]
-    save_hyperparameters: Callable[..., None]
-    hparams: Any
     device: Any
     loggers: Any
     global_step: int

@@ -1,6 +1,7 @@
 """What a side records of an example, and the JSON file in which it tells the driver."""
 
 import json
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -35,7 +36,7 @@ class Record:
         return cls(**json.loads(path.read_text(encoding="utf-8")))
 
 
-class RecorderOfSide:
+class RecorderOfSide(ABC):
     """Fills a record, epoch by epoch: what the callbacks of both sides share. They know how to call their network."""
 
     example: Example
@@ -43,9 +44,9 @@ class RecorderOfSide:
     batch_size: int
     record: Record
 
+    @abstractmethod
     def logits(self, inputs: NDArray) -> NDArray:
         """Return the logits of a batch, the class axis last."""
-        raise NotImplementedError
 
     def observe(self) -> None:
         """Record what the example wants to know of the trained network."""
