@@ -5,9 +5,7 @@ block of rows stays in the cache while all is done with it, and what the gradien
 CUDA the passes over class indices are compiled, and keep nothing; the others are plain operations.
 """
 
-import ctypes
 import math
-import mmap
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple
@@ -20,9 +18,6 @@ Function = Callable[..., Tensor]
 
 BLOCK = 1 << 18
 """Elements that are worked on at once: 1 MiB in float32, which a second-level cache holds."""
-
-LARGE = 1 << 22
-"""Bytes from which on a tensor asks for huge pages: that two of them fit, wherever it begins."""
 
 
 def applies(logits: Tensor, *constants: Tensor) -> bool:
@@ -147,7 +142,7 @@ class _OfLabel(torch.autograd.Function):
         if ctx.is_clean:  # a small copy takes less time than to mind these rows
             x = torch.where(counts, x, 0.0)  # type: ignore[arg-type]
         # A half-precision tensor would round the exponentials: those are computed again.
-        exponentials = _empty_like(x) if keeps and x.dtype == _compute_dtype(x) and not x.is_cuda else None
+        exponentials = torch.empty_like(x) if keeps and x.dtype == _compute_dtype(x) and not x.is_cuda else None
         if x.is_cuda:
             found = _compiled(_statistics)(x, place, class_weight, temperature)
         else:
@@ -226,12 +221,12 @@ class _Blockwise(torch.autograd.Function):
     def forward(
         ctx: Any, function: Function, slope: Function | None, shape: torch.Size, keeps: bool, x: Tensor, *others: Tensor
     ) -> Tensor:
-        values, ctx.slopes = _advised(x.new_empty(shape)), None
+        values, ctx.slopes = x.new_empty(shape), None
         if keeps:
             ctx.function, ctx.slope = function, slope
             ctx.save_for_backward(x, *others)
         if keeps and slope is None:
-            ctx.slopes = _advised(x.new_empty(x.shape))
+            ctx.slopes = x.new_empty(x.shape)
             for value, slopes, part, *rest in _parts(x, values, ctx.slopes, x, *others):
                 found = _derivative(function, part.detach().requires_grad_(), rest, torch.ones_like(value))
                 value.copy_(found[0])
@@ -250,7 +245,7 @@ class _Blockwise(torch.autograd.Function):
         elif slopes is not None:
             result = slopes.mul_(gradient if gradient.ndim == x.ndim else gradient.unsqueeze(-1))
         else:
-            result = _advised(x.new_empty(x.shape))
+            result = x.new_empty(x.shape)
             for out, factor, *parts in _parts(x, result, gradient, x, *others):
                 torch.mul(ctx.slope(*parts), factor, out=out)
         return None, None, None, None, result, *(None for _ in others)
@@ -383,7 +378,7 @@ def _blockwise_gradient(
     exponentials: Tensor | None,
 ) -> Tensor:
     """`_gradient`, in the memory of the `exponentials` where there are some."""
-    gradient = _empty_like(x) if exponentials is None else exponentials
+    gradient = torch.empty_like(x) if exponentials is None else exponentials
     if exponentials is not None and x.numel() <= BLOCK:
         return _gradient_of_block(exponentials, x, place, class_weight, slopes)
     for block in _blocks(x):
@@ -462,32 +457,6 @@ def _weight_of_others(x: Tensor, place: Tensor, class_weight: Tensor) -> Tensor:
     zero = wide.new_zeros(1)
     before, after = torch.cat([zero, wide[:-1].cumsum(0)]), torch.cat([zero, wide.flip(0)[:-1].cumsum(0)]).flip(0)
     return (before + after).to(_compute_dtype(x))[place]
-
-
-def _empty_like(x: Tensor) -> Tensor:
-    return _advised(torch.empty_like(x))
-
-
-def _advised(fresh: Tensor) -> Tensor:
-    """A tensor that nobody has written to yet, in huge pages where the system has them for those who ask.
-
-    Linux gives memory at its first touch: 512 times a huge page otherwise, which takes longer than what is written.
-    """
-    size = fresh.numel() * fresh.element_size()
-    if size >= LARGE and fresh.device.type == "cpu" and _HUGE_PAGES is not None:
-        start = -(-fresh.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
-        _madvise()(start, fresh.data_ptr() + size - start, _HUGE_PAGES)
-    return fresh
-
-
-_HUGE_PAGES: int | None = getattr(mmap, "MADV_HUGEPAGE", None)  # Linux alone has it
-
-
-@cache
-def _madvise() -> Callable[[int, int, int], int]:
-    madvise = ctypes.CDLL(None).madvise
-    madvise.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
-    return madvise
 
 
 def _scaled(value: Tensor, temperature: float) -> Tensor:

@@ -2,10 +2,8 @@
 
 import copy
 import itertools
-import re
 import warnings
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -434,22 +432,6 @@ def test_peak_memory_is_that_of_the_gradient(dtype, config):
     held = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
     peak = max(itertools.accumulate(held))
     assert 1.0 <= peak / (logits.numel() * logits.element_size()) <= 1.15
-
-
-@pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="the system has no huge pages")
-def test_a_large_gradient_asks_for_huge_pages():
-    """Which is what the flag hg of its memory says; small tensors share theirs with others."""
-    logits = torch.zeros(64, 1 << 18, requires_grad=True)  # 64 MiB, which malloc maps by itself
-    (gradient,) = torch.autograd.grad(lightning_xent.CategoricalCrossEntropy()(logits, torch.arange(64)), logits)
-    middle, is_there = gradient.data_ptr() + (32 << 20), False
-    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
-        if found := re.match("([0-9a-f]+)-([0-9a-f]+) ", line):
-            first, end = (int(address, 16) for address in found.groups())
-            is_there = first <= middle < end
-        elif is_there and line.startswith("VmFlags:"):
-            assert "hg" in line.split()
-            return
-    pytest.fail("the memory of the gradient is not listed")
 
 
 def test_a_binary_target_with_a_gradient_is_no_label():
