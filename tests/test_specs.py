@@ -29,6 +29,10 @@ def evaluate(loss, case, dtype, mode):
     )
 
 
+def is_fast(case):
+    return crc32(case.id.encode()) % side.fast_share == 0
+
+
 def runs():
     """Every case x dtype, eager, and each `side.compiled_share`-th case compiled, in one dtype and one mode in turn.
 
@@ -42,7 +46,6 @@ def runs():
     for case in (case for case in CASES if case.expected):
         dtypes = [dtype for dtype in case.dtypes if dtype in side.dtypes]
         number = crc32(case.id.encode())
-        is_fast = number % side.fast_share == 0
         dtype_of_turn = dtypes[number // 1000 % len(dtypes)]
         mode_of_turn = side.slow_modes[number // 100_000 % len(side.slow_modes)]
         for dtype, mode in itertools.product(dtypes, side.modes):
@@ -51,7 +54,7 @@ def runs():
                 continue
             if compiles and ((dtype, mode) != (dtype_of_turn, mode_of_turn) or number % side.compiled_share):
                 continue
-            marks = [] if (is_fast if compiles else dtype in (dtype_of_turn, "float32")) else [pytest.mark.slow]
+            marks = [] if (is_fast(case) if compiles else dtype in (dtype_of_turn, "float32")) else [pytest.mark.slow]
             result.append(pytest.param(case, dtype, mode, id=f"{case.id}-{dtype}-{mode}", marks=marks))
     return result
 
@@ -71,7 +74,16 @@ def test_value_and_gradient(case, dtype, mode, record_verdict):
     assert all(verdict.ok for verdict in verdicts), [verdict.message for verdict in verdicts]
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.expected], ids=lambda case: case.id)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(
+            case, id=case.id, marks=[] if is_fast(case) or "eager" not in side.slow_modes else pytest.mark.slow
+        )
+        for case in CASES
+        if case.expected
+    ],
+)
 def test_parts(case):
     loss = side.package.get({"loss": case.loss, "config": case.config})
     inputs = arguments(case, "float32")
@@ -103,12 +115,7 @@ TRACED = [case for case in CASES if case.error and case.error.traced and (is_ker
 @pytest.mark.parametrize("mode", [mode for mode in side.modes if mode not in ("eager", "blocks")])
 @pytest.mark.parametrize(
     "case",
-    [
-        pytest.param(
-            case, id=case.id, marks=[] if crc32(case.id.encode()) % side.fast_share == 0 else [pytest.mark.slow]
-        )
-        for case in TRACED
-    ],
+    [pytest.param(case, id=case.id, marks=[] if is_fast(case) else [pytest.mark.slow]) for case in TRACED],
 )
 def test_traced_error(case, mode):
     """Under a trace nothing can raise: the rows of labels out of range become NaN, value and gradient."""

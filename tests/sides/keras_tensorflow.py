@@ -6,7 +6,7 @@ from sides.keras_common import call, fit, given, package, parts
 
 dtypes = ("float64", "float32", "bfloat16", "float16")
 fast_share = 8
-compiled_share = 1
+compiled_share = 2
 modes = ("eager", "tf.function", "tf.function(jit_compile=True)")
 slow_modes = modes[1:]
 

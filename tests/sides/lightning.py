@@ -10,7 +10,7 @@ from sides.torch_gradient import dtype_name, modes, numpy, slow_modes, tensor, v
 
 dtypes = ("float64", "float32", "bfloat16", "float16")
 fast_share = 3
-compiled_share = 1
+compiled_share = 2
 
 
 def given(values):
