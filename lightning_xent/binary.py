@@ -36,8 +36,7 @@ class BinaryLoss(Loss):
     def slope(self, log_odds: Tensor) -> Tensor:
         """Return the derivative of the curve, elementwise.
 
-        A class that defines `curve` may define this beside it, to save automatic differentiation. It returns a tensor
-        of its own, and is never differentiated itself.
+        A class that defines `curve` may define this beside it, to save automatic differentiation.
         """
         raise NotImplementedError
 
@@ -119,8 +118,8 @@ class BinaryLoss(Loss):
 
     def _slope_of_label(self, x: Tensor, label: Tensor, pos_weight: Tensor | None = None) -> Tensor:
         weights, sign = self._weights(label, pos_weight), log_odds.sign(label)
-        slope = self.slope(x * sign).mul_(sign)
-        return slope if weights is None else slope.mul_(weights)
+        slope = self.slope(x * sign) * sign
+        return slope if weights is None else weights * slope
 
     def _of_smoothed(self, x: Tensor, target: Tensor, pos_weight: Tensor | None = None) -> Tensor:
         smoothed = targets.smoothed_binary(target, self.label_smoothing, self.smooth_over)

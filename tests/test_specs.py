@@ -39,7 +39,7 @@ def runs():
     "blocks", of torch alone, is eager too, in the dtype of the turn.
 
     Compiling takes most of the time; JAX compiles without jit too, for each operation, so there eager takes its turn
-    like a mode. Fast are the eager runs in float32 and the dtype of the turn, and the compiled runs of each
+    like a mode. Fast are the eager runs in float32 and the dtype of the turn, and of the compiled ones those of each
     `side.fast_share`-th case; the others are slow, for CI alone.
     """
     result = []

@@ -63,4 +63,4 @@ class BinaryCrossEntropy(BinaryLoss):
         return softplus(-log_odds)
 
     def slope(self, log_odds: Tensor) -> Tensor:
-        return torch.sigmoid(-log_odds).neg_()
+        return -torch.sigmoid(-log_odds)

@@ -64,10 +64,9 @@ class BinaryFocalCrossEntropy(BinaryLoss):
     def slope(self, log_odds: Tensor) -> Tensor:
         other = torch.sigmoid(-log_odds)  # 1 - p
         if self.gamma == 0.0:
-            return other.neg_()
+            return -other
         exponent = exponent_of(log_odds, self.gamma)
-        fall = softplus(-log_odds).mul_(torch.sigmoid(log_odds)).mul_(exponent).add_(other)
-        return fall.mul_(other.pow_(exponent)).neg_()
+        return -(other**exponent) * (exponent * torch.sigmoid(log_odds) * softplus(-log_odds) + other)
 
 
 def focal(log_odds: Tensor, gamma: float | str) -> Tensor:
