@@ -39,7 +39,11 @@ def public_names() -> list[str]:
 
 def definitions() -> dict[str, Definition]:
     """The classes and functions with a docstring, by name, of the modules that lightning_xent exports from."""
-    modules = {node.module for node in EXPORTS if isinstance(node, ast.ImportFrom) and node.module}
+    modules = {
+        node.module
+        for node in EXPORTS
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("lightning_xent")
+    }
     nodes = [
         node
         for module in sorted(

@@ -1,5 +1,7 @@
 """Cross-entropy losses for Keras 3; lightning_xent has the same ones for PyTorch and Lightning."""
 
+from importlib.metadata import PackageNotFoundError, version
+
 from keras_xent.check import check_model, check_outputs
 from keras_xent.information import cross_entropy, entropy, kl_divergence
 from keras_xent.losses.asymmetric import AsymmetricLoss
@@ -74,3 +76,8 @@ __all__ = [
     "get",
     "kl_divergence",
 ]
+
+try:
+    __version__ = version("crossent")
+except PackageNotFoundError:  # run from a clone that is not installed
+    __version__ = "0+unknown"

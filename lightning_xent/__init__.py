@@ -1,5 +1,7 @@
 """Cross-entropy losses for PyTorch and Lightning; keras_xent has the same ones for Keras."""
 
+from importlib.metadata import PackageNotFoundError, version
+
 from lightning_xent.check import check_model, check_outputs
 from lightning_xent.information import cross_entropy, entropy, kl_divergence
 from lightning_xent.losses.asymmetric import AsymmetricLoss
@@ -78,3 +80,8 @@ __all__ = [
     "get",
     "kl_divergence",
 ]
+
+try:
+    __version__ = version("crossent")
+except PackageNotFoundError:  # run from a clone that is not installed
+    __version__ = "0+unknown"

@@ -1,6 +1,8 @@
 """Every code block of the README runs: Python and YAML here, the commands in CI."""
 
+import importlib.metadata
 import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,16 @@ def test_every_block_is_of_a_known_kind():
     script = (ROOT / ".ci/run").read_text(encoding="utf-8")
     assert re.search(r"tox run$", script, flags=re.MULTILINE)
     assert re.search(r"^ {4}demo$", (ROOT / "tox.ini").read_text(encoding="utf-8"), flags=re.MULTILINE)
+
+
+def test_version_is_that_of_the_distribution():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    try:
+        installed = importlib.metadata.version(project["name"])
+    except importlib.metadata.PackageNotFoundError:
+        installed = "0+unknown"
+    assert side.package.__version__ == installed
+    assert installed in (project["version"], "0+unknown")
 
 
 @pytest.mark.parametrize("block", [block for block in PYTHON if ("keras_xent" in block) == is_keras])
