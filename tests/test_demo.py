@@ -400,3 +400,12 @@ def test_the_configs_are_alike_where_the_keras_side_reads_them(path: Path) -> No
     run = read(path, max_epochs=3, seed=None)
     assert (run.max_epochs, run.seed) == (3, 0)
     assert path.stem == f"{run.name}_{run.optimizer.removeprefix('torch.optim.').lower()}"
+
+
+def test_picture_of_the_curves(tmp_path):
+    path = tmp_path / "curves.png"
+    command = [sys.executable, "-m", "docs.pictures", "--output", str(path)]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=300)
+    # The width in a PNG header; page width is about 900.
+    assert struct.unpack(">I", path.read_bytes()[16:20])[0] >= 900
+    assert path.stat().st_size > 20_000
