@@ -1,20 +1,19 @@
 """Metrics of torchmetrics for what the losses take: their logits, targets, ignored rows and weights."""
 
+import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection, classification
-from torchmetrics.classification import BinaryCalibrationError, MulticlassCalibrationError
 
-from lightning_xent import targets
+from lightning_xent import arguments, targets
 from lightning_xent.base import Loss
 from lightning_xent.binary import BinaryLoss
 from lightning_xent.categorical import CategoricalLoss
-from lightning_xent.log_odds import scaled
+from lightning_xent.log_odds import scaled, softplus, take
+from lightning_xent.losses.cross_entropy import CategoricalCrossEntropy
 from lightning_xent.losses.divergence import Distillation
 from lightning_xent.reduction import quotient
 
@@ -22,104 +21,270 @@ IGNORED = -1
 BINS = 15
 """Of the calibration error, as in Guo et al., 2017, On Calibration of Modern Neural Networks."""
 
+ROWS = 2**14
+"""So many at a time are told apart by their bins, which takes 15 numbers a row."""
+
+PARTS, SMALL = 16, 2**16
+"""Parts that the rows of a batch are taken in, where its logits are more than so many."""
+
 MOST_CLASSES = 1000
 """Up to so many classes are told apart one by one: torchmetrics counts pairs, of 10,000 classes 800 MB a batch."""
 
 NAMES = {"accuracy": "Accuracy", "precision": "Precision", "recall": "Recall", "f1": "F1Score", "support": "StatScores"}
 
 
-class EpochMean(Metric):
-    """The mean over all rows of an epoch, on all devices, from the sums and denominators of its batches.
+class Sums(Metric):
+    """Base of the metrics that are a function of sums over all rows of an epoch, on all devices.
+
+    A sum is kept as two float32 numbers, `sums` and what it has too much, `excess`: about 48 bits, on every device.
+    float32 alone would stop counting at 2^24 rows (Kahan, 1965), and not every device has float64.
 
     Args:
-        is_sum: Whether the sum itself is wanted, whose denominator is 1 for the whole epoch.
+        shape: Shape of the sums.
     """
 
     full_state_update = False
     sums: Tensor
     excess: Tensor
 
-    def __init__(self, is_sum: bool = False) -> None:
+    def __init__(self, *shape: int) -> None:
         super().__init__()
-        self.is_sum = is_sum
         for name in ("sums", "excess"):
-            self.add_state(name, torch.zeros(2), dist_reduce_fx="sum")
+            self.add_state(name, torch.zeros(shape), dist_reduce_fx="sum")
 
-    def update(self, total: Tensor, denominator: Tensor) -> None:
-        """Add a batch; float32 sums alone would stop at 2^24 rows (Kahan, 1965)."""
-        added = torch.stack([total.detach(), denominator.detach()]).to(self.sums.dtype) - self.excess
-        after = self.sums + added
-        self.excess = torch.where(after.isfinite(), (after - self.sums) - added, 0.0)
+    def _add(self, values: Tensor) -> None:
+        """Add the sums of a batch."""
+        added = values.detach().to(_wide(values)) - self.excess
+        after = (self.sums + added).to(self.sums.dtype)
+        excess = (after.to(added.dtype) - self.sums) - added
+        self.excess = torch.where(after.isfinite(), excess, 0.0).to(self.sums.dtype)
         self.sums = after
 
+
+def _wide(values: Tensor) -> torch.dtype:
+    """Return float64 where the device has it."""
+    return torch.float32 if values.device.type == "mps" else torch.float64
+
+
+class EpochMean(Sums):
+    """The mean over all rows of an epoch, on all devices, from the sums and denominators of its batches.
+
+    Args:
+        is_sum: Whether the sum itself is wanted, whose denominator is 1 for the whole epoch.
+    """
+
+    def __init__(self, is_sum: bool = False) -> None:
+        super().__init__(2)
+        self.is_sum = is_sum
+
+    def update(self, total: Tensor, denominator: Tensor) -> None:
+        """Add a batch."""
+        self._add(torch.stack([total, denominator]))
+
     def compute(self) -> Tensor:
+        """Return the mean of all rows so far; 0 where none counts."""
         total, denominator = self.sums - self.excess
         return total if self.is_sum else quotient(total, denominator)
 
 
+class CalibrationError(Sums):
+    """Calibration error of confidences: sum_b abs(sum_{i in b} s_i (hit_i - confidence_i)) / sum s, in [0, 1].
+
+    Bin b holds the rows with a confidence in ((b-1)/bins, b/bins]; a confidence of exactly 1 lies in the last. A bin
+    keeps three sums: rows, hits and confidences.
+
+    Args:
+        bins: Number of bins of equal width, >= 1.
+    """
+
+    def __init__(self, bins: int = BINS) -> None:
+        self.bins = arguments.integer("bins", bins, minimum=1)
+        super().__init__(3, self.bins)
+
+    def update(self, confidence: Tensor, hit: Tensor, weight: Tensor) -> None:
+        """Add rows [...] of these confidences, hits and weights; rows of weight 0 may hold anything.
+
+        A part of 2^14 rows at a time, of which float32 counts every one.
+        """
+        counts = weight != 0
+        confidence = torch.where(counts, confidence, 0.0).float()
+        values = torch.stack([torch.ones_like(confidence), hit.to(confidence.dtype), confidence])  # [3, ...]
+        values = torch.where(counts, weight.float() * values, 0.0).reshape(3, -1)
+        # Less 1e-6: rounding may put a confidence of 1/3 just above 1/3, where a bin ends.
+        places = (confidence.reshape(-1) * (self.bins * (1 - 1e-6))).ceil().nan_to_num(0.0).clamp(1, self.bins)
+        ends = torch.arange(1, self.bins + 1, device=places.device, dtype=places.dtype)
+        for place, part in zip(torch.split(places, ROWS), torch.split(values, ROWS, -1), strict=True):
+            inside = place.unsqueeze(-1) == ends  # [N, B]
+            of_bins = [torch.where(inside, value.unsqueeze(-1), 0.0).sum(0, dtype=_wide(value)) for value in part]
+            self._add(torch.stack(of_bins))  # [3, B]
+
+    def compute(self) -> Tensor:
+        """Return the error of all rows so far; 0 where none counts."""
+        (_, hits, confidences), (_, more_hits, more_confidences) = self.sums, self.excess
+        gaps = (hits - confidences) - (more_hits - more_confidences)
+        return quotient(gaps.abs().sum(), (self.sums - self.excess)[0].sum())
+
+
+class ExpectedCalibrationError(CalibrationError):
+    """Expected calibration error: sum_b abs(sum_{i in b} s_i (hit_i - confidence_i)) / sum s, in [0, 1].
+
+    The confidence of a row is its largest probability. Its hit is 1 where that class is the label, else 0, or the mass
+    that a distribution has there. Bin b holds the rows with a confidence in ((b-1)/bins, b/bins]. Targets are class
+    indices or distributions, one for each row: a position of the logits without the class axis.
+    `keras_xent.metrics` has the same class, with the same values.
+
+    Args:
+        bins: Number of bins of equal width, >= 1.
+        from_logits: Whether the input holds logits. False: probabilities, p_c / sum p.
+        ignore_index: Rows with this label do not count, whatever their logits hold.
+        axis: Class axis of the logits. None: 1, and 0 for 1-D logits, as in torch.
+
+    Reference: Guo et al., 2017, On Calibration of Modern Neural Networks.
+    """
+
+    def __init__(
+        self, bins: int = BINS, *, from_logits: bool = True, ignore_index: int | None = None, axis: int | None = None
+    ) -> None:
+        super().__init__(bins)
+        self._loss = CategoricalCrossEntropy(from_logits=from_logits, ignore_index=ignore_index, axis=axis)
+
+    def update(self, logits: Tensor, target: Any, sample_weight: Any = None, mask: Any = None) -> None:
+        """Add a batch, given as to a loss."""
+        logits = targets.checked_logits(logits)
+        target, is_label, kept = _target_of(self._loss, logits, target, mask)
+        weight = targets.sample_weight_per_row(sample_weight, tuple(kept.shape), logits)
+        weight = torch.ones_like(kept, dtype=torch.float32) if weight is None else weight
+        if is_label:
+            classes = logits.shape[targets.class_axis(logits, self._loss.axis)]
+            target, validity = targets.checked_labels(target, classes, kept, kept & (weight != 0), None)
+            weight = weight if validity is None else weight * validity
+        predicted, confidence, _ = _by_rows(self._loss, logits, target if is_label else target.argmax(-1))
+        hit = predicted == target if is_label else take(target, predicted)
+        assert confidence is not None
+        super().update(confidence, hit, torch.where(kept, weight, 0.0))
+
+
 class Predictions(NamedTuple):
-    """What a loss reads from its input, row by row."""
+    """What a network predicts for the rows of a batch, and their labels."""
 
-    scores: Tensor
-    """What the softmax takes [..., K], or the sigmoid [...]."""
+    predicted: Tensor
+    """The most probable class [...], or 1 where label 1 is more likely than label 0, else 0 [...]."""
     label: Tensor
-    """[...]; IGNORED where a row does not count."""
+    """Labels [...]; IGNORED where a row does not count."""
+    confidence: Tensor | None
+    """Probability [...] of the predicted class, or of label 1 [...]; None where it was not asked for."""
+    surprise: Tensor | None
+    """-log p [...] of the label, in nats; None where it was not asked for."""
+    classes: int
+    """Number of classes, or of labels that do not exclude each other."""
     is_binary: bool
-
-    @property
-    def classes(self) -> int:
-        """K classes, L labels of binary scores (N, L), or 1 for one binary label."""
-        return self.scores.shape[-1] if not self.is_binary or self.scores.ndim == 2 else 1
-
-    @property
-    def predicted(self) -> Tensor:
-        """The most likely class [...], or whether label 1 is more likely than label 0 [...]."""
-        return self.scores > 0 if self.is_binary else self.scores.argmax(-1)
 
 
 @torch.no_grad()
-def predictions(loss: Loss, logits: Tensor, target: Any, sample_weight: Any = None) -> Predictions:
+def predictions(
+    loss: Loss,
+    logits: Tensor,
+    target: Any,
+    sample_weight: Any = None,
+    mask: Any = None,
+    *,
+    has_probabilities: bool = True,
+) -> Predictions:
     """Read logits and target as `loss` does.
 
-    Rows that are ignored or have a sample weight of 0 do not count. Of a soft target the label is the class of largest
-    mass, or whether label 1 has at least half. The scores are those of a prediction: without margins or adjustments.
+    Rows that are ignored, masked or have a sample weight of 0 do not count. Of a soft target the label is the class of
+    largest mass, or whether label 1 has at least half. The predictions are those without margins or adjustments.
+
+    Args:
+        loss: The loss.
+        logits: What the loss takes.
+        target: Its target.
+        sample_weight: Its sample weights.
+        mask: Its mask.
+        has_probabilities: Whether confidences and surprises are wanted.
     """
     logits = logits.detach()
     if isinstance(loss, CategoricalLoss):
-        scores, label, kept = _of_categorical(loss, logits, target)
+        target, is_label, kept = _target_of(loss, logits, target, mask)
+        label = target if is_label else target.argmax(-1)
+        classes = loss.count_classes(logits.shape[targets.class_axis(logits, loss.axis)])
+        kept = kept & (label >= 0) & (label < classes)
+        label = torch.where(kept, label, 0)
+        predicted, confidence, surprise = _by_rows(loss, logits, label, has_probabilities=has_probabilities)
     else:
         assert isinstance(loss, BinaryLoss)
-        scores, label, kept = _of_binary(loss, logits, target)
+        classes = logits.shape[-1] if logits.ndim == 2 else 1
+        predicted, label, kept, confidence, surprise = _of_binary(loss, logits, target, mask, has_probabilities)
     weight = targets.sample_weight_per_row(sample_weight, tuple(label.shape), logits)
     kept = kept if weight is None else kept & (weight != 0)
-    return Predictions(scores, torch.where(kept, label, IGNORED), isinstance(loss, BinaryLoss))
+    label = torch.where(kept, label, IGNORED)
+    return Predictions(predicted, label, confidence, surprise, classes, isinstance(loss, BinaryLoss))
 
 
-def _of_categorical(loss: CategoricalLoss, logits: Tensor, target: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Return scores [..., K], labels [...] and which of them count [...]."""
+def _target_of(loss: CategoricalLoss, logits: Tensor, target: Any, mask: Any) -> tuple[Tensor, bool, Tensor]:
+    """Return labels [...] or distributions [..., K], whether they are labels, and which rows [...] are kept."""
     axis = targets.class_axis(logits, loss.axis)
     classes = loss.count_classes(logits.shape[axis])
     if isinstance(loss, Distillation):
         teacher, label = targets.teacher_and_label(target, logits, loss.axis, has_label=loss.alpha < 1.0)
         target = teacher if label is None else label
     target, is_label = targets.labels_or_distribution(target, logits, axis, classes, labels_only=loss.labels_only)
-    label = target if is_label else target.argmax(-1)
-    kept = (label >= 0) & (label < classes)
+    rows = tuple(target.shape) if is_label else tuple(target.shape)[:-1]
+    kept = targets.mask_per_row(mask, rows, logits)
     if is_label and loss.ignore_index is not None:
-        kept &= label != loss.ignore_index
-    logits = targets.class_axis_last(logits, axis)
-    scores = scaled(loss.transformed(logits), loss.divisor) if loss.from_logits else logits.log()
-    return scores, label, kept
+        kept = targets.both(kept, target != loss.ignore_index)
+    return target, is_label, torch.ones(rows, dtype=torch.bool, device=logits.device) if kept is None else kept
 
 
-def _of_binary(loss: BinaryLoss, logits: Tensor, target: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Return scores, labels and which of them count, in the shape of the logits."""
+def _by_rows(
+    loss: CategoricalLoss, logits: Tensor, label: Tensor, *, has_probabilities: bool = True
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Return the most probable class [...], its probability [...] and -log p [...] of the label [...].
+
+    A sixteenth of the rows at a time: a tensor of all probabilities would be as large as the logits.
+    """
+    logits = targets.class_axis_last(logits, targets.class_axis(logits, loss.axis))  # [..., C]
+    if logits.ndim == 1:
+        found = _of_rows(loss, logits, label, has_probabilities)
+        return found[0], *(found[1:] if has_probabilities else (None, None))
+    longest = max(range(logits.ndim - 1), key=logits.shape.__getitem__)
+    size = max(1, math.ceil(logits.shape[longest] / PARTS))
+    if logits.numel() <= SMALL:
+        size = max(1, logits.shape[longest])
+    pairs = zip(torch.split(logits, size, longest), torch.split(label, size, longest), strict=True)
+    parts = zip(*(_of_rows(loss, *pair, has_probabilities) for pair in pairs), strict=True)
+    found = [torch.cat(part, longest) for part in parts]
+    return found[0], *(found[1:] if has_probabilities else (None, None))
+
+
+def _of_rows(loss: CategoricalLoss, logits: Tensor, label: Tensor, has_probabilities: bool) -> list[Tensor]:
+    """Return what `_by_rows` does, of logits [..., C] with the class axis last."""
+    logits = logits.to(targets.compute_dtype(logits))
+    scores = scaled(loss.transformed(logits), loss.divisor) if loss.from_logits else logits.log()  # [..., K]
+    peak, predicted = scores.max(-1)
+    if not has_probabilities:
+        return [predicted]
+    exponentials = (scores - peak.unsqueeze(-1)).exp_().scatter_(-1, predicted.unsqueeze(-1), 0.0)
+    rest = exponentials.sum(-1) + 0.0 * peak  # NaN of an infinite peak
+    return [predicted, 1 / (1 + rest), torch.log1p(rest) + (peak - take(scores, label))]
+
+
+def _of_binary(
+    loss: BinaryLoss, logits: Tensor, target: Any, mask: Any, has_probabilities: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Return predictions, labels, which of them are kept, confidences and surprises, in the shape of the logits."""
     target = targets.binary_target(target, logits)
     kept = (target >= 0) & (target <= 1)
     if loss.ignore_index is not None:
         kept &= target != loss.ignore_index
+    given = targets.mask_per_row(mask, tuple(logits.shape), logits)
+    kept = kept if given is None else kept & given
+    logits = logits.to(targets.compute_dtype(logits))
     scores = scaled(logits, loss.temperature) if loss.from_logits else torch.logit(logits)
-    return scores, (target >= 0.5).long(), kept
+    predicted, label = (scores > 0).long(), (target >= 0.5).long()
+    if not has_probabilities:
+        return predicted, label, kept, None, None
+    return predicted, label, kept, scores.sigmoid(), softplus(torch.where(label == 1, -scores, scores))
 
 
 class Report(nn.Module):
@@ -149,8 +314,7 @@ class Report(nn.Module):
             built: Metric = getattr(classification, kind + name)(**size, **options, **more)
             return built
 
-        calibration = BinaryCalibrationError if is_binary else partial(MulticlassCalibrationError, classes)
-        self.ece = calibration(n_bins=BINS, compute_on_cpu=True, **options)
+        self.ece = CalibrationError()
         if kind == "Multiclass" and classes > MOST_CLASSES:
             metrics: dict[str, Metric | MetricCollection] = {"accuracy": metric("Accuracy", average="micro")}
             groups = [list(metrics)]
@@ -171,19 +335,13 @@ class Report(nn.Module):
 
     def update(self, found: Predictions) -> None:
         """Add the rows of a batch."""
-        rows = (-1,) if self.is_binary and self.classes == 1 else (-1, self.classes)
-        scores = found.scores.to(targets.compute_dtype(found.scores)).reshape(rows)
-        label = found.label.reshape(rows if self.is_binary else -1)
-        # torchmetrics takes binary values that are not in [0, 1], as NaN is, for logits: all of the batch.
-        probabilities = scores.sigmoid().nan_to_num(0.0) if self.is_binary else scores.softmax(-1)
-        self.scores.update(probabilities, label)
-        self.ece.update(probabilities.reshape(-1) if self.is_binary else probabilities, label.reshape(-1))
-        kept = label != IGNORED
-        if self.is_binary:
-            surprise = F.binary_cross_entropy_with_logits(scores, label.clamp(min=0).to(scores.dtype), reduction="none")
-        else:
-            surprise = F.cross_entropy(scores, label, ignore_index=IGNORED, reduction="none")
-        self.nll.update(torch.where(kept, surprise, 0.0).sum(), kept.sum())
+        assert found.confidence is not None and found.surprise is not None
+        shape = (-1, self.classes) if self.is_binary and self.classes > 1 else (-1,)
+        self.scores.update(found.predicted.reshape(shape), found.label.reshape(shape))
+        kept = found.label != IGNORED
+        hit = found.label if self.is_binary else found.predicted == found.label
+        self.ece.update(found.confidence, hit, kept.float())
+        self.nll.update(torch.where(kept, found.surprise, 0.0).sum(), kept.sum())
 
     def compute(self) -> dict[str, Tensor]:
         """Return the values over all batches and devices."""
