@@ -1,13 +1,12 @@
 """The kernels in torch: of class indices, of distributions, and of anything that goes elementwise or row by row.
 
 F.cross_entropy takes three tensors of memory beside the logits, and much of its time is for their fresh pages. Here a
-block of rows stays in the cache while all is done with it, and what the gradient needs is kept where that will be. On
-CUDA the passes over class indices are compiled, and keep nothing; the others are plain operations.
+block of rows stays in the cache while all is done with it, and what the gradient needs is kept where that will be: as a
+saved tensor, so that checkpoints and offloading see it. On CUDA these are plain operations; nothing calls a compiler.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -27,7 +26,7 @@ def applies(logits: Tensor, *constants: Tensor) -> bool:
     """
     return (
         not torch.compiler.is_compiling()
-        and torch._C._get_tracing_state() is None
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         and not torch._C._are_functorch_transforms_active()
         and type(logits) is Tensor
         and logits.device.type in ("cpu", "cuda")
@@ -143,18 +142,15 @@ class _OfLabel(torch.autograd.Function):
             x = torch.where(counts, x, 0.0)  # type: ignore[arg-type]
         # A half-precision tensor would round the exponentials: those are computed again.
         exponentials = torch.empty_like(x) if keeps and x.dtype == _compute_dtype(x) and not x.is_cuda else None
-        if x.is_cuda:
-            found = _compiled(_statistics)(x, place, class_weight, temperature)
-        else:
-            found = _blockwise_statistics(x, place, class_weight, temperature, exponentials)
-        ctx.exponentials, ctx.temperature = exponentials, temperature
-        ctx.save_for_backward(logits, place, counts, class_weight, *found)
+        found = _blockwise_statistics(x, place, class_weight, temperature, exponentials)
+        ctx.temperature, ctx.is_spent = temperature, False
+        ctx.save_for_backward(logits, place, counts, class_weight, exponentials, *found)
         outputs = _outputs(found, None if ctx.is_clean else counts)
         return tuple(output.reshape(label.shape) for output in outputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        logits, place, counts, class_weight, *found = ctx.saved_tensors
+        logits, place, counts, class_weight, kept, *found = ctx.saved_tensors
         x, temperature = _class_axis_second(logits), ctx.temperature
         statistics, is_plain = _Statistics(*found), _needs_plain_operations(gradients)
         if is_plain:
@@ -163,13 +159,13 @@ class _OfLabel(torch.autograd.Function):
         elif ctx.is_clean:
             x, counts = torch.where(counts, x, 0.0), None
         slopes = _slopes(statistics, [gradient.reshape(place.shape) for gradient in gradients], counts, temperature)
-        if is_plain or x.is_cuda:
-            function = _gradient if is_plain else _compiled(_gradient)
-            gradient = function(x, place, counts, class_weight, temperature, statistics.peak, slopes)
+        if is_plain:
+            gradient = _gradient(x, place, counts, class_weight, temperature, statistics.peak, slopes)
         else:
-            exponentials, ctx.exponentials = ctx.exponentials, None  # the gradient takes their place, once
+            exponentials = _taken(ctx, kept)
             gradient = _blockwise_gradient(x, place, class_weight, temperature, statistics.peak, slopes, exponentials)
-            if counts is not None and not torch.isfinite(statistics.rivals).all():
+            # On CUDA the answer would be waited for.
+            if counts is not None and (x.is_cuda or not torch.isfinite(statistics.rivals).all()):
                 gradient.masked_fill_(~counts, 0.0)
         return _class_axis_last(gradient, logits), None, None, None, None, None
 
@@ -189,17 +185,16 @@ class _OfDistribution(torch.autograd.Function):
         exponentials = shifted.exp_().scatter_(-1, place, of_peak)
         rest, mass = exponentials.sum(-1, keepdim=True), masses.sum(-1, keepdim=True)
         if keeps:
-            ctx.exponentials, ctx.temperature = exponentials, temperature
-            ctx.save_for_backward(logits, masses, place, rest, mass)
+            ctx.temperature, ctx.is_spent = temperature, False
+            ctx.save_for_backward(logits, masses, place, rest, mass, exponentials)
         return (distance + mass * rest.log1p()).squeeze(-1)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        logits, masses, place, rest, mass = ctx.saved_tensors
-        exponentials, ctx.exponentials = ctx.exponentials, None  # the gradient takes their place, once
-        is_plain = exponentials is None or _needs_plain_operations([gradient])
+        logits, masses, place, rest, mass, kept = ctx.saved_tensors
+        taken = None if _needs_plain_operations([gradient]) else _taken(ctx, kept)
         is_peak = place == torch.arange(logits.shape[-1], device=logits.device)
-        if is_plain:
+        if taken is None:
             shifted = _scaled(logits - logits.gather(-1, place), ctx.temperature)
             exponentials = torch.where(is_peak, shifted.detach(), shifted.exp())
             rest = exponentials.sum(-1, keepdim=True)
@@ -208,9 +203,9 @@ class _OfDistribution(torch.autograd.Function):
         # p - t of the peak is what the others lack of it: near certainty that has all of its digits.
         lacking = torch.where(is_peak, 0.0, masses).sum(-1, keepdim=True)
         own = torch.where(rest < 1, gradient * lacking - share * rest, share - gradient * masses.gather(-1, place))
-        if is_plain:
+        if taken is None:
             return torch.where(is_peak, own, exponentials * share - masses * gradient), None, None, None
-        result = exponentials.mul_(share).addcmul_(masses, gradient, value=-1.0).scatter_(-1, place, own)
+        result = taken.mul_(share).addcmul_(masses, gradient, value=-1.0).scatter_(-1, place, own)
         return result, None, None, None
 
 
@@ -221,26 +216,27 @@ class _Blockwise(torch.autograd.Function):
     def forward(
         ctx: Any, function: Function, slope: Function | None, shape: torch.Size, keeps: bool, x: Tensor, *others: Tensor
     ) -> Tensor:
-        values, ctx.slopes = x.new_empty(shape), None
-        if keeps:
-            ctx.function, ctx.slope = function, slope
-            ctx.save_for_backward(x, *others)
+        values, kept = x.new_empty(shape), None
         if keeps and slope is None:
-            ctx.slopes = x.new_empty(x.shape)
-            for value, slopes, part, *rest in _parts(x, values, ctx.slopes, x, *others):
+            kept = x.new_empty(x.shape)
+            for value, slopes, part, *rest in _parts(x, values, kept, x, *others):
                 found = _derivative(function, part.detach().requires_grad_(), rest, torch.ones_like(value))
                 value.copy_(found[0])
                 slopes.copy_(found[1])
         else:
             for value, *parts in _parts(x, values, x, *others):
                 value.copy_(function(*parts))
+        if keeps:
+            ctx.function, ctx.slope, ctx.is_spent = function, slope, False
+            ctx.save_for_backward(kept, x, *others)
         return values
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, *others = ctx.saved_tensors
-        slopes, ctx.slopes = ctx.slopes, None  # the gradient takes their place, once
-        if _needs_plain_operations([gradient]) or (slopes is None and ctx.slope is None):
+        kept, x, *others = ctx.saved_tensors
+        is_plain = _needs_plain_operations([gradient])
+        slopes = None if is_plain else _taken(ctx, kept)
+        if is_plain or (slopes is None and ctx.slope is None):
             _, result = _derivative(ctx.function, x, others, gradient, create_graph=torch.is_grad_enabled())
         elif slopes is not None:
             result = slopes.mul_(gradient if gradient.ndim == x.ndim else gradient.unsqueeze(-1))
@@ -249,6 +245,18 @@ class _Blockwise(torch.autograd.Function):
             for out, factor, *parts in _parts(x, result, gradient, x, *others):
                 torch.mul(ctx.slope(*parts), factor, out=out)
         return None, None, None, None, result, *(None for _ in others)
+
+
+def _taken(ctx: Any, kept: Tensor | None) -> Tensor | None:
+    """Give the memory of a saved tensor to the gradient, once; None where there is none or it was given already.
+
+    Autograd counts changes of saved tensors, and would refuse a second gradient of the same graph. That one computes
+    again what is lost, so the change is hidden from the count: `data` has one of its own.
+    """
+    if kept is None or ctx.is_spent:
+        return None
+    ctx.is_spent = True
+    return kept.data
 
 
 def _derivative(
@@ -332,17 +340,12 @@ def _gradient(
     return (gradient if counts is None else torch.where(counts, gradient, 0.0)).to(x.dtype)
 
 
-@cache
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    return torch.compile(function)
-
-
 def _blockwise_statistics(
     x: Tensor, place: Tensor, class_weight: Tensor | None, temperature: float, exponentials: Tensor | None
 ) -> _Statistics:
     """`_statistics`; `exponentials` [N, C, ...] gets those of all classes but the label's."""
     weight = None if class_weight is None else _weight_of_others(x, place, class_weight)
-    if x.numel() <= BLOCK:
+    if _is_one_block(x):
         return _Statistics(*_statistics_of_block(x, place, class_weight, temperature, exponentials), weight)
     peak, own, rivals, spread = (x.new_empty(place.shape, dtype=_compute_dtype(x)) for _ in range(4))
     for block in _blocks(x):
@@ -378,9 +381,10 @@ def _blockwise_gradient(
     exponentials: Tensor | None,
 ) -> Tensor:
     """`_gradient`, in the memory of the `exponentials` where there are some."""
+    if _is_one_block(x):
+        part = _scaled(x - peak, temperature).exp_() if exponentials is None else exponentials
+        return _gradient_of_block(part, x, place, class_weight, slopes).to(x.dtype)
     gradient = torch.empty_like(x) if exponentials is None else exponentials
-    if exponentials is not None and x.numel() <= BLOCK:
-        return _gradient_of_block(exponentials, x, place, class_weight, slopes)
     for block in _blocks(x):
         part = gradient[block]
         if exponentials is None:
@@ -402,11 +406,13 @@ def _gradient_of_block(
     return gradient.scatter_(1, place, slopes.own)
 
 
+def _is_one_block(x: Tensor) -> bool:
+    """Whether x is worked on as a whole; CUDA has no cache of a block's size, and starts few large kernels faster."""
+    return x.numel() <= BLOCK or x.is_cuda
+
+
 def _blocks(x: Tensor) -> Iterator[tuple[Any, ...]]:
     """Indices of parts of x [N, C, ...] that have about BLOCK elements, and all classes of their rows."""
-    if x.numel() <= BLOCK:
-        yield (...,)
-        return
     count, classes, *inner = x.shape
     width = math.prod(inner)
     step = max(1, BLOCK // (classes * width))

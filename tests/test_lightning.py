@@ -1,9 +1,11 @@
 """What only torch and Lightning have: modules, configs, transforms of torch.func, inductor."""
 
+import ast
 import copy
 import itertools
 import warnings
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 import torch._dynamo.testing
 from pytorch_lightning.cli import LightningCLI
 from torch.autograd import forward_ad
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 import examples
@@ -282,25 +285,32 @@ KERNEL = {
 
 
 @pytest.mark.parametrize("config", KERNEL.values(), ids=KERNEL)
-def test_compiled_passes_of_cuda_give_the_same(monkeypatch, config):
-    """By inductor on the CPU: the code is that of CUDA."""
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_B7_the_passes_of_cuda_give_the_same(monkeypatch, config, dtype):
+    """There is one block there, and no exponentials are kept."""
     torch.manual_seed(0)
-    logits, target = torch.randn(30, 4, requires_grad=True), torch.randint(0, 4, (30,))
+    logits, target = torch.randn(30, 4).to(dtype).requires_grad_(), torch.randint(0, 4, (30,))
     loss = lightning_xent.CategoricalCrossEntropy(ignore_index=3, **config)
+    monkeypatch.setattr(torch_kernel, "BLOCK", 5)
     want, (want_gradient,) = (value := loss(logits, target)), torch.autograd.grad(value, logits)
-    statistics, gradient = torch_kernel._statistics, torch_kernel._gradient
-
-    def of_blocks(x, place, class_weight, temperature, peak, slopes, _):
-        return torch_kernel._compiled(gradient)(x, place, None, class_weight, temperature, peak, slopes)
-
-    monkeypatch.setattr(
-        torch_kernel, "_blockwise_statistics", lambda *given: torch_kernel._compiled(statistics)(*given[:4])
-    )
-    monkeypatch.setattr(torch_kernel, "_blockwise_gradient", of_blocks)
-    torch._dynamo.reset()
+    monkeypatch.setattr(torch_kernel, "_is_one_block", lambda x: True)
+    blocks = torch_kernel._blockwise_statistics
+    monkeypatch.setattr(torch_kernel, "_blockwise_statistics", lambda *given: blocks(*given[:4], None))
+    gradient = torch_kernel._blockwise_gradient
+    monkeypatch.setattr(torch_kernel, "_blockwise_gradient", lambda *given: gradient(*given[:6], None))
     value = loss(logits, target)
     torch.testing.assert_close(value, want)
     torch.testing.assert_close(torch.autograd.grad(value, logits)[0], want_gradient)
+
+
+def test_B7_nothing_calls_a_compiler():
+    """Where there is neither Triton nor a C++ compiler, torch.compile raises."""
+    folder = Path(lightning_xent.__file__).parent
+    sources = {path.name: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.py"))}
+    assert "torch_kernel.py" in sources
+    for name, tree in sources.items():
+        calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        assert not any(call in ("torch.compile", "torch.jit.script") for call in calls), name
 
 
 @pytest.mark.gpu
@@ -432,6 +442,96 @@ def test_peak_memory_is_that_of_the_gradient(dtype, config):
     held = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
     peak = max(itertools.accumulate(held))
     assert 1.0 <= peak / (logits.numel() * logits.element_size()) <= 1.15
+
+
+KEPT = {
+    "label": ("CategoricalCrossEntropy", {}),
+    "label, smoothed": ("CategoricalCrossEntropy", {"label_smoothing": 0.25}),
+    "label, ignored": ("CategoricalCrossEntropy", {"ignore_index": 3}),
+    "distribution": ("CategoricalCrossEntropy", {"is_soft": True}),
+    "rows": ("CategoricalGeneralizedCrossEntropy", {"z_loss": 0.5}),
+    "elements": ("BinaryPolyCrossEntropy", {}),
+    "elements with a slope": ("BinaryCrossEntropy", {}),
+}
+
+
+def kept_case(config, dtype=torch.float64):
+    name, options = config
+    torch.manual_seed(0)
+    logits = torch.randn(30, 7, dtype=dtype, requires_grad=True)
+    options = dict(options)
+    if options.pop("is_soft", False):
+        target = torch.softmax(torch.randn(30, 7, dtype=dtype), -1)
+    else:
+        target = torch.randint(0, 2, (30, 7)) if examples.is_binary(name) else torch.randint(0, 7, (30,))
+    return build(name, **options), logits, target
+
+
+@pytest.mark.parametrize("block", [20, 2**18])
+@pytest.mark.parametrize("config", KEPT.values(), ids=KEPT)
+def test_B4_saved_tensors_go_through_hooks(monkeypatch, config, block):
+    """Copies that hooks unpack, and the same tensor each time: a second gradient is as right as the first."""
+    monkeypatch.setattr(torch_kernel, "BLOCK", block)
+    loss, logits, target = kept_case(config)
+    (want,) = torch.autograd.grad(loss(logits, target), logits)
+    for unpack in (torch.clone, lambda tensor: tensor):
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, unpack):
+            value = loss(logits, target)
+        for is_last in (False, False, True):
+            (gradient,) = torch.autograd.grad(value, logits, retain_graph=not is_last)
+            torch.testing.assert_close(gradient, want, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("block", [20, 2**18])
+@pytest.mark.parametrize("config", KEPT.values(), ids=KEPT)
+def test_B4_checkpoints_keep_nothing_and_give_the_same(monkeypatch, config, block):
+    monkeypatch.setattr(torch_kernel, "BLOCK", block)
+    loss, logits, target = kept_case(config)
+    (want,) = torch.autograd.grad(loss(logits, target), logits)
+    for options in ({"use_reentrant": False}, {"use_reentrant": False, "early_stop": False}):
+        value = checkpoint(loss, logits, target, **options)
+        torch.testing.assert_close(torch.autograd.grad(value, logits)[0], want, rtol=1e-12, atol=1e-14)
+    with torch.autograd.graph.save_on_cpu():
+        value = loss(logits, target)
+    torch.testing.assert_close(torch.autograd.grad(value, logits)[0], want, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("config", KEPT.values(), ids=KEPT)
+def test_B4_memory_under_a_checkpoint(config):
+    """Between value and gradient nothing of the size of the logits is held."""
+    name, options = config
+    rows, classes = 500, 2000
+    loss = build(name, **{key: value for key, value in options.items() if key != "is_soft"})
+    logits = torch.randn(rows, classes, requires_grad=True)
+    target = torch.randint(0, classes, (rows,))
+    if options.get("is_soft"):
+        target = torch.full((rows, classes), 1 / classes)
+    elif examples.is_binary(name):
+        target = torch.randint(0, 2, (rows, classes))
+    loss(logits, target)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        value = checkpoint(loss, logits, target, use_reentrant=False)
+    held = sum(event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]")
+    assert held <= 0.1 * logits.numel() * logits.element_size()
+    value.backward()
+
+
+@pytest.mark.parametrize("block", [20, 2**18])
+@pytest.mark.parametrize("config", KEPT.values(), ids=KEPT)
+def test_B4_gradients_again_and_changed_in_between(monkeypatch, config, block):
+    """The first gradient lies where the saved tensor lay, and belongs to the caller."""
+    monkeypatch.setattr(torch_kernel, "BLOCK", block)
+    loss, logits, target = kept_case(config)
+    value = loss(logits, target)
+    (first,) = torch.autograd.grad(value, logits, retain_graph=True)
+    want = first.clone()
+    first.fill_(torch.nan)
+    (second,) = torch.autograd.grad(value, logits, retain_graph=True)
+    torch.testing.assert_close(second, want, rtol=1e-12, atol=1e-14)
+    (graph,) = torch.autograd.grad(value, logits, create_graph=True)
+    torch.testing.assert_close(graph, want, rtol=1e-12, atol=1e-14)
+    (last,) = torch.autograd.grad(value, logits)
+    torch.testing.assert_close(last, want, rtol=1e-12, atol=1e-14)
 
 
 def test_a_binary_target_with_a_gradient_is_no_label():
