@@ -1,12 +1,42 @@
-"""Checks of constructor arguments: each returns the canonical value or raises one error that names the argument."""
+"""Fields that carry their check: each check returns the canonical value or raises an error that names the argument."""
 
+import dataclasses
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from numbers import Real
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 REDUCTIONS = ("none", "sum", "mean", "weighted_mean")
 REDUCTION_SYNONYMS = {"sum_over_batch_size": "mean", "mean_with_sample_weight": "weighted_mean", None: "none"}
+
+
+def field(default: T, check: Callable[..., Any], *details: Any) -> T:
+    """Declare a dataclass field with its default and its check, `check(name, value, *details)`.
+
+    A loss runs the check at construction and at each assignment. None is taken, unchecked, where it is the default.
+    """
+    return dataclasses.field(default=default, metadata=checked(check, *details, optional=default is None))
+
+
+def checked(check: Callable[..., Any], *details: Any, optional: bool = False) -> Mapping[str, Any]:
+    """Return the metadata of a field with that check, for a field without a default."""
+
+    def check_field(name: str, value: Any) -> Any:
+        return None if optional and value is None else check(name, value, *details)
+
+    return {"check": check_field}
+
+
+def check_of(owner: type, name: str) -> Callable[[str, Any], Any] | None:
+    """Return the check of a field; of one that a subclass declares anew without a check, that of its base."""
+    for base in owner.__mro__:
+        declared = getattr(base, "__dataclass_fields__", {}).get(name)
+        if declared is not None and "check" in declared.metadata:
+            check: Callable[[str, Any], Any] = declared.metadata["check"]
+            return check
+    return None
 
 
 def number(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
@@ -39,11 +69,9 @@ def weight_or_weights(name: str, value: Any) -> float | tuple[float, ...]:
     return result if len(result) > 1 else result[0]
 
 
-def counts(name: str, value: Any, class_weight: Sequence[float] | None = None) -> tuple[float, ...]:
-    """Return the row counts of the classes, all > 0, as a tuple of floats, as many as there are class weights."""
+def counts(name: str, value: Any) -> tuple[float, ...]:
+    """Return the row counts of the classes, all > 0, as a tuple of floats."""
     result = weights(name, value)
-    if class_weight is not None and len(class_weight) != len(result):
-        raise ValueError(f"{name} must have {len(class_weight)} numbers, as class_weight has, got {len(result)}")
     empty = [position for position, count in enumerate(result) if count == 0]
     if empty:
         raise ValueError(
@@ -51,6 +79,12 @@ def counts(name: str, value: Any, class_weight: Sequence[float] | None = None) -
             "or give it a pseudo-count such as 1"
         )
     return result
+
+
+def same_length(name: str, values: Sequence[float], class_weight: Sequence[float] | None) -> None:
+    """Raise where there are not as many numbers as class weights."""
+    if class_weight is not None and len(class_weight) != len(values):
+        raise ValueError(f"{name} must have {len(class_weight)} numbers, as class_weight has, got {len(values)}")
 
 
 def number_or_name(name: str, value: Any, interval: str, names: Collection[str]) -> Any:
@@ -82,10 +116,17 @@ def choice(name: str, value: Any, choices: Collection[Any]) -> Any:
     return value
 
 
-def reduction(value: Any) -> str:
+def reduction(name: str, value: Any) -> str:
     """Return the canonical name of a reduction, given it or Keras' own spelling."""
-    choice("reduction", value, (*REDUCTIONS, *REDUCTION_SYNONYMS))
+    choice(name, value, (*REDUCTIONS, *REDUCTION_SYNONYMS))
     return str(REDUCTION_SYNONYMS.get(value, value))
+
+
+def text(name: str, value: Any) -> str:
+    """Return a string."""
+    if not isinstance(value, str):
+        raise ValueError(f"{name} must be a string or None, got {value!r}")
+    return value
 
 
 def _as_float(number: Any) -> float:

@@ -41,35 +41,59 @@ class Loss(keras.losses.Loss, ABC):
         name: Name of the loss in Keras; by default that of the class in snake case.
     """
 
-    from_logits: bool = True
-    label_smoothing: float = 0.0
-    smooth_over: Literal["all", "others"] = "all"
-    ignore_index: int | float | None = None
-    temperature: float = 1.0
-    entropy_penalty: float = 0.0
-    hard_fraction: float = 1.0
-    check_labels: bool | None = None
-    reduction: str = "mean"
-    name: str | None = None
+    from_logits: bool = arguments.field(True, arguments.choice, (True, False))
+    label_smoothing: float = arguments.field(0.0, arguments.number, "[0, 1]")
+    smooth_over: Literal["all", "others"] = arguments.field("all", arguments.choice, ("all", "others"))
+    ignore_index: int | float | None = arguments.field(None, arguments.number)
+    temperature: float = arguments.field(1.0, arguments.number, "(0, inf)")
+    entropy_penalty: float = arguments.field(0.0, arguments.number)
+    hard_fraction: float = arguments.field(1.0, arguments.number, "(0, 1]")
+    check_labels: bool | None = arguments.field(None, arguments.choice, (True, False))
+    reduction: str = arguments.field("mean", arguments.reduction)
+    name: str | None = arguments.field(None, arguments.text)
 
-    _has_looked, _has_warned = False, False
+    _is_built, _is_patched, _has_looked, _has_warned = False, False, False, False
 
     def __post_init__(self) -> None:
-        name, reduction_name = self.name, self.reduction
-        if name is not None and not isinstance(name, str):
-            raise ValueError(f"name must be a string or None, got {name!r}")
-        super().__init__(name=name, reduction="none")
-        self._is_named = bool(name)
-        self.from_logits = arguments.choice("from_logits", self.from_logits, (True, False))
-        self.label_smoothing = arguments.number("label_smoothing", self.label_smoothing, "[0, 1]")
-        self.smooth_over = arguments.choice("smooth_over", self.smooth_over, ("all", "others"))
-        self.temperature = arguments.number("temperature", self.temperature, "(0, inf)")
-        self.entropy_penalty = arguments.number("entropy_penalty", self.entropy_penalty)
-        self.hard_fraction = arguments.number("hard_fraction", self.hard_fraction, "(0, 1]")
-        self.check_labels = arguments.choice("check_labels", self.check_labels, (None, True, False))
-        self.reduction = arguments.reduction(reduction_name)
+        self._take_name()
+        self.fields_changed()
+        self._is_built = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Assign an attribute. What a field does not take raises, and the field keeps its value."""
+        if name not in self.__dataclass_fields__:
+            super().__setattr__(name, value)
+            if callable(getattr(type(self), name, None)):
+                self._is_patched = True
+            return
+        check = arguments.check_of(type(self), name)
+        before: Any = getattr(self, name, None)
+        super().__setattr__(name, value if check is None else check(name, value))
+        if not self._is_built:
+            return
+        try:
+            self.fields_changed()
+        except Exception:
+            super().__setattr__(name, before)
+            self.fields_changed()
+            raise
+
+    def fields_changed(self) -> None:
+        """Raise where fields contradict each other, and make what derives from them.
+
+        Runs after construction and after each assignment of a field. A subclass calls that of its base first.
+        """
+        if self.name is None:
+            self._take_name()
         if not self.from_logits and self.temperature != 1.0:
             raise ValueError(f"temperature must be 1 with from_logits=False, got {self.temperature}")
+
+    def _take_name(self) -> None:
+        """Let Keras make up a name where none is given. It knows neither all reductions nor that fields are checked."""
+        name, reduction_name, is_built, self._is_built = self.name, self.reduction, self._is_built, False
+        super().__init__(name=name, reduction="none")
+        self._made_up_name = None if name else self.name
+        self.reduction, self._is_built = reduction_name, is_built
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None, mask: Any = None) -> Tensor:
         """Return the loss in the compute dtype: float64 for float64 tensors, float32 for all others.
@@ -110,7 +134,7 @@ class Loss(keras.losses.Loss, ABC):
         """Return the constructor arguments that differ from their defaults, ready for JSON."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         changed = {field.name: values[field.name] for field in fields(self) if values[field.name] != field.default}
-        if not self._is_named:
+        if self.name == self._made_up_name:
             changed.pop("name", None)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in changed.items()}
 
@@ -136,7 +160,8 @@ class Loss(keras.losses.Loss, ABC):
         rows = self._rows(tensor, target, sample_weight, mask, keras_mask)
         if not targets.is_compiling() and not self._has_looked:
             self._look(logits, rows)
-        return rows._replace(kept=reduction.hardest(rows.losses, rows.kept, self.hard_fraction))
+        kept = reduction.hardest(rows.losses, rows.kept, self.hard_fraction)
+        return Rows(rows.losses, rows.weights, kept, rows.sample_weight)
 
     def _look(self, logits: Any, rows: Rows) -> None:
         """Warn, once, of probabilities where logits are wanted, or the reverse; read no values that cost a wait."""
@@ -177,8 +202,7 @@ class Loss(keras.losses.Loss, ABC):
 
     def _is_of_package(self) -> bool:
         """Whether no method of it is a user's, who may have parameters there: kernels would give them no gradient."""
-        is_ours = type(self).__module__.startswith(__name__.partition(".")[0] + ".")
-        return is_ours and not any(callable(getattr(type(self), name, None)) for name in vars(self))
+        return type(self).__module__.startswith(__name__.partition(".")[0] + ".") and not self._is_patched
 
     @staticmethod
     def _expected(curve: Callable[[Tensor], Tensor], mass: Tensor, log_odds: Tensor) -> Tensor:

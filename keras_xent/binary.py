@@ -24,14 +24,10 @@ class BinaryLoss(Loss):
         pos_weight: Weight >= 0 of label 1: a number (a sequence of one is one), or one per label, along the last axis.
     """
 
-    pos_weight: float | Sequence[float] | None = None
+    pos_weight: float | Sequence[float] | None = arguments.field(None, arguments.weight_or_weights)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.ignore_index is not None:
-            self.ignore_index = arguments.number("ignore_index", self.ignore_index)
-        if self.pos_weight is not None:
-            self.pos_weight = arguments.weight_or_weights("pos_weight", self.pos_weight)
+    def fields_changed(self) -> None:
+        super().fields_changed()
         self._pos_weight = None if self.pos_weight is None else targets.constant(self.pos_weight)
 
     def slope(self, log_odds: Tensor) -> Tensor:

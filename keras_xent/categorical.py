@@ -27,35 +27,30 @@ class CategoricalLoss(Loss):
         z_loss: Factor >= 0 of logsumexp(logits / temperature)^2, which each row's loss gets.
         softcap: Bound > 0 of the logits after the temperature, softcap * tanh(logits / softcap). None: no bound.
             It makes -softcap of -inf: mask no classes with that.
+        ignore_index: Rows with this label, an integer, count nowhere, whatever their logits hold. It is no label of a
+            distribution: mask its rows.
     """
 
-    axis: int | None = None
-    class_weight: Sequence[float] | None = None
-    z_loss: float = 0.0
-    softcap: float | None = None
+    axis: int | None = arguments.field(None, arguments.integer)
+    class_weight: Sequence[float] | None = arguments.field(None, arguments.weights)
+    z_loss: float = arguments.field(0.0, arguments.number, "[0, inf)")
+    softcap: float | None = arguments.field(None, arguments.number, "(0, inf)")
+    ignore_index: int | float | None = arguments.field(None, arguments.integer)
 
     labels_only: ClassVar[bool] = False
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.axis is not None:
-            self.axis = arguments.integer("axis", self.axis)
-        if self.ignore_index is not None:
-            self.ignore_index = arguments.integer("ignore_index", self.ignore_index)
-        self.set_class_weight(self.class_weight)
-        self.z_loss = arguments.number("z_loss", self.z_loss, "[0, inf)")
+    def fields_changed(self) -> None:
+        super().fields_changed()
         if not self.from_logits and self.z_loss != 0.0:
             raise ValueError(f"z_loss must be 0 with from_logits=False, got {self.z_loss}")
-        if self.softcap is not None:
-            self.softcap = arguments.number("softcap", self.softcap, "(0, inf)")
-            if not self.from_logits:
-                raise ValueError(f"softcap must be None with from_logits=False, got {self.softcap}")
+        if not self.from_logits and self.softcap is not None:
+            raise ValueError(f"softcap must be None with from_logits=False, got {self.softcap}")
+        self._class_weight = None if self.class_weight is None else targets.constant(self.class_weight)
+        self._least_weight = 1.0 if self.class_weight is None else min(self.class_weight)
 
     def set_class_weight(self, class_weight: Sequence[float] | None) -> None:
         """Replace the class weights: K numbers >= 0, or None. Compiled code keeps those that it was traced with."""
-        self.class_weight = None if class_weight is None else arguments.weights("class_weight", class_weight)
-        self._class_weight = None if self.class_weight is None else targets.constant(self.class_weight)
-        self._least_weight = 1.0 if self.class_weight is None else min(self.class_weight)
+        self.class_weight = class_weight
 
     def _layout(self, logits: Tensor) -> tuple[int | None, int]:
         axis = targets.class_axis(logits, self.axis)

@@ -65,7 +65,7 @@ def parts(rows: Rows, reduction: str) -> tuple[Tensor, Tensor]:
     if reduction == "mean":
         return total, _count(rows.losses, rows.kept)
     weights = ops.ones_like(rows.losses) if rows.weights is None else rows.weights
-    return total, ops.sum(weighted_losses(rows._replace(losses=weights)))
+    return total, ops.sum(weighted_losses(Rows(weights, None, rows.kept, rows.sample_weight)))
 
 
 def reduce(rows: Rows, reduction: str) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -109,7 +110,7 @@ def binary_target(target: Any, logits: Tensor) -> Tensor:
     return _wide(target)
 
 
-def constant(values: float | tuple[float, ...]) -> Any:
+def constant(values: float | Sequence[float]) -> Any:
     """Hold weights in float64, to be rounded once, at the call."""
     array = np.array(values, "float64")
     # Dynamo does not trace what Keras asks of an array; under a trace of TensorFlow or JAX a tensor would leak.

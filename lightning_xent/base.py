@@ -37,28 +37,47 @@ class Loss(nn.Module, ABC):
             "mean_with_sample_weight" is "weighted_mean".
     """
 
-    from_logits: bool = True
-    label_smoothing: float = 0.0
-    smooth_over: Literal["all", "others"] = "all"
-    ignore_index: int | float | None = None
-    temperature: float = 1.0
-    entropy_penalty: float = 0.0
-    hard_fraction: float = 1.0
-    check_labels: bool | None = None
-    reduction: str = "mean"
+    from_logits: bool = arguments.field(True, arguments.choice, (True, False))
+    label_smoothing: float = arguments.field(0.0, arguments.number, "[0, 1]")
+    smooth_over: Literal["all", "others"] = arguments.field("all", arguments.choice, ("all", "others"))
+    ignore_index: int | float | None = arguments.field(None, arguments.number)
+    temperature: float = arguments.field(1.0, arguments.number, "(0, inf)")
+    entropy_penalty: float = arguments.field(0.0, arguments.number)
+    hard_fraction: float = arguments.field(1.0, arguments.number, "(0, 1]")
+    check_labels: bool | None = arguments.field(None, arguments.choice, (True, False))
+    reduction: str = arguments.field("mean", arguments.reduction)
 
-    _has_looked, _has_warned = False, False
+    _is_built, _is_patched, _has_looked, _has_warned = False, False, False, False
 
     def __post_init__(self) -> None:
         super().__init__()
-        self.from_logits = arguments.choice("from_logits", self.from_logits, (True, False))
-        self.label_smoothing = arguments.number("label_smoothing", self.label_smoothing, "[0, 1]")
-        self.smooth_over = arguments.choice("smooth_over", self.smooth_over, ("all", "others"))
-        self.temperature = arguments.number("temperature", self.temperature, "(0, inf)")
-        self.entropy_penalty = arguments.number("entropy_penalty", self.entropy_penalty)
-        self.hard_fraction = arguments.number("hard_fraction", self.hard_fraction, "(0, 1]")
-        self.check_labels = arguments.choice("check_labels", self.check_labels, (None, True, False))
-        self.reduction = arguments.reduction(self.reduction)
+        self.fields_changed()
+        self._is_built = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Assign an attribute. What a field does not take raises, and the field keeps its value."""
+        if name not in self.__dataclass_fields__:
+            super().__setattr__(name, value)
+            if callable(getattr(type(self), name, None)):
+                self._is_patched = True
+            return
+        check = arguments.check_of(type(self), name)
+        before: Any = getattr(self, name, None)
+        super().__setattr__(name, value if check is None else check(name, value))
+        if not self._is_built:
+            return
+        try:
+            self.fields_changed()
+        except Exception:
+            super().__setattr__(name, before)
+            self.fields_changed()
+            raise
+
+    def fields_changed(self) -> None:
+        """Raise where fields contradict each other, and make what derives from them.
+
+        Runs after construction and after each assignment of a field. A subclass calls that of its base first.
+        """
         if not self.from_logits and self.temperature != 1.0:
             raise ValueError(f"temperature must be 1 with from_logits=False, got {self.temperature}")
 
@@ -110,7 +129,8 @@ class Loss(nn.Module, ABC):
         rows = self._rows(targets.checked_logits(logits), target, sample_weight, mask)
         if not targets.is_traced() and not self._has_looked:
             self._look(logits, rows)
-        return rows._replace(kept=reduction.hardest(rows.losses, rows.kept, self.hard_fraction))
+        kept = reduction.hardest(rows.losses, rows.kept, self.hard_fraction)
+        return Rows(rows.losses, rows.weights, kept, rows.sample_weight)
 
     def _look(self, logits: Tensor, rows: Rows) -> None:
         """Warn, once, of probabilities where logits are wanted, or the reverse; read no values that cost a wait."""
@@ -149,8 +169,7 @@ class Loss(nn.Module, ABC):
 
     def _is_of_package(self) -> bool:
         """Whether no method of it is a user's, who may have parameters there: kernels would give them no gradient."""
-        is_ours = type(self).__module__.startswith(__name__.partition(".")[0] + ".")
-        return is_ours and not any(callable(getattr(type(self), name, None)) for name in vars(self))
+        return type(self).__module__.startswith(__name__.partition(".")[0] + ".") and not self._is_patched
 
     @staticmethod
     def _expected(curve: Callable[[Tensor], Tensor], mass: Tensor, log_odds: Tensor) -> Tensor:

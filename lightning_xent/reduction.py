@@ -58,7 +58,7 @@ def parts(rows: Rows, reduction: str) -> tuple[Tensor, Tensor]:
     if reduction == "mean":
         return total, _count(rows.losses, rows.kept)
     weights = torch.ones_like(rows.losses) if rows.weights is None else rows.weights
-    return total, weighted_losses(rows._replace(losses=weights)).sum()
+    return total, weighted_losses(Rows(weights, None, rows.kept, rows.sample_weight)).sum()
 
 
 def reduce(rows: Rows, reduction: str) -> Tensor:

@@ -1,6 +1,7 @@
 """Targets, masks and weights in the layout of the rows: shapes, label ranges, ignored rows, smoothing."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,7 @@ def binary_target(target: Any, logits: Tensor) -> Tensor:
     return target if target.is_floating_point() else target.long()
 
 
-def constant(values: float | tuple[float, ...]) -> Tensor:
+def constant(values: float | Sequence[float]) -> Tensor:
     """Hold weights on the CPU in float64, to be rounded once, at the call."""
     return torch.tensor(values, dtype=torch.float64, device="cpu")
 

@@ -20,7 +20,7 @@ def required(name, classes=3):
     return {"class_counts": [float(60 // (index + 1)) for index in range(classes)]}
 
 
-def build(name, *, classes=3, **config):
+def build(name, /, *, classes=3, **config):
     return getattr(side.package, name)(**{**required(name, classes), **config})
 
 

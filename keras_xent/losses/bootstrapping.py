@@ -28,13 +28,8 @@ class Bootstrapping(CategoricalLoss):
     Reference: Reed et al., 2015, Training Deep Neural Networks on Noisy Labels with Bootstrapping.
     """
 
-    beta: float = 0.95
-    mode: Literal["soft", "hard"] = "soft"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.beta = arguments.number("beta", self.beta, "[0, 1]")
-        self.mode = arguments.choice("mode", self.mode, ("soft", "hard"))
+    beta: float = arguments.field(0.95, arguments.number, "[0, 1]")
+    mode: Literal["soft", "hard"] = arguments.field("soft", arguments.choice, ("soft", "hard"))
 
     def curve(self, log_odds: Tensor) -> Tensor:
         if self.beta == 0.0:

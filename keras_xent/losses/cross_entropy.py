@@ -38,7 +38,7 @@ class CategoricalCrossEntropy(CategoricalLoss):
 
     def _is_of_softmax(self, *methods: str) -> bool:
         """Whether the curve is that of cross-entropy, and log-odds those of a softmax without margins."""
-        is_own = type(self).curve is CategoricalCrossEntropy.curve and "curve" not in vars(self)
+        is_own = type(self).curve is CategoricalCrossEntropy.curve and not self._is_patched
         return is_own and self.from_logits and self._keeps("margin_of", *methods)
 
 

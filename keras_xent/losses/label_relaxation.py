@@ -26,11 +26,7 @@ class CategoricalLabelRelaxation(CategoricalLoss):
     Reference: Lienen and Hüllermeier, 2021, From Label Smoothing to Label Relaxation.
     """
 
-    alpha: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.alpha = arguments.number("alpha", self.alpha, "(0, 1)")
+    alpha: float = arguments.field(0.1, arguments.number, "(0, 1)")
 
     def curve(self, log_odds: Tensor) -> Tensor:
         return relaxation(log_odds, self.alpha)
@@ -47,11 +43,7 @@ class BinaryLabelRelaxation(BinaryLoss):
     Reference: Lienen and Hüllermeier, 2021, From Label Smoothing to Label Relaxation.
     """
 
-    alpha: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.alpha = arguments.number("alpha", self.alpha, "(0, 1)")
+    alpha: float = arguments.field(0.1, arguments.number, "(0, 1)")
 
     def curve(self, log_odds: Tensor) -> Tensor:
         return relaxation(log_odds, self.alpha)

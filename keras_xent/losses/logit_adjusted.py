@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import keras
 from keras import KerasTensor as Tensor
@@ -27,14 +27,13 @@ class LogitAdjustedCrossEntropy(CategoricalCrossEntropy):
         for Long-Tailed Visual Recognition.
     """
 
-    class_counts: Sequence[float]
-    tau: float = 1.0
+    class_counts: Sequence[float] = field(metadata=arguments.checked(arguments.counts))
+    tau: float = arguments.field(1.0, arguments.number)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def fields_changed(self) -> None:
+        super().fields_changed()
         self._needs_logits()
-        self.class_counts = arguments.counts("class_counts", self.class_counts, self.class_weight)
-        self.tau = arguments.number("tau", self.tau)
+        arguments.same_length("class_counts", self.class_counts, self.class_weight)
         largest = max(self.class_counts)
         self._adjustment = targets.constant(tuple(self.tau * math.log(n / largest) for n in self.class_counts))
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import keras
 from keras import KerasTensor as Tensor
@@ -28,16 +28,14 @@ class LDAMCrossEntropy(CategoricalCrossEntropy):
     Reference: Cao et al., 2019, Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss.
     """
 
-    class_counts: Sequence[float]
-    max_margin: float = 0.5
-    scale: float = 30.0
+    class_counts: Sequence[float] = field(metadata=arguments.checked(arguments.counts))
+    max_margin: float = arguments.field(0.5, arguments.number, "[0, inf)")
+    scale: float = arguments.field(30.0, arguments.number, "(0, inf)")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def fields_changed(self) -> None:
+        super().fields_changed()
         self._needs_logits()
-        self.class_counts = arguments.counts("class_counts", self.class_counts, self.class_weight)
-        self.max_margin = arguments.number("max_margin", self.max_margin, "[0, inf)")
-        self.scale = arguments.number("scale", self.scale, "(0, inf)")
+        arguments.same_length("class_counts", self.class_counts, self.class_weight)
         self._margins = targets.constant(self.margins)
 
     @property
@@ -71,14 +69,12 @@ class CosFaceCrossEntropy(CategoricalCrossEntropy):
         Additive Margin Softmax for Face Verification.
     """
 
-    margin: float = 0.35
-    scale: float = 64.0
+    margin: float = arguments.field(0.35, arguments.number, "[0, inf)")
+    scale: float = arguments.field(64.0, arguments.number, "(0, inf)")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def fields_changed(self) -> None:
+        super().fields_changed()
         self._needs_logits()
-        self.margin = arguments.number("margin", self.margin, "[0, inf)")
-        self.scale = arguments.number("scale", self.scale, "(0, inf)")
 
     @property
     def divisor(self) -> float:
@@ -105,16 +101,14 @@ class ArcFaceCrossEntropy(CategoricalCrossEntropy):
     Reference: Deng et al., 2019, ArcFace: Additive Angular Margin Loss for Deep Face Recognition.
     """
 
-    margin: float = 0.5
-    scale: float = 64.0
+    margin: float = arguments.field(0.5, arguments.number, f"[0, {math.pi / 2}]")
+    scale: float = arguments.field(64.0, arguments.number, "(0, inf)")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def fields_changed(self) -> None:
+        super().fields_changed()
         self._needs_logits()
         if self.temperature != 1.0:
             raise ValueError(f"temperature must be 1 for {type(self).__name__}, got {self.temperature}")
-        self.margin = arguments.number("margin", self.margin, f"[0, {math.pi / 2}]")
-        self.scale = arguments.number("scale", self.scale, "(0, inf)")
 
     @property
     def divisor(self) -> float:

@@ -27,15 +27,9 @@ class NormalizedCrossEntropy(CategoricalLoss):
     Reference: Ma et al., 2020, Normalized Loss Functions for Deep Learning with Noisy Labels.
     """
 
-    alpha: float = 1.0
-    beta: float = 0.0
-    log_zero: float = -4.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.alpha = arguments.number("alpha", self.alpha, "[0, inf)")
-        self.beta = arguments.number("beta", self.beta, "[0, inf)")
-        self.log_zero = arguments.number("log_zero", self.log_zero, "(-inf, 0)")
+    alpha: float = arguments.field(1.0, arguments.number, "[0, inf)")
+    beta: float = arguments.field(0.0, arguments.number, "[0, inf)")
+    log_zero: float = arguments.field(-4.0, arguments.number, "(-inf, 0)")
 
     def score(self, logits: Tensor, label: Tensor) -> Tensor:
         return log_odds.take(self.scores(logits), label)

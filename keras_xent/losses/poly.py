@@ -22,11 +22,7 @@ class CategoricalPolyCrossEntropy(CategoricalLoss):
     Reference: Leng et al., 2022, PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions.
     """
 
-    epsilon: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.epsilon = arguments.number("epsilon", self.epsilon, "[-1, inf)")
+    epsilon: float = arguments.field(1.0, arguments.number, "[-1, inf)")
 
     def curve(self, log_odds: Tensor) -> Tensor:
         return poly(log_odds, self.epsilon)
@@ -43,11 +39,7 @@ class BinaryPolyCrossEntropy(BinaryLoss):
     Reference: Leng et al., 2022, PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions.
     """
 
-    epsilon: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.epsilon = arguments.number("epsilon", self.epsilon, "[-1, inf)")
+    epsilon: float = arguments.field(1.0, arguments.number, "[-1, inf)")
 
     def curve(self, log_odds: Tensor) -> Tensor:
         return poly(log_odds, self.epsilon)

@@ -22,11 +22,7 @@ class CategoricalTaylorCrossEntropy(CategoricalLoss):
     Reference: Feng et al., 2020, Can Cross Entropy Loss Be Robust to Label Noise?
     """
 
-    order: int = 2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.order = arguments.integer("order", self.order, minimum=1)
+    order: int = arguments.field(2, arguments.integer, 1)
 
     def curve(self, log_odds: Tensor) -> Tensor:
         return taylor(log_odds, self.order)
@@ -43,11 +39,7 @@ class BinaryTaylorCrossEntropy(BinaryLoss):
     Reference: Feng et al., 2020, Can Cross Entropy Loss Be Robust to Label Noise?
     """
 
-    order: int = 2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.order = arguments.integer("order", self.order, minimum=1)
+    order: int = arguments.field(2, arguments.integer, 1)
 
     def curve(self, log_odds: Tensor) -> Tensor:
         return taylor(log_odds, self.order)

@@ -25,17 +25,10 @@ class AsymmetricLoss(BinaryLoss):
     Reference: Ridnik et al., 2021, Asymmetric Loss For Multi-Label Classification.
     """
 
-    gamma_pos: float = 0.0
-    gamma_neg: float = 4.0
-    margin: float = 0.05
-    detach_modulator: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.gamma_pos = arguments.number("gamma_pos", self.gamma_pos, "[0, inf)")
-        self.gamma_neg = arguments.number("gamma_neg", self.gamma_neg, "[0, inf)")
-        self.margin = arguments.number("margin", self.margin, "[0, 1)")
-        self.detach_modulator = arguments.choice("detach_modulator", self.detach_modulator, (True, False))
+    gamma_pos: float = arguments.field(0.0, arguments.number, "[0, inf)")
+    gamma_neg: float = arguments.field(4.0, arguments.number, "[0, inf)")
+    margin: float = arguments.field(0.05, arguments.number, "[0, 1)")
+    detach_modulator: bool = arguments.field(False, arguments.choice, (True, False))
 
     def of_target(self, x: Tensor, target: Tensor, weight_1: Tensor | float, weight_0: Tensor | float) -> Tensor:
         positive = self._expected(self.curve, target * weight_1, x)

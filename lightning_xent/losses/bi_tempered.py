@@ -30,14 +30,12 @@ class BiTemperedLogistic(CategoricalLoss):
     Reference: Amid et al., 2019, Robust Bi-Tempered Logistic Loss Based on Bregman Divergences.
     """
 
-    t1: float = 0.8
-    t2: float = 1.2
+    t1: float = arguments.field(0.8, arguments.number, "[0, 2)")
+    t2: float = arguments.field(1.2, arguments.number, "(0, inf)")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def fields_changed(self) -> None:
+        super().fields_changed()
         self._needs_logits()
-        self.t1 = arguments.number("t1", self.t1, "[0, 2)")
-        self.t2 = arguments.number("t2", self.t2, "(0, inf)")
 
     def score(self, logits: Tensor, label: Tensor) -> Tensor:
         return log_odds.take(self.scores(logits), label)

@@ -28,13 +28,8 @@ class JensenShannonConsistency(CategoricalCrossEntropy):
     Reference: Hendrycks et al., 2020, AugMix: A Simple Data Processing Method to Improve Robustness and Uncertainty.
     """
 
-    views: int = 3
-    weight: float = 12.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.views = arguments.integer("views", self.views, minimum=2)
-        self.weight = arguments.number("weight", self.weight, "[0, inf)")
+    views: int = arguments.field(3, arguments.integer, 2)
+    weight: float = arguments.field(12.0, arguments.number, "[0, inf)")
 
     def count_classes(self, size: int) -> int:
         if size % self.views:

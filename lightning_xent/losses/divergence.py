@@ -1,6 +1,5 @@
 """Kullback-Leibler divergence from distributions and from teachers."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ from lightning_xent.losses.cross_entropy import CategoricalCrossEntropy
 from lightning_xent.reduction import Rows
 
 SHARED = ["axis", "class_weight", "softcap", "label_smoothing", "smooth_over", "ignore_index", "check_labels"]
-SHARED += ["hard_fraction"]
+SHARED += ["hard_fraction", "reduction"]
 """Keywords that hold for the labels of a distillation, too."""
 
 
@@ -49,15 +48,11 @@ class Distillation(KLDivergence):
     Reference: Hinton et al., 2015, Distilling the Knowledge in a Neural Network.
     """
 
-    alpha: float = 1.0
+    alpha: float = arguments.field(1.0, arguments.number, "[0, 1]")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def fields_changed(self) -> None:
+        super().fields_changed()
         self._needs_logits()
-        self.alpha = arguments.number("alpha", self.alpha, "[0, 1]")
-
-    def set_class_weight(self, class_weight: Sequence[float] | None) -> None:
-        super().set_class_weight(class_weight)
         self._labels = CategoricalCrossEntropy(**{keyword: getattr(self, keyword) for keyword in SHARED})
 
     def of_target(self, logits: Tensor, target: Tensor, class_weight: Tensor | None) -> Tensor:
@@ -85,11 +80,11 @@ class Distillation(KLDivergence):
         teacher = torch.softmax(log_odds.scaled(teacher, self.temperature), axis)
         if label is None:
             return super()._rows(logits, teacher, sample_weight, mask)
-        self._labels.reduction = self.reduction
         hard = self._labels._rows(logits, label, sample_weight, mask)
         kept = mask if hard.kept is None else hard.kept
         soft = super()._rows(logits, teacher, sample_weight, kept)
         ones = torch.ones_like(hard.losses)
         labels, taught = (ones if rows.weights is None else rows.weights for rows in (hard, soft))
         weights = (1 - self.alpha) * labels + self.alpha * taught
-        return soft._replace(losses=soft.losses + (1 - self.alpha) * hard.losses, weights=weights)
+        losses = soft.losses + (1 - self.alpha) * hard.losses
+        return Rows(losses, weights, soft.kept, soft.sample_weight)

@@ -24,11 +24,7 @@ class CategoricalFocalCrossEntropy(CategoricalLoss):
     Reference: Lin et al., 2017, Focal Loss for Dense Object Detection.
     """
 
-    gamma: float | Literal["flsd53"] = 2.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.gamma = arguments.number_or_name("gamma", self.gamma, "[0, inf)", ("flsd53",))
+    gamma: float | Literal["flsd53"] = arguments.field(2.0, arguments.number_or_name, "[0, inf)", ("flsd53",))
 
     def curve(self, log_odds: Tensor) -> Tensor:
         return focal(log_odds, self.gamma)
@@ -46,14 +42,8 @@ class BinaryFocalCrossEntropy(BinaryLoss):
     Reference: Lin et al., 2017, Focal Loss for Dense Object Detection.
     """
 
-    gamma: float | Literal["flsd53"] = 2.0
-    alpha: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.gamma = arguments.number_or_name("gamma", self.gamma, "[0, inf)", ("flsd53",))
-        if self.alpha is not None:
-            self.alpha = arguments.number("alpha", self.alpha, "[0, 1]")
+    gamma: float | Literal["flsd53"] = arguments.field(2.0, arguments.number_or_name, "[0, inf)", ("flsd53",))
+    alpha: float | None = arguments.field(None, arguments.number, "[0, 1]")
 
     def balance(self) -> tuple[float, float]:
         return (1.0, 1.0) if self.alpha is None else (self.alpha, 1 - self.alpha)

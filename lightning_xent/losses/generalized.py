@@ -25,14 +25,8 @@ class CategoricalGeneralizedCrossEntropy(CategoricalLoss):
         Noisy Labels.
     """
 
-    q: float = 0.7
-    truncate_at: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.q = arguments.number("q", self.q, "(0, 1]")
-        if self.truncate_at is not None:
-            self.truncate_at = arguments.number("truncate_at", self.truncate_at, "(0, 1)")
+    q: float = arguments.field(0.7, arguments.number, "(0, 1]")
+    truncate_at: float | None = arguments.field(None, arguments.number, "(0, 1)")
 
     def curve(self, log_odds: Tensor) -> Tensor:
         return generalized(log_odds, self.q, self.truncate_at)
@@ -51,14 +45,8 @@ class BinaryGeneralizedCrossEntropy(BinaryLoss):
         Noisy Labels.
     """
 
-    q: float = 0.7
-    truncate_at: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.q = arguments.number("q", self.q, "(0, 1]")
-        if self.truncate_at is not None:
-            self.truncate_at = arguments.number("truncate_at", self.truncate_at, "(0, 1)")
+    q: float = arguments.field(0.7, arguments.number, "(0, 1]")
+    truncate_at: float | None = arguments.field(None, arguments.number, "(0, 1)")
 
     def curve(self, log_odds: Tensor) -> Tensor:
         return generalized(log_odds, self.q, self.truncate_at)

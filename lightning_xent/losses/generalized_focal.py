@@ -24,11 +24,7 @@ class QualityFocalLoss(BinaryCrossEntropy):
     Reference: Li et al., 2020, Generalized Focal Loss: Learning Qualified and Distributed Bounding Boxes.
     """
 
-    beta: float = 2.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.beta = arguments.number("beta", self.beta, "[0, inf)")
+    beta: float = arguments.field(2.0, arguments.number, "[0, inf)")
 
     def of_target(self, x: Tensor, target: Tensor, weight_1: Tensor | float, weight_0: Tensor | float) -> Tensor:
         cross_entropy = super().of_target(x, target, weight_1, weight_0)
@@ -53,13 +49,8 @@ class VarifocalLoss(BinaryCrossEntropy):
     Reference: Zhang et al., 2021, VarifocalNet: An IoU-aware Dense Object Detector.
     """
 
-    alpha: float = 0.75
-    gamma: float = 2.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.alpha = arguments.number("alpha", self.alpha, "[0, inf)")
-        self.gamma = arguments.number("gamma", self.gamma, "[0, inf)")
+    alpha: float = arguments.field(0.75, arguments.number, "[0, inf)")
+    gamma: float = arguments.field(2.0, arguments.number, "[0, inf)")
 
     def of_target(self, x: Tensor, target: Tensor, weight_1: Tensor | float, weight_0: Tensor | float) -> Tensor:
         foreground = super().of_target(x, target, target * weight_1, target * weight_0)

@@ -20,8 +20,8 @@ class CategoricalHinge(CategoricalLoss):
     Reference: Crammer and Singer, 2001, On the Algorithmic Implementation of Multiclass Kernel-based Vector Machines.
     """
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def fields_changed(self) -> None:
+        super().fields_changed()
         self._needs_logits()
 
     def score(self, logits: Tensor, label: Tensor) -> Tensor:
@@ -43,8 +43,8 @@ class BinaryHinge(BinaryLoss):
     Reference: Cortes and Vapnik, 1995, Support-Vector Networks.
     """
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def fields_changed(self) -> None:
+        super().fields_changed()
         self._needs_logits()
 
     def curve(self, log_odds: Tensor) -> Tensor:

@@ -23,8 +23,8 @@ class OrdinalCrossEntropy(CategoricalCrossEntropy):
         Probabilities.
     """
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def fields_changed(self) -> None:
+        super().fields_changed()
         self._needs_logits()
         if self.z_loss != 0.0:
             raise ValueError(f"z_loss must be 0 for {type(self).__name__}, got {self.z_loss}")

@@ -23,15 +23,9 @@ class CategoricalSymmetricCrossEntropy(CategoricalLoss):
     Reference: Wang et al., 2019, Symmetric Cross Entropy for Robust Learning with Noisy Labels.
     """
 
-    alpha: float = 0.1
-    beta: float = 1.0
-    log_zero: float = -4.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.alpha = arguments.number("alpha", self.alpha, "[0, inf)")
-        self.beta = arguments.number("beta", self.beta, "[0, inf)")
-        self.log_zero = arguments.number("log_zero", self.log_zero, "(-inf, 0)")
+    alpha: float = arguments.field(0.1, arguments.number, "[0, inf)")
+    beta: float = arguments.field(1.0, arguments.number, "[0, inf)")
+    log_zero: float = arguments.field(-4.0, arguments.number, "(-inf, 0)")
 
     def curve(self, log_odds: Tensor) -> Tensor:
         return symmetric(log_odds, self.alpha, self.beta, self.log_zero)
@@ -50,15 +44,9 @@ class BinarySymmetricCrossEntropy(BinaryLoss):
     Reference: Wang et al., 2019, Symmetric Cross Entropy for Robust Learning with Noisy Labels.
     """
 
-    alpha: float = 0.1
-    beta: float = 1.0
-    log_zero: float = -4.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.alpha = arguments.number("alpha", self.alpha, "[0, inf)")
-        self.beta = arguments.number("beta", self.beta, "[0, inf)")
-        self.log_zero = arguments.number("log_zero", self.log_zero, "(-inf, 0)")
+    alpha: float = arguments.field(0.1, arguments.number, "[0, inf)")
+    beta: float = arguments.field(1.0, arguments.number, "[0, inf)")
+    log_zero: float = arguments.field(-4.0, arguments.number, "(-inf, 0)")
 
     def curve(self, log_odds: Tensor) -> Tensor:
         return symmetric(log_odds, self.alpha, self.beta, self.log_zero)
