@@ -195,7 +195,7 @@ class _OfDistribution(torch.autograd.Function):
         taken = None if _needs_plain_operations([gradient]) else _taken(ctx, kept)
         is_peak = place == torch.arange(logits.shape[-1], device=logits.device)
         if taken is None:
-            shifted = _scaled(logits - logits.gather(-1, place), ctx.temperature)
+            shifted = _scaled(logits - torch.where(is_peak, logits, 0.0).sum(-1, keepdim=True), ctx.temperature)
             exponentials = torch.where(is_peak, shifted.detach(), shifted.exp())
             rest = exponentials.sum(-1, keepdim=True)
         gradient = _scaled(gradient.unsqueeze(-1), ctx.temperature)
@@ -314,7 +314,8 @@ def _statistics(x: Tensor, place: Tensor, class_weight: Tensor | None, temperatu
     """The statistics of the rows, by operations that can be differentiated and compiled."""
     peak = x.detach().amax(1, keepdim=True).to(_compute_dtype(x))
     shifted = _scaled(x - peak, temperature)  # [N, C, ...]
-    own, is_own = shifted.gather(1, place), _is_own(place, x)
+    is_own = _is_own(place, x)
+    own = torch.where(is_own, shifted, 0.0).sum(1, keepdim=True)
     rivals = torch.where(is_own, 0.0, shifted.exp()).sum(1, keepdim=True)
     spread = weight = None
     if class_weight is not None:
