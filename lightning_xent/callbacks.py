@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from lightning_xent import arguments, guard
 from lightning_xent.base import Loss
+from lightning_xent.batches import split
 from lightning_xent.categorical import CategoricalLoss
 from lightning_xent.check import problems_of_model
 from lightning_xent.weights import SCHEMES, class_counts, class_weights
@@ -27,7 +28,7 @@ class ClassWeighting(Callback):
     the loss's config. With `start_epoch` the loss keeps what weights it has until then: deferred re-weighting.
 
     Args:
-        data: Targets, an array or tensor, or a finite iterable of batches (inputs, target[, sample_weight]) such as a
+        data: Targets, an array or tensor, or a finite iterable of batches as the module takes them, such as a
             DataLoader, which every `fit` reads once. None: the batches of an epoch of the trainer's own training
             data, which training then reads as if nobody had before, summed over all devices. Sample weights do not
             count.
@@ -69,12 +70,12 @@ class ClassWeighting(Callback):
         if self.data is None:
             limit = trainer.num_training_batches
             with _unread(trainer.train_dataloader) as batches:
-                counts = count(islice(batches, None if math.isinf(limit) else int(limit)))
+                counts = count(_targets(pl_module, islice(batches, None if math.isinf(limit) else int(limit))))
             if trainer.world_size > 1:
                 total = torch.tensor(counts, dtype=torch.float64, device=pl_module.device)
                 counts = trainer.strategy.reduce(total, reduce_op="sum").tolist()
         else:
-            counts = count(self.data)
+            counts = count(_targets(pl_module, self.data))
         self._weights = class_weights(arguments.counts("counts of data", counts), scheme=self.scheme, beta=self.beta)
         # A run that resumes within an epoch does not begin it.
         self._set_weights(trainer, loss)
@@ -99,7 +100,7 @@ class CheckModel(Callback):
     """Warns, once and before the first step, of what `check_model` finds in the module and its loss.
 
     Args:
-        data: A batch (inputs, target[, sample_weight]), a tuple; or an iterable of batches such as a DataLoader, of
+        data: A batch as the module takes it, a tuple or a dictionary; or an iterable of batches such as a DataLoader, of
             which the first is taken. None: the first batch of the trainer's own training data, which training then
             reads as if nobody had before.
 
@@ -121,7 +122,7 @@ class CheckModel(Callback):
             raise TypeError(f"loss of the module must be one of lightning_xent, got {loss!r}")
         self._has_checked = True
         with _unread(trainer.train_dataloader if self.data is None else self.data) as data:
-            batch = data if isinstance(data, tuple) else next(iter(data), None)
+            batch = data if isinstance(data, tuple | Mapping) else next(iter(data), None)
             batch = trainer.precision_plugin.convert_input(trainer.strategy.batch_to_device(batch))
             with trainer.precision_plugin.forward_context():
                 doubts, others = problems_of_model(pl_module, loss, batch)
@@ -129,6 +130,13 @@ class CheckModel(Callback):
         for problem in others if loss._has_warned else doubts + others:
             guard.warn(problem)
         loss._has_looked = loss._has_looked or bool(doubts)
+
+
+def _targets(module: LightningModule, data: Any) -> Any:
+    """Return targets as they are, and batches as (None, target)."""
+    if hasattr(data, "dtype") or not isinstance(data, Iterable):
+        return data
+    return ((None, split(module, batch).target) for batch in data)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lightning_xent import guard, reduction, targets
+from lightning_xent import batches, guard, reduction, targets
 from lightning_xent.base import Loss
 
 ACTIVATIONS: dict[type[nn.Module], str] = {
@@ -29,7 +29,8 @@ def check_model(model: nn.Module, loss: Loss, batch: Any) -> list[str]:
     Args:
         model: Maps inputs to what the loss takes.
         loss: The loss.
-        batch: (inputs, target[, sample_weight]), on the model's device.
+        batch: (inputs, target[, sample_weight[, mask]]) or a dictionary, as `XentModule` takes it, on the model's
+            device.
 
     Raises:
         ValueError: A batch of another form.
@@ -38,7 +39,7 @@ def check_model(model: nn.Module, loss: Loss, batch: Any) -> list[str]:
     return doubts + others
 
 
-def check_outputs(loss: Loss, outputs: Any, target: Any, sample_weight: Any = None) -> list[str]:
+def check_outputs(loss: Loss, outputs: Any, target: Any, sample_weight: Any = None, mask: Any = None) -> list[str]:
     """Return what `check_model` finds in the outputs of a network: an empty list if there is nothing wrong.
 
     Args:
@@ -46,13 +47,14 @@ def check_outputs(loss: Loss, outputs: Any, target: Any, sample_weight: Any = No
         outputs: What the network made of a batch.
         target: The batch's target.
         sample_weight: Its weights.
+        mask: Its mask.
     """
-    doubts, others = problems(loss, outputs, target, sample_weight, None)
+    doubts, others = problems(loss, outputs, target, sample_weight, mask, None)
     return doubts + others
 
 
 def problems(
-    loss: Loss, outputs: Any, target: Any, sample_weight: Any, activation: str | None
+    loss: Loss, outputs: Any, target: Any, sample_weight: Any, mask: Any, activation: str | None
 ) -> tuple[list[str], list[str]]:
     """Return what is wrong with the kind of the outputs, given the activation behind them if known, and all else."""
     name, others = type(loss).__name__, []
@@ -62,7 +64,7 @@ def problems(
     try:
         layout = loss._layout(targets.checked_logits(outputs))
         with torch.no_grad():
-            rows = loss._counted(outputs, target, sample_weight, None)
+            rows = loss._counted(outputs, target, sample_weight, mask)
     except (TypeError, ValueError) as error:
         others.append(f"does not take this batch: {error}")
     finally:
@@ -84,12 +86,12 @@ def problems(
 
 def problems_of_model(model: nn.Module, loss: Loss, batch: Any) -> tuple[list[str], list[str]]:
     """Return `problems` of what a network makes of a batch."""
-    inputs, target, sample_weight = guard.parts_of(batch)
-    outputs, activation = _run(model, inputs)
-    return problems(loss, outputs, target, sample_weight, activation)
+    parts = batches.split(model, batch)
+    outputs, activation = _run(model, parts)
+    return problems(loss, outputs, parts.target, parts.sample_weight, parts.mask, activation)
 
 
-def _run(model: nn.Module, inputs: Any) -> tuple[Any, str | None]:
+def _run(model: nn.Module, batch: batches.Batch) -> tuple[Any, str | None]:
     """Return the outputs of a network in evaluation mode, and the activation whose module gave them, if one did."""
     last: list[tuple[str, Any]] = []
 
@@ -102,7 +104,7 @@ def _run(model: nn.Module, inputs: Any) -> tuple[Any, str | None]:
     try:
         model.eval()
         with torch.enable_grad():  # whose record names the activation
-            outputs = model(inputs)
+            outputs = batches.logits_of(model(*batch.inputs, **batch.named_inputs))
     finally:
         for hook in hooks:
             hook.remove()

@@ -7,6 +7,7 @@ from lightning.pytorch import LightningModule
 from torch import nn
 
 from lightning_xent.base import Loss
+from lightning_xent.batches import Keys
 from lightning_xent.spec import LossSpec, get, spec_of
 from lightning_xent.training import OptimizerCallable, SchedulerCallable, Training
 
@@ -22,10 +23,17 @@ class XentModule(Training, LightningModule):  # noqa: D101  it is the next line
         scheduler: SchedulerCallable | None = None,
         scheduler_config: dict[str, Any] | None = None,
         class_names: Sequence[str] | None = None,
+        input_key: str | Sequence[str] | None = None,
+        target_key: str | None = None,
+        weight_key: str | None = None,
+        mask_key: str | None = None,
     ) -> None:
         super().__init__()
-        self._set_up(network, get(loss), optimizer, scheduler, scheduler_config, class_names)
+        keys = Keys(input_key, target_key, weight_key, mask_key)
+        self._set_up(network, get(loss), optimizer, scheduler, scheduler_config, class_names, keys)
         loss = spec_of(self.loss)  # type: ignore[assignment]
+        class_names = self.class_names
+        input_key, target_key, weight_key, mask_key = keys.input, keys.target, keys.weight, keys.mask
         self.save_hyperparameters(ignore=["network", "optimizer", "scheduler"])
         if "_instantiator" in self.hparams:  # of a config, all of which is data
             self.save_hyperparameters()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lightning_xent import batches
 from lightning_xent.base import Loss
 from lightning_xent.binary import BinaryLoss
 from lightning_xent.metrics import IGNORED, EpochMean, Predictions, Report, predictions, table
@@ -54,6 +55,12 @@ class Training(nn.Module):
         scheduler_config: What Lightning takes beside a scheduler: interval ("epoch" or "step"), frequency, monitor
             (by default "val_loss", for ReduceLROnPlateau), strict, name.
         class_names: K names for the report.
+        input_key: For batches that are dictionaries: key of the only input, which the network takes by position, or a
+            list of keys, which it takes by name. None: by name all entries that its `forward` has arguments for, as
+            Hugging Face models do; else the entry "inputs", "image", "pixel_values" or the like.
+        target_key: Key of the target. None: "labels", "label", "target", "targets" or "y".
+        weight_key: Key of the sample weights. None: "sample_weight" or "weight".
+        mask_key: Key of the mask, True for rows that count. None: "mask", unless the network has such an argument.
 
     Raises:
         ValueError: A loss that does not reduce, a spec that `lightning_xent.get` refuses, or an unknown key of
@@ -77,6 +84,7 @@ class Training(nn.Module):
         scheduler: SchedulerCallable | None,
         scheduler_config: dict[str, Any] | None,
         class_names: Sequence[str] | None,
+        batch_keys: batches.Keys,
     ) -> None:
         if loss.reduction == "none":
             raise ValueError('loss must have the reduction "mean", "weighted_mean" or "sum", got "none"')
@@ -87,7 +95,8 @@ class Training(nn.Module):
         self.network, self.loss = network, loss
         self.optimizer, self.scheduler = optimizer, scheduler
         self.scheduler_config = {"monitor": "val_loss"} | (scheduler_config or {})
-        self.class_names = None if class_names is None else list(class_names)
+        self.class_names = None if class_names is None else [str(name) for name in class_names]
+        self.batch_keys = batch_keys
         self.report = ""
         self._report: Report | None = None
         self._unit: float | None = None
@@ -95,8 +104,9 @@ class Training(nn.Module):
         self.train_loss, self.val_loss, self.test_loss = (EpochMean(loss.reduction == "sum") for _ in range(3))
         self.train_accuracy = EpochMean()
 
-    def forward(self, inputs: Any) -> Any:
-        return self.network(inputs)
+    def forward(self, *inputs: Any, **named_inputs: Any) -> Any:
+        """Return the logits: what the network gives, or its `.logits` (Hugging Face) or entry "out" (torchvision)."""
+        return batches.logits_of(self.network(*inputs, **named_inputs))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the loss as it is now: a callback may have given it class weights."""
@@ -126,7 +136,7 @@ class Training(nn.Module):
         self.test_loss.reset()
 
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
-        total, denominator, found = self._parts(self.train_loss, batch)
+        total, denominator, found = self._parts(self.train_loss, batch, has_probabilities=False)
         self.log("train_loss", self.train_loss, on_step=False, on_epoch=True, prog_bar=True)
         self.train_accuracy.update((found.predicted == found.label).sum(), (found.label != IGNORED).sum())
         self.log("train_accuracy", self.train_accuracy, on_step=False, on_epoch=True)
@@ -175,15 +185,23 @@ class Training(nn.Module):
             "lr_scheduler": {"scheduler": self.scheduler(optimizer), **self.scheduler_config},
         }
 
-    def _parts(self, epoch_loss: EpochMean, batch: Any) -> tuple[Tensor, Tensor, Predictions]:
-        inputs, target, *weights = batch
-        logits = self(inputs)
-        total, denominator = self.loss.parts(logits, target, *weights)
+    def predict_step(self, batch: Any, batch_index: int, dataloader_idx: int = 0) -> Any:
+        """Return the logits of a batch, with a target or without."""
+        parts = batches.split(self, batch, needs_target=False)
+        return self(*parts.inputs, **parts.named_inputs)
+
+    def _parts(
+        self, epoch_loss: EpochMean, batch: Any, *, has_probabilities: bool
+    ) -> tuple[Tensor, Tensor, Predictions]:
+        parts = batches.split(self, batch)
+        logits = self(*parts.inputs, **parts.named_inputs)
+        given = (logits, parts.target, parts.sample_weight, parts.mask)
+        total, denominator = self.loss.parts(*given)
         epoch_loss.update(total, denominator)
-        return total, denominator, predictions(self.loss, logits, target, *weights)
+        return total, denominator, predictions(self.loss, *given, has_probabilities=has_probabilities)
 
     def _evaluate(self, epoch_loss: EpochMean, batch: Any) -> Tensor:
-        total, denominator, found = self._parts(epoch_loss, batch)
+        total, denominator, found = self._parts(epoch_loss, batch, has_probabilities=True)
         if self._report is None:
             self._report = self._new_report(found.classes)
         self._report.update(found)
