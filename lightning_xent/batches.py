@@ -116,6 +116,7 @@ def _of_mapping(network: nn.Module, batch: Mapping[str, Any], keys: Keys) -> Bat
     ]
     for name in given:
         _present("input_key", name, batch)
+    inputs: tuple[Any, ...]
     if isinstance(keys.input, str):
         inputs, named = (batch[keys.input],), {}
     elif given:

@@ -100,8 +100,8 @@ class CheckModel(Callback):
     """Warns, once and before the first step, of what `check_model` finds in the module and its loss.
 
     Args:
-        data: A batch as the module takes it, a tuple or a dictionary; or an iterable of batches such as a DataLoader, of
-            which the first is taken. None: the first batch of the trainer's own training data, which training then
+        data: A batch as the module takes it, a tuple or a dictionary; or an iterable of batches such as a DataLoader,
+            whose first batch is taken. None: the first batch of the trainer's own training data, which training then
             reads as if nobody had before.
 
     Raises:

@@ -34,7 +34,9 @@ class Training(nn.Module):
     before that division; a module that overrides the hook calls it by `super()`. `training_step` returns the sum over a
     constant near the first batch's denominator: what a subclass adds to it is divided by the rows of the step, too.
 
-    Batches are `(inputs, target)` or `(inputs, target, sample_weight)`. Logged for the whole epoch: `train_loss`,
+    Batches are `(inputs, target)`, with sample_weight and mask as third and fourth part if there are any, or
+    dictionaries: see `input_key`. The network returns logits, an output with `.logits`, or a dictionary with "logits" or
+    "out". `predict` gives the logits, and needs no target. Logged for the whole epoch: `train_loss`,
     `val_loss` and `test_loss`, the loss of all its rows, whatever the batches, NaN included; `train_accuracy`; and, as
     `val_*` and `test_*`, what `lightning_xent.metrics.Report` holds, of which ignored rows and those of weight 0 are no
     part: accuracy, precision, recall, f1, their `*_weighted`, nll and ece, and up to 20 classes one by one, `val_f1_3`.

@@ -11,7 +11,6 @@ from torch.utils.data import DataLoader, Dataset
 
 import lightning_xent
 from lightning_xent.callbacks import CheckModel, ClassWeighting
-from lightning_xent.module import XentModule
 from sides.lightning import trainer
 
 PACKAGES = {"pytorch_lightning": "lightning_xent.module", "lightning.pytorch": "lightning_xent.lightning"}
@@ -196,7 +195,11 @@ def test_B1_predict_of_the_command_line(package, monkeypatch):
     options = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     network = {"class_path": "torch.nn.Linear", "init_args": {"in_features": 3, "out_features": 3}}
     loss = {"class_path": "lightning_xent.CategoricalCrossEntropy"}
-    config = {"seed_everything": 0, "trainer": options, "model": {"network": network, "loss": loss, "input_key": ["a", "b"]}}
+    config = {
+        "seed_everything": 0,
+        "trainer": options,
+        "model": {"network": network, "loss": loss, "input_key": ["a", "b"]},
+    }
     cli = importlib.import_module(f"{package}.cli").LightningCLI
     kind = importlib.import_module(PACKAGES[package]).XentModule
     found = cli(kind, Data, args={"subcommand": "predict", "predict": config}, save_config_callback=None)
@@ -263,7 +266,9 @@ def test_B2_masked_rows_may_hold_anything():
 
 @pytest.mark.parametrize("package", PACKAGES)
 @pytest.mark.parametrize(
-    "names", [np.array(["a", "b", "c"]), ("a", "b", "c"), {"a": 0, "b": 1, "c": 2}.keys()], ids=["array", "tuple", "keys"]
+    "names",
+    [np.array(["a", "b", "c"]), ("a", "b", "c"), {"a": 0, "b": 1, "c": 2}.keys()],
+    ids=["array", "tuple", "keys"],
 )
 def test_B3_checkpoints_with_any_names_load_with_weights_only(tmp_path, names, package):
     module = module_of(Plain, package=package, class_names=names, input_key=("inputs",), target_key=np.str_("labels"))
