@@ -95,7 +95,9 @@ class Loss(keras.losses.Loss, ABC):
         self._made_up_name = None if name else self.name
         self.reduction, self._is_built = reduction_name, is_built
 
-    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None, mask: Any = None) -> Tensor:
+    def __call__(
+        self, y_true: Any, y_pred: Any, sample_weight: Any = None, mask: Any = None, denominator: Any = None
+    ) -> Tensor:
         """Return the loss in the compute dtype: float64 for float64 tensors, float32 for all others.
 
         In a replica of tf.distribute it is that of the rows of all replicas, over the number of replicas: what they
@@ -108,13 +110,17 @@ class Loss(keras.losses.Loss, ABC):
             sample_weight: A number, or weights whose shape is a leading part of the rows' shape.
                 A row of weight 0 adds exactly 0, but "mean" counts it.
             mask: True for rows that count, in the rows' shape.
+            denominator: What the sum of the row losses is divided by instead of the denominator of `reduction`: a
+                number >= 0 or a scalar tensor, such as the number of rows of all micro-batches of a step, and of
+                all replicas. 0 gives 0.
 
         Raises:
-            ValueError: A shape that does not fit, or a label out of range (see `check_labels`).
+            ValueError: A shape that does not fit, a label out of range (see `check_labels`), or a `denominator`
+                that is negative, is not a scalar, or comes with the reduction "none".
             TypeError: Logits that are not floating point, or class indices that are not integers.
         """
         with keras.name_scope(self.name):
-            return reduction.reduce(self._counted(y_pred, y_true, sample_weight, mask), self.reduction)
+            return reduction.reduce(self._counted(y_pred, y_true, sample_weight, mask), self.reduction, denominator)
 
     def call(self, y_true: Any, y_pred: Any) -> Tensor:
         """Return the losses of the rows."""

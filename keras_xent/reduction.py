@@ -2,13 +2,15 @@
 
 import math
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import KerasTensor as Tensor
 from keras import ops
 from keras.backend import standardize_dtype
+
+from keras_xent import arguments
 
 
 class Rows(NamedTuple):
@@ -68,14 +70,22 @@ def parts(rows: Rows, reduction: str) -> tuple[Tensor, Tensor]:
     return total, ops.sum(weighted_losses(Rows(weights, None, rows.kept, rows.sample_weight)))
 
 
-def reduce(rows: Rows, reduction: str) -> Tensor:
-    """Reduce the rows to their losses [...] or to one number, that of the rows of all replicas."""
+def reduce(rows: Rows, reduction: str, denominator: Any = None) -> Tensor:
+    """Reduce the rows to their losses [...] or to one number, that of the rows of all replicas.
+
+    It is over the `denominator` of the caller, if there is one.
+    """
+    if denominator is not None:
+        _needs_a_sum(reduction)
+        total = ops.sum(weighted_losses(rows))
+        whole = total if _replicas() == 1 else _over_replicas(total, None)
+        return quotient(whole, _scalar(denominator, total))
     if reduction == "none":
         return weighted_losses(rows)
-    total, denominator = parts(rows, reduction)
+    total, own = parts(rows, reduction)
     if _replicas() == 1:
-        return quotient(total, denominator)
-    return _over_replicas(total, None if reduction == "sum" else denominator)
+        return quotient(total, own)
+    return _over_replicas(total, None if reduction == "sum" else own)
 
 
 def quotient(total: Tensor, denominator: Tensor) -> Tensor:
@@ -103,6 +113,25 @@ def _over_replicas(total: Tensor, denominator: Tensor | None) -> Tensor:
     total, whole = ops.unstack(sys.modules["tensorflow"].distribute.get_replica_context().all_reduce("SUM", own))
     total = total / _replicas()
     return total if denominator is None else quotient(total, whole)
+
+
+def _needs_a_sum(reduction: str) -> None:
+    if reduction == "none":
+        raise ValueError(
+            'denominator must be None with the reduction "none", which divides nothing: '
+            'set the reduction to "mean", "weighted_mean" or "sum"'
+        )
+
+
+def _scalar(denominator: Any, total: Tensor) -> Tensor:
+    """Return the denominator of a caller as a scalar tensor beside `total`."""
+    if not ops.is_tensor(denominator) and not isinstance(denominator, Tensor):
+        denominator = arguments.number("denominator", denominator, "[0, inf)")
+        return ops.convert_to_tensor(denominator, total.dtype)
+    shape = tuple(denominator.shape)
+    if any(size not in (1, None) for size in shape):
+        raise ValueError(f"denominator must be a number or a scalar tensor, got shape {shape}")
+    return ops.reshape(ops.cast(denominator, total.dtype), ())
 
 
 def _count(losses: Tensor, kept: Tensor | None) -> Tensor:

@@ -81,7 +81,9 @@ class Loss(nn.Module, ABC):
         if not self.from_logits and self.temperature != 1.0:
             raise ValueError(f"temperature must be 1 with from_logits=False, got {self.temperature}")
 
-    def forward(self, logits: Tensor, target: Any, sample_weight: Any = None, mask: Any = None) -> Tensor:
+    def forward(
+        self, logits: Tensor, target: Any, sample_weight: Any = None, mask: Any = None, denominator: Any = None
+    ) -> Tensor:
         """Return the loss in the compute dtype: float64 for float64 logits, float32 for all others.
 
         Args:
@@ -90,12 +92,15 @@ class Loss(nn.Module, ABC):
             sample_weight: A number, or weights whose shape is a leading part of the rows' shape.
                 A row of weight 0 adds exactly 0, but "mean" counts it.
             mask: True for rows that count, in the rows' shape.
+            denominator: What the sum of the row losses is divided by instead of the denominator of `reduction`: a
+                number >= 0 or a scalar tensor, such as the number of rows of all micro-batches of a step. 0 gives 0.
 
         Raises:
-            ValueError: A shape that does not fit, or a label out of range (see `check_labels`).
+            ValueError: A shape that does not fit, a label out of range (see `check_labels`), or a `denominator`
+                that is negative, is not a scalar, or comes with the reduction "none".
             TypeError: Logits that are not floating point, or class indices that are not integers.
         """
-        return reduction.reduce(self._counted(logits, target, sample_weight, mask), self.reduction)
+        return reduction.reduce(self._counted(logits, target, sample_weight, mask), self.reduction, denominator)
 
     def parts(self, logits: Tensor, target: Any, sample_weight: Any = None, mask: Any = None) -> tuple[Tensor, Tensor]:
         """Return (weighted sum of the row losses, denominator), whose quotient is the loss.

@@ -1,10 +1,12 @@
 """Weights and means: from the losses of the rows to one number, in one place."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from lightning_xent import arguments
 
 
 class Rows(NamedTuple):
@@ -61,8 +63,12 @@ def parts(rows: Rows, reduction: str) -> tuple[Tensor, Tensor]:
     return total, weighted_losses(Rows(weights, None, rows.kept, rows.sample_weight)).sum()
 
 
-def reduce(rows: Rows, reduction: str) -> Tensor:
-    """Reduce the rows to their losses [...] or to one number."""
+def reduce(rows: Rows, reduction: str, denominator: Any = None) -> Tensor:
+    """Reduce the rows to their losses [...] or to one number: over the `denominator` of the caller, if there is one."""
+    if denominator is not None:
+        _needs_a_sum(reduction)
+        total = weighted_losses(rows).sum()
+        return quotient(total, _scalar(denominator, total))
     if reduction == "none":
         return weighted_losses(rows)
     if reduction == "mean" and rows.kept is None and rows.losses.numel():
@@ -74,6 +80,23 @@ def quotient(total: Tensor, denominator: Tensor) -> Tensor:
     """total / denominator; 0 with gradient 0 where the denominator is 0."""
     is_empty = denominator == 0
     return total.masked_fill(is_empty, 0.0) / denominator.masked_fill(is_empty, 1.0)
+
+
+def _needs_a_sum(reduction: str) -> None:
+    if reduction == "none":
+        raise ValueError(
+            'denominator must be None with the reduction "none", which divides nothing: '
+            'set the reduction to "mean", "weighted_mean" or "sum"'
+        )
+
+
+def _scalar(denominator: Any, total: Tensor) -> Tensor:
+    """Return the denominator of a caller as a scalar tensor beside `total`."""
+    if not isinstance(denominator, Tensor):
+        return total.new_full((), arguments.number("denominator", denominator, "[0, inf)"))
+    if denominator.numel() != 1:
+        raise ValueError(f"denominator must be a number or a scalar tensor, got shape {tuple(denominator.shape)}")
+    return denominator.reshape(()).to(total.dtype).to(total.device)
 
 
 def _count(losses: Tensor, kept: Tensor | None) -> Tensor:

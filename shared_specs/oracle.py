@@ -309,6 +309,9 @@ def evaluate(rule: Rule, inputs: dict[str, NDArray[Any]]) -> dict[str, Any]:
     losses = [row.loss(rule) if row.kept else mpf(0) for row in rows]
     rows = hardest(rule, rows, losses)
     denominator = denominator_of(rule.reduction, rows)
+    if "denominator" in inputs:
+        assert denominator is not None, "a denominator without a sum"
+        denominator = mpf(inputs["denominator"].item())
     factors = [row.factor / (denominator or 1) if denominator != 0 else mpf(0) for row in rows]
     values = [factor * loss if factor != 0 else mpf(0) for factor, loss in zip(factors, losses, strict=True)]
     if rule.reduction == "none":

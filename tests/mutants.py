@@ -249,8 +249,13 @@ def tempered(wrong: Callable[[Plain], Tensor]):
 
 def scores_without_temperature(self: Plain) -> "Plain":
     """The same call at temperature 1."""
-    inputs = (self.logits, self.target, self.sample_weight, self.mask)
+    inputs = (self.logits, self.target, self.sample_weight, self.mask, self.given_denominator)
     return Plain(self.loss, self.config | {"temperature": 1.0}, *inputs)
+
+
+def own_denominator(self: Plain) -> Tensor:
+    inputs = (self.logits, self.target, self.sample_weight, self.mask)
+    return Plain(self.loss, self.config, *inputs).denominator
 
 
 MUTANTS = (
@@ -321,6 +326,17 @@ MUTANTS = (
         "reduction",
         "denominator",
         denominator("sum", lambda self: self.counted.sum().to(self.logits.dtype)),
+    ),
+    Mutant("a caller's denominator without effect", "denominator", "denominator", own_denominator),
+    Mutant(
+        "the mean over a caller's denominator",
+        "denominator",
+        "denominator",
+        lambda self: (
+            right(self, "denominator")
+            if self.given_denominator is None
+            else self.given_denominator * self.counted.sum().clamp(min=1)
+        ),
     ),
     Mutant("mean of the row means", "ignored", "value", unlike_mean),
     Mutant(

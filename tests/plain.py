@@ -18,9 +18,10 @@ CLIP = 1e-7
 class Plain:
     """One call of a loss. Rows are [...], classes the last axis [..., C]; a binary element is a row of two classes."""
 
-    def __init__(self, loss, config, logits, target, sample_weight=None, mask=None):
+    def __init__(self, loss, config, logits, target, sample_weight=None, mask=None, denominator=None):
         self.loss, self.config, self.is_binary = loss, config, loss.startswith("Binary")
         self.logits, self.target, self.sample_weight, self.mask = logits, target, sample_weight, mask
+        self.given_denominator = denominator
 
     def option(self, name, default):
         return self.config.get(name, default)
@@ -269,6 +270,8 @@ class Plain:
 
     @cached_property
     def denominator(self) -> Tensor:
+        if self.given_denominator is not None:
+            return self.given_denominator
         if self.reduction == "sum":
             return self.constant(1.0)
         if self.reduction == "mean":

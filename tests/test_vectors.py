@@ -97,6 +97,7 @@ REACHES: dict[str, Lint] = {  # flag: what a case with it must hold
     "soft": lambda case: (case.inputs["target"] % 1 != 0).any(),
     "one-hot": lambda case: is_distribution(case) and set(np.unique(case.inputs["target"])) <= {0, 1},
     "reduction": config("reduction"),
+    "denominator": lambda case: "denominator" in case.inputs,
     "axis": config("axis"),
     "shape": other_shapes,
     "empty": lambda case: case.inputs["logits"].size == 0,

@@ -15,12 +15,12 @@ def given(values):
     return values
 
 
-def call(loss, logits, target, sample_weight=None, mask=None):
-    return loss(target, logits, sample_weight=sample_weight, mask=mask)
+def call(loss, logits, target, **more):
+    return loss(target, logits, **more)
 
 
-def parts(loss, logits, target, sample_weight=None, mask=None):
-    return loss.parts(target, logits, sample_weight=sample_weight, mask=mask)
+def parts(loss, logits, target, **more):
+    return loss.parts(target, logits, **more)
 
 
 def fit(loss, inputs, target, *, outputs, epochs, sample_weight=None):

@@ -18,12 +18,12 @@ def given(values):
     return torch.from_numpy(values)
 
 
-def call(loss, logits, target, sample_weight=None, mask=None):
-    return loss(logits, target, sample_weight=sample_weight, mask=mask)
+def call(loss, logits, target, **more):
+    return loss(logits, target, **more)
 
 
-def parts(loss, logits, target, sample_weight=None, mask=None):
-    return loss.parts(logits, target, sample_weight=sample_weight, mask=mask)
+def parts(loss, logits, target, **more):
+    return loss.parts(logits, target, **more)
 
 
 def fit(loss, inputs, target, *, outputs, epochs, sample_weight=None):

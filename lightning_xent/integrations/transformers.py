@@ -1,0 +1,84 @@
+"""A loss as Transformers' `Trainer(compute_loss_func=...)` takes it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional
+
+from lightning_xent.base import Loss
+from lightning_xent.categorical import CategoricalLoss
+
+IGNORED = -100
+"""The label that Transformers leaves out when it counts the items of a step."""
+
+
+def compute_loss(loss: Loss, shift_labels: bool = True) -> Callable[..., Tensor]:
+    """Return the function of (outputs, labels, num_items_in_batch) that `Trainer(compute_loss_func=...)` takes.
+
+    The sum of the losses of a micro-batch is divided by `num_items_in_batch`, the number of labels of the whole step,
+    so that the gradient is that of the mean over all micro-batches and devices. Where the Trainer gives no such number,
+    as in an evaluation, it is the mean over the batch.
+
+    The outputs of the model hold `logits`: of shape (B, T, V) for labels (B, T), as language models have them, or in
+    any other shape that the loss takes with these labels.
+
+    Args:
+        loss: A loss with `ignore_index=-100`, the label that the Trainer does not count, and the reduction "mean".
+            A binary loss of targets that ignore nothing needs no ignore_index.
+        shift_labels: Whether position t predicts label t + 1, as in causal language models. False for classifiers,
+            token classification and masked language models. Transformers before 5.0 counts the first label of each
+            sequence too, which predicts nothing: its mean is smaller by that share.
+
+    Raises:
+        TypeError: Another loss.
+        ValueError: A loss with another `ignore_index`, another reduction or a hard_fraction below 1; a binary loss with
+            shifted labels. When called, outputs without logits, or a batch without labels.
+    """
+    if not isinstance(loss, Loss):
+        raise TypeError(f"loss must be a loss of lightning_xent, got {type(loss).__name__}")
+    is_categorical = isinstance(loss, CategoricalLoss)
+    if loss.ignore_index != IGNORED and (is_categorical or loss.ignore_index is not None):
+        raise ValueError(
+            f"ignore_index of the loss must be {IGNORED}, the label that Transformers leaves out when it counts, "
+            f"got {loss.ignore_index}: set ignore_index={IGNORED}"
+        )
+    if loss.reduction != "mean" or loss.hard_fraction < 1.0:
+        raise ValueError(
+            'loss must have the reduction "mean" and hard_fraction=1, since Transformers counts labels, got '
+            f'reduction="{loss.reduction}" and hard_fraction={loss.hard_fraction}'
+        )
+    if shift_labels and not is_categorical:
+        raise ValueError(f"shift_labels must be False for {type(loss).__name__}, whose targets are no next tokens")
+
+    def of_outputs(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Tensor:
+        if not isinstance(labels, Tensor):
+            raise ValueError(f'labels must be a tensor, got {labels!r}: the batch needs the key "labels"')
+        logits = _logits(outputs)
+        if shift_labels:  # the labels move, since logits[:, :-1] would be a copy
+            labels = functional.pad(labels[..., 1:], (0, 1), value=IGNORED)
+        if _has_classes_last(loss, logits, labels):
+            logits, labels = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
+        value: Tensor = loss(logits, labels, denominator=num_items_in_batch)
+        return value
+
+    return of_outputs
+
+
+def _logits(outputs: Any) -> Tensor:
+    """Return the logits that a model of Transformers gives: under their name, or first in a tuple."""
+    if isinstance(outputs, Mapping) and "logits" in outputs:
+        logits = outputs["logits"]
+    else:
+        logits = outputs[0] if isinstance(outputs, tuple) and outputs else getattr(outputs, "logits", outputs)
+    if not isinstance(logits, Tensor):
+        raise ValueError(f"outputs must hold a tensor of logits, got {type(outputs).__name__}")
+    return logits
+
+
+def _has_classes_last(loss: Loss, logits: Tensor, labels: Tensor) -> bool:
+    """Whether logits (B, T, V) go with labels (B, T); (B, C, H, W) with (B, H, W) are as torch has them."""
+    if not isinstance(loss, CategoricalLoss) or loss.axis is not None or logits.ndim < 3:
+        return False
+    is_image = logits.ndim > 3 and labels.shape == (logits.shape[0], *logits.shape[2:])
+    return not is_image and labels.shape == logits.shape[:-1]
