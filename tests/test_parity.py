@@ -15,6 +15,9 @@ keras_xent = side.package
 ROOT = Path(__file__).parent.parent
 PACKAGES = {"keras_xent": Path(keras_xent.__file__).parent, "lightning_xent": Path(lightning_xent.__file__).parent}
 ONE_SIDED = {
+    # These train with loops of torch.
+    "integrations/__init__.py",
+    "integrations/transformers.py",
     # Keras needs no module class: model.compile takes the loss.
     "lightning.py",
     "module.py",
@@ -104,6 +107,8 @@ LAYERS = {
     "spec.py": {"base"},
     "training.py": {"base", "binary", "metrics", "reduction", "spec"},
     "module.py": {"base", "spec", "training"},
+    "integrations/__init__.py": set(),
+    "integrations/transformers.py": {"base", "categorical"},
     "lightning.py": {"base", "spec", "training"},
     "weights.py": {"arguments"},
     "information.py": {"arguments"},

@@ -1,0 +1,190 @@
+"""The recipes of docs/training_loops.md: the gradient of three uneven micro-batches is that of the whole step.
+
+The loops of torch run in the tox environment `integrations`, which has Fabric, Accelerate and Transformers.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import training_loops
+from sides import is_keras
+from sides import name as side_name
+
+of_keras = pytest.mark.skipif(not is_keras, reason="a train_step is Keras'")
+of_torch = pytest.mark.skipif(is_keras, reason="a loop of torch")
+
+
+@of_keras
+def test_a_train_step_of_keras():
+    import keras
+
+    backend = side_name.removeprefix("keras-")
+    names = training_loops.block("class Accumulating", f"import {backend}")
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(8, 3)).astype("float32")
+    labels = np.array([0, -100, 2, 1, -100, -100, 3, 0])
+    source = keras.Input((3,))
+    model = names["Accumulating"](source, keras.layers.Dense(4)(source))
+    model.compile(keras.optimizers.SGD(1.0))
+    kernel, bias = model.get_weights()
+    history = model.fit(inputs, labels, batch_size=8, epochs=1, shuffle=False, verbose=0)
+
+    kept = labels >= 0
+    logits = inputs[kept].astype("float64") @ kernel + bias
+    probability = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    gradient = inputs[kept].T @ (probability - np.eye(4)[labels[kept]]) / kept.sum()
+    np.testing.assert_allclose(kernel - model.get_weights()[0], gradient, rtol=0, atol=1e-6)
+    loss = -np.log(probability[np.arange(kept.sum()), labels[kept]]).mean()
+    assert history.history["step_loss"][0] == pytest.approx(loss, rel=1e-6)
+
+
+@of_torch
+def test_a_plain_loop():
+    import torch
+
+    model = training_loops.network()
+    names = training_loops.block("import torch", "def train_step(network")
+    names["train_step"](model, torch.optim.SGD(model.parameters(), 1.0), training_loops.micro_batches())
+    assert training_loops.difference(model.weight.detach(), 1) < 1e-6
+
+
+@of_torch
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("loop", ["fabric", "accelerate"])
+def test_a_loop_over_devices(loop, devices):
+    command = [sys.executable, training_loops.__file__, loop, str(devices)]
+    run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
+    assert run.returncode == 0, run.stderr
+    assert float(run.stdout.splitlines()[-1]) < 1e-6
+
+
+def tiny_language_model():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"vocab_size": 11, "hidden_size": 8, "intermediate_size": 16, "max_position_embeddings": 16}
+    heads = {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
+    return LlamaForCausalLM(LlamaConfig(**sizes, **heads))
+
+
+def texts(rows=6, length=7):
+    """Token ids and labels of which some are ignored, more in some rows than in others."""
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 11, (rows, length))
+    labels = np.where(np.arange(length) < rng.integers(0, length, (rows, 1)), -100, ids)
+    labels[-1] = -100
+    return ids, labels
+
+
+@of_torch
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("shift_labels", [True, False])
+def test_the_trainer_of_transformers(tmp_path: Path, shift_labels, monkeypatch):
+    """Three micro-batches of two texts; the optimizer's step is compared with the gradient of all texts at once."""
+    import torch
+    from transformers import Trainer, TrainingArguments
+
+    import lightning_xent
+    from lightning_xent.integrations.transformers import compute_loss
+
+    torch.manual_seed(0)
+    model = tiny_language_model()
+    if not shift_labels:  # a masked language model predicts its own positions, and its labels are counted so
+        model.loss_type = "ForMaskedLM"
+    ids, labels = (torch.from_numpy(values) for values in texts())
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    logits = model(input_ids=ids).logits.double()
+    logits, targets = (logits[:, :-1], labels[:, 1:]) if shift_labels else (logits, labels)
+    whole = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100)
+    wanted = dict(zip(before, torch.autograd.grad(whole, model.parameters()), strict=True))
+
+    loss = lightning_xent.CategoricalCrossEntropy(ignore_index=-100)
+    data = [{"input_ids": row, "labels": label} for row, label in zip(ids, labels, strict=True)]
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path),
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=3,
+        max_steps=1,
+        max_grad_norm=0.0,
+        use_cpu=True,
+        report_to=[],
+        save_strategy="no",
+        disable_tqdm=True,
+    )
+    trainer = Trainer(
+        model,
+        arguments,
+        train_dataset=data,
+        compute_loss_func=compute_loss(loss, shift_labels=shift_labels),
+        optimizers=(torch.optim.SGD(model.parameters(), 1.0), None),
+    )
+    trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(trainer.optimizer, lambda step: 1.0)
+    assert trainer.train().training_loss == pytest.approx(float(whole), rel=1e-5)
+    largest = max(float(gradient.abs().max()) for gradient in wanted.values())
+    for name, weight in model.named_parameters():
+        step = before[name] - weight.detach()
+        assert float((step - wanted[name]).abs().max()) < 1e-6 * max(1.0, largest), name
+
+
+@of_torch
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_the_block_of_transformers_builds_a_trainer(tmp_path):
+    from transformers import TrainingArguments
+
+    names = training_loops.block("compute_loss_func")
+    trainer = names["build_trainer"](
+        tiny_language_model(), TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[]), []
+    )
+    assert trainer.compute_loss_func is not None
+
+
+@of_torch
+def test_the_logits_of_other_models():
+    """Classifiers, images with the class axis second, tuples, multi-label targets, and an evaluation without a count."""
+    import torch
+
+    import lightning_xent
+    from lightning_xent.integrations.transformers import compute_loss
+
+    def close(value, wanted):
+        return float(value) == pytest.approx(float(wanted), rel=1e-6)
+
+    loss = lightning_xent.CategoricalCrossEntropy(ignore_index=-100)
+    of_outputs = compute_loss(loss, shift_labels=False)
+    generator = torch.Generator().manual_seed(0)
+    for shape, rows in (((4, 3), (4,)), ((2, 3, 4, 5), (2, 4, 5))):
+        logits, labels = torch.randn(shape, generator=generator), torch.randint(0, 3, rows, generator=generator)
+        wanted = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
+        assert close(of_outputs({"logits": logits}, labels), wanted / labels.numel())
+        assert close(of_outputs((logits,), labels, num_items_in_batch=torch.tensor(40)), wanted / 40)
+    logits, labels = torch.randn(2, 3, generator=generator), torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
+    multi_label = compute_loss(lightning_xent.BinaryCrossEntropy(), shift_labels=False)
+    wanted = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="sum")
+    assert close(multi_label({"logits": logits}, labels, num_items_in_batch=12), wanted / 12)
+
+
+@of_torch
+@pytest.mark.parametrize(
+    ("config", "shift_labels", "message"),
+    [
+        ({"ignore_index": None}, True, "ignore_index of the loss must be -100.*got None: set ignore_index=-100"),
+        ({"reduction": "weighted_mean"}, True, 'the reduction "mean"'),
+        ({"hard_fraction": 0.5}, True, "hard_fraction=1"),
+    ],
+)
+def test_losses_that_transformers_would_count_otherwise(config, shift_labels, message):
+    import lightning_xent
+    from lightning_xent.integrations.transformers import compute_loss
+
+    with pytest.raises(ValueError, match=message):
+        compute_loss(lightning_xent.CategoricalCrossEntropy(**{"ignore_index": -100} | config), shift_labels)
+    with pytest.raises(ValueError, match="shift_labels must be False for BinaryCrossEntropy"):
+        compute_loss(lightning_xent.BinaryCrossEntropy())
+    with pytest.raises(TypeError, match="loss must be a loss of lightning_xent, got function"):
+        compute_loss(compute_loss)
+    with pytest.raises(ValueError, match='labels must be a tensor, got None: the batch needs the key "labels"'):
+        compute_loss(lightning_xent.CategoricalCrossEntropy(ignore_index=-100))({"logits": None}, None)

@@ -1,0 +1,111 @@
+"""The code blocks of docs/training_loops.md, and one step by the loops among them.
+
+Run as `python training_loops.py fabric|accelerate DEVICES`; prints the worst difference between the gradient of the
+step and that of all its rows at once, relative to the largest entry of the gradient.
+"""
+
+import os
+import re
+import socket
+import sys
+from pathlib import Path
+
+PAGE = Path(__file__).parent.parent / "docs/training_loops.md"
+CLASSES, FEATURES, IGNORED = 4, 3, -100
+
+
+def block(*words):
+    """The names that the code block of the page which has all of these words defines."""
+    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    (code,) = [code for code in blocks if all(word in code for word in words)]
+    names = {}
+    exec(compile(code, PAGE.name, "exec"), names)
+    return names
+
+
+def micro_batches(device=0):
+    """Three uneven micro-batches of a device: the second of device 0 is ignored as a whole."""
+    import torch
+
+    generator = torch.Generator().manual_seed(device)
+    result = []
+    for index, rows in enumerate((5, 2, 3 + device)):
+        inputs = torch.randn(rows, FEATURES, generator=generator)
+        labels = torch.randint(0, CLASSES, (rows,), generator=generator)
+        labels[: rows if (index, device) == (1, 0) else index] = IGNORED
+        result.append((inputs, labels))
+    return result
+
+
+def network():
+    import torch
+
+    torch.manual_seed(0)
+    return torch.nn.Linear(FEATURES, CLASSES)
+
+
+def difference(weight, devices):
+    """How far the step of SGD(1.0) that made `weight` is from the gradient of all rows, by torch's own loss."""
+    import torch
+
+    model = network()
+    batches = [batch for device in range(devices) for batch in micro_batches(device)]
+    inputs, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    torch.nn.functional.cross_entropy(model(inputs).double(), labels, ignore_index=IGNORED).backward()
+    wanted = model.weight.grad
+    return float((model.weight.detach() - weight - wanted).abs().max() / wanted.abs().max())
+
+
+def with_fabric(devices):
+    from lightning.fabric import Fabric
+
+    fabric = Fabric(accelerator="cpu", devices=devices, strategy="ddp_fork" if devices > 1 else "auto")
+    return fabric.launch(step_of_fabric, devices)
+
+
+def step_of_fabric(fabric, devices):
+    import torch
+
+    model = network()
+    module, optimizer = fabric.setup(model, torch.optim.SGD(model.parameters(), 1.0))
+    block("fabric.backward")["train_step"](fabric, module, optimizer, micro_batches(fabric.global_rank))
+    return difference(model.weight.detach(), devices)
+
+
+def with_accelerate(devices):
+    from torch import multiprocessing
+
+    if devices == 1:
+        return step_of_accelerate(0, 1, None, None)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    answers = multiprocessing.get_context("spawn").SimpleQueue()
+    multiprocessing.spawn(step_of_accelerate, (devices, port, answers), nprocs=devices)
+    return max(answers.get() for _ in range(devices))
+
+
+def step_of_accelerate(rank, devices, port, answers):
+    import torch
+    from accelerate import Accelerator
+
+    if devices > 1:
+        os.environ.update(
+            {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(devices), "LOCAL_WORLD_SIZE": str(devices)}
+            | {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+        )
+    accelerator = Accelerator(cpu=True)
+    assert accelerator.num_processes == devices
+    model = network()
+    module, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), 1.0))
+    block("accelerator.backward")["train_step"](accelerator, module, optimizer, micro_batches(rank))
+    found = difference(model.weight.detach(), devices)
+    accelerator.end_training()
+    if devices == 1:
+        return found
+    answers.put(found)
+    return None
+
+
+if __name__ == "__main__":
+    print({"fabric": with_fabric, "accelerate": with_accelerate}[sys.argv[1]](int(sys.argv[2])))
