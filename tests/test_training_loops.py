@@ -144,7 +144,7 @@ def test_the_block_of_transformers_builds_a_trainer(tmp_path):
 
 @of_torch
 def test_the_logits_of_other_models():
-    """Classifiers, images with the class axis second, tuples, multi-label targets, and an evaluation without a count."""
+    """Classifiers, images with the class axis second, tuples, multi-label targets; evaluations, which have no count."""
     import torch
 
     import lightning_xent
