@@ -58,7 +58,8 @@ def full_configs(name):
     ]
     if is_keras:
         configs = [{**config, "name": "own_name"} for config in configs]
-    assert keywords - OWN_DEFAULTS == set().union(*configs)
+    untried = keywords - OWN_DEFAULTS - set().union(*configs)
+    assert not untried, f"OWN in tests/test_losses.py has no value for {', '.join(sorted(untried))} of {name}"
     taken = [{key: value for key, value in config.items() if key not in refused} for config in configs]
     return taken[: 1 if "from_logits" in refused else 2]
 

@@ -126,10 +126,11 @@ def test_file_has_the_form(stem: str) -> None:
     content = FILES[stem]
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     jsonschema.Draft202012Validator(SCHEMA).validate(content)
-    assert {case["id"].split("/")[0] for case in content["cases"]} == {stem.replace("_", "-")}
-    used = {flag for case in content["cases"] for flag in case["flags"]}
-    assert used == set(content["flags"]), "flags defined and flags used differ"
-    assert used <= set(REACHES), "a flag without a lint"
+    prefixes = {case["id"].split("/")[0] for case in content["cases"]}
+    assert prefixes == {stem.replace("_", "-")}, f"ids in {stem}.json have to begin with {stem.replace('_', '-')}/"
+    used, defined = {flag for case in content["cases"] for flag in case["flags"]}, set(content["flags"])
+    assert used == defined, f"{stem}.json: not defined: {used - defined}, not used: {defined - used}"
+    assert used <= set(REACHES), f"REACHES in this file does not say what a case flagged {used - set(REACHES)} holds"
 
 
 @pytest.mark.parametrize(
@@ -151,14 +152,17 @@ def test_schema_refuses(change: dict[str, Any]) -> None:
 def test_counts() -> None:
     assert len({case.id for case in CASES}) == len(CASES) >= 120
     assert sum(case.error is not None for case in CASES) >= 25
-    assert {case.loss for case in CASES} == set(textbook.TEXTBOOK)
+    for loss in {case.loss for case in CASES} ^ set(textbook.TEXTBOOK):
+        pytest.fail(f"{loss} needs both: a file in shared_specs/cases, and a formula in shared_specs/textbook.py")
     for loss in textbook.TEXTBOOK:
-        assert len(load.cases(loss)) >= 15
+        count = len(load.cases(loss))
+        assert count >= 15, f"{loss} has {count} cases; at least 15 are wanted"
 
 
 @pytest.mark.parametrize("case", CASES, ids=named)
 def test_flags_reach_their_feature(case: load.Case) -> None:
-    assert [flag for flag in case.flags if not REACHES[flag](case)] == []
+    missed = [flag for flag in case.flags if not REACHES[flag](case)]
+    assert not missed, f"{case.id} does not hold what its flags {missed} promise, see REACHES in this file"
 
 
 @pytest.mark.parametrize("case", VALUE_CASES, ids=named)
@@ -182,15 +186,16 @@ def test_float16_can_hold_the_gradient(case: load.Case) -> None:
         return
     want = case.expected.grad_logits
     magnitude = np.abs(want.data[want.compared])
-    assert (magnitude <= LARGEST_FLOAT16).all()
+    assert (magnitude <= LARGEST_FLOAT16).all(), "float16 cannot hold the gradient: leave it out of `dtypes`"
     if ((magnitude > 0) & (magnitude < SMALLEST_NORMAL_FLOAT16)).any():
         half_the_tolerance = load.TOLERANCE * load.EPSILON["float32"] * want.scale / 2
-        assert half_the_tolerance >= SPACING_OF_SUBNORMAL_FLOAT16 / 2
+        assert half_the_tolerance >= SPACING_OF_SUBNORMAL_FLOAT16 / 2, "too small for float16: leave it out of `dtypes`"
 
 
 @pytest.mark.parametrize("case", VALUE_CASES, ids=named)
 def test_axis_is_named_beyond_two_dimensions(case: load.Case) -> None:
-    assert is_binary(case) or case.inputs["logits"].ndim <= 2 or "axis" in case.config
+    named = is_binary(case) or case.inputs["logits"].ndim <= 2 or "axis" in case.config
+    assert named, f"{case.id} has logits of {case.inputs['logits'].ndim} dimensions and has to name `axis`"
 
 
 @pytest.mark.parametrize("case", [case for case in VALUE_CASES if case.config.get("hard_fraction", 1) < 1], ids=named)
@@ -202,7 +207,7 @@ def test_hard_rows_are_no_tie(case: load.Case) -> None:
     settings = {name: value for name, value in raw["config"].items() if name != "hard_fraction"}
     every = oracle.fill(case.loss, {"config": settings | {"reduction": "none"}, "inputs": inputs})
     losses = np.sort([entry for entry in np.ravel(load.numbers(every["loss"]["data"])) if entry != 0])
-    assert (np.diff(losses[np.isfinite(losses)]) > 1e-4).all()
+    assert (np.diff(losses[np.isfinite(losses)]) > 1e-4).all(), f"rows of {case.id} lose nearly the same: {losses}"
 
 
 def test_oracle_reproduces_the_files(capsys: pytest.CaptureFixture[str]) -> None:
