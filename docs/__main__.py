@@ -88,7 +88,7 @@ def page() -> str:
     if sorted(described) != public_names():
         missing, unknown = set(public_names()) - set(described), set(described) - set(public_names())
         twice = {name for name in described if described.count(name) > 1}
-        raise ValueError(f"notes.toml: no entry for {missing}, no such class for {unknown}, twice {twice}")
+        raise ValueError(f"docs/notes.toml: no entry for {missing}, no such class for {unknown}, twice {twice}")
     contents = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in CASES.glob("*.json")}
     files = {content["loss"]: (name, content) for name, content in contents.items()}
     lines = ["# Losses", "", "<!-- Written by `python -m docs`: edit docs/notes.toml or the docstrings. -->", ""]

@@ -192,7 +192,7 @@ def parsed(text: str, precision: int) -> mpf:
 def own_keywords(loss: str) -> dict[str, Any]:
     """The keywords of a textbook formula and their defaults."""
     if loss not in TEXTBOOK:
-        raise ValueError(f"shared_specs/textbook.py has no formula for {loss}: write one, and name it in CURVES or OF_...")
+        raise ValueError(f"shared_specs/textbook.py has no formula for {loss}: write it, and name it in a table")
     parameters = inspect.signature(TEXTBOOK[loss]).parameters.values()
     return {parameter.name: parameter.default for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
 

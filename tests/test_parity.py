@@ -45,11 +45,14 @@ def definitions(source):
 
 
 def test_same_files():
-    assert set(sources("lightning_xent")) ^ set(sources("keras_xent")) == ONE_SIDED
+    different = set(sources("lightning_xent")) ^ set(sources("keras_xent")) ^ ONE_SIDED
+    assert not different, f"these files have to stand in both packages, or in ONE_SIDED: {sorted(different)}"
 
 
 def test_same_public_names():
-    assert keras_xent.__all__ == lightning_xent.__all__
+    different = set(keras_xent.__all__) ^ set(lightning_xent.__all__)
+    assert not different, f"__all__ of one package lacks {sorted(different)}"
+    assert keras_xent.__all__ == lightning_xent.__all__, "__all__ of the packages has another order"
 
 
 @pytest.mark.parametrize("path", [path for path in sources("keras_xent") if path.startswith("losses/")])
