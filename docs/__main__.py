@@ -70,7 +70,7 @@ def parameters(node: ast.ClassDef | ast.FunctionDef) -> Iterator[tuple[str, str]
     if isinstance(node, ast.ClassDef):
         for child in node.body:
             if isinstance(child, ast.AnnAssign) and not ast.unparse(child.annotation).startswith("ClassVar"):
-                yield ast.unparse(child.target), ast.unparse(child.value) if child.value else ""
+                yield ast.unparse(child.target), default_of(child.value)
             elif isinstance(child, ast.FunctionDef) and child.name == "__init__":
                 yield from parameters(child)
         return
@@ -78,6 +78,13 @@ def parameters(node: ast.ClassDef | ast.FunctionDef) -> Iterator[tuple[str, str]
     values: list[ast.expr | None] = [None] * (len(positional) - len(node.args.defaults)) + node.args.defaults
     pairs = zip([*positional, *node.args.kwonlyargs], [*values, *node.args.kw_defaults], strict=True)
     yield from ((argument.arg, ast.unparse(value) if value else "") for argument, value in pairs)
+
+
+def default_of(value: ast.expr | None) -> str:
+    """The default of a field: what is assigned, or the first argument of `arguments.field`; "" where there is none."""
+    if isinstance(value, ast.Call) and ast.unparse(value.func) in ("field", "arguments.field"):
+        value = value.args[0] if value.args else None
+    return ast.unparse(value) if value else ""
 
 
 def page() -> str:
