@@ -55,7 +55,7 @@ def test_readme_is_short_and_its_links_lead_somewhere():
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
             assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}, which is not there"
     classes = [name for name in side.package.__all__ if isinstance(getattr(side.package, name), type)]
-    assert f"{len(classes)} classes" in README
+    assert f"{len(classes)} losses" in README
 
 
 def test_every_loss_is_in_the_table_of_all_losses():
