@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Sized
 from numbers import Real
 from typing import Any, TypeVar
 
@@ -42,7 +42,7 @@ def check_of(owner: type, name: str) -> Callable[[str, Any], Any] | None:
 def number(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
     """Return `value` as a float that lies in `interval`, written as in "[0, 1)"; infinity and NaN lie in none."""
     low, high = (float(bound) for bound in interval[1:-1].split(","))
-    item = as_python(value)
+    item = plain(name, value)
     if isinstance(item, Real) and not isinstance(item, bool):
         result = _as_float(item)
         above = result > low or (result == low and interval[0] == "[")
@@ -53,8 +53,10 @@ def number(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
 
 
 def weights(name: str, value: Any) -> tuple[float, ...]:
-    """Return a list, tuple, array or tensor of weights >= 0 as a tuple of floats."""
-    items = as_python(value)
+    """Return a list, tuple, array or tensor of weights >= 0, or a dictionary {class: weight}, as a tuple of floats."""
+    items = plain(name, value)
+    if isinstance(items, Mapping):
+        items = _in_order_of_classes(name, items)
     if not isinstance(items, Sequence) or isinstance(items, str | bytes) or not items:
         raise ValueError(f"{name} must be a non-empty flat sequence of numbers in [0, inf), got {value!r}")
     return tuple(number(f"{name}[{position}]", item, "[0, inf)") for position, item in enumerate(items))
@@ -62,7 +64,12 @@ def weights(name: str, value: Any) -> tuple[float, ...]:
 
 def weight_or_weights(name: str, value: Any) -> float | tuple[float, ...]:
     """Return one weight >= 0 as a float, several as a tuple; a single one in a sequence is one."""
-    value = as_python(value)
+    value = plain(name, value)
+    if isinstance(value, Mapping):
+        raise ValueError(
+            f"{name} must be a number or a sequence with one per label, got {value!r}: the weights {{0: a, 1: b}} of "
+            "both classes are pos_weight = b / a"
+        )
     if not isinstance(value, Sequence):
         return number(name, value, "[0, inf)")
     result = weights(name, value)
@@ -81,7 +88,7 @@ def counts(name: str, value: Any) -> tuple[float, ...]:
     return result
 
 
-def same_length(name: str, values: Sequence[float], class_weight: Sequence[float] | None) -> None:
+def same_length(name: str, values: Sized, class_weight: Sized | None) -> None:
     """Raise where there are not as many numbers as class weights."""
     if class_weight is not None and len(class_weight) != len(values):
         raise ValueError(f"{name} must have {len(class_weight)} numbers, as class_weight has, got {len(values)}")
@@ -100,7 +107,7 @@ def number_or_name(name: str, value: Any, interval: str, names: Collection[str])
 
 def integer(name: str, value: Any, minimum: int = -(2**63)) -> int:
     """Return a whole number as an int; a bool is none. Config readers make -1 of an int or float a -1.0."""
-    item = as_python(value)
+    item = plain(name, value)
     is_number = isinstance(item, Real) and not isinstance(item, bool)
     if not is_number or not _as_float(item).is_integer() or not minimum <= item < 2**63:
         wanted = "an integer of 64 bits" if minimum < 0 else f"an integer >= {minimum}"
@@ -110,7 +117,7 @@ def integer(name: str, value: Any, minimum: int = -(2**63)) -> int:
 
 def choice(name: str, value: Any, choices: Collection[Any]) -> Any:
     """Return `value` if it is one of `choices`."""
-    value = as_python(value)
+    value = plain(name, value)
     if not any(value is allowed or (type(value) is type(allowed) and value == allowed) for allowed in choices):
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
     return value
@@ -127,6 +134,56 @@ def text(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{name} must be a string or None, got {value!r}")
     return value
+
+
+def parsed(value: Any) -> Any:
+    """Return numbers that a config reader left as text, as PyYAML does with 1e-4, as numbers; all else unchanged."""
+    if isinstance(value, list | tuple):
+        return [parsed(item) for item in value]
+    if isinstance(value, Mapping):
+        return {parsed(key): parsed(item) for key, item in value.items()}
+    for read in (int, float) if isinstance(value, str) else ():
+        try:
+            result = read(value)
+        except ValueError:
+            continue
+        return result if math.isfinite(_as_float(result)) else value
+    return value
+
+
+def plain(name: str, value: Any) -> Any:
+    """Return an array or tensor of any framework as a number or list; others unchanged.
+
+    Raises:
+        TypeError: A tensor with a gradient, a parameter, a variable, or a tensor whose values are not known yet.
+    """
+    is_parameter = any(base.__name__ == "Parameter" for base in type(value).__mro__) or hasattr(value, "trainable")
+    if getattr(value, "requires_grad", False) is True or is_parameter:
+        what = f"a {type(value).__name__} that gradients train"
+    else:
+        try:
+            result = as_python(value)
+        except Exception:  # JAX and torch have errors of their own for values that are not there while they trace
+            result = value
+        if not (hasattr(result, "shape") and hasattr(result, "dtype")):
+            return result
+        what = f"a {type(value).__name__} without a value: it is traced"
+    raise TypeError(
+        f"{name} must be a plain number (or plain numbers), got {what}. A loss gives its parameters no gradient: pass "
+        "float(value) to use the value of now, or write a loss whose curve holds the parameter (docs/own_loss.md)"
+    )
+
+
+def _in_order_of_classes(name: str, given: Mapping[Any, Any]) -> list[Any]:
+    """Return the values of a dictionary whose keys are the classes 0 to K - 1, in any order."""
+    values = {integer(f"a key of {name}", key, 0): value for key, value in given.items()}
+    missing = [label for label in range(len(values)) if label not in values]
+    if missing:
+        raise ValueError(
+            f"{name} must have a number for each class from 0 to {max(values)}, got none for class {missing[0]}: write "
+            "the list of all K numbers. In Keras' fit, a class without a weight has the weight 1.0"
+        )
+    return [values[label] for label in range(len(values))]
 
 
 def _as_float(number: Any) -> float:

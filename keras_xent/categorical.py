@@ -1,6 +1,6 @@
 """Losses over K exclusive classes: from logits and a target to the losses of the rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -23,7 +23,8 @@ class CategoricalLoss(Loss):
 
     Args:
         axis: Class axis of the logits. None: the last, as in Keras.
-        class_weight: K numbers >= 0 that multiply the loss of each class.
+        class_weight: K numbers >= 0 that multiply the loss of each class, or a dictionary
+            {class: number} of all K classes, as Keras' `fit` takes.
         z_loss: Factor >= 0 of logsumexp(logits / temperature)^2, which each row's loss gets.
         softcap: Bound > 0 of the logits after the temperature, softcap * tanh(logits / softcap). None: no bound.
             It makes -softcap of -inf: mask no classes with that.
@@ -32,7 +33,7 @@ class CategoricalLoss(Loss):
     """
 
     axis: int | None = arguments.field(None, arguments.integer)
-    class_weight: Sequence[float] | None = arguments.field(None, arguments.weights)
+    class_weight: Sequence[float] | Mapping[int, float] | None = arguments.field(None, arguments.weights)
     z_loss: float = arguments.field(0.0, arguments.number, "[0, inf)")
     softcap: float | None = arguments.field(None, arguments.number, "(0, inf)")
     ignore_index: int | float | None = arguments.field(None, arguments.integer)
@@ -45,10 +46,11 @@ class CategoricalLoss(Loss):
             raise ValueError(f"z_loss must be 0 with from_logits=False, got {self.z_loss}")
         if not self.from_logits and self.softcap is not None:
             raise ValueError(f"softcap must be None with from_logits=False, got {self.softcap}")
-        self._class_weight = None if self.class_weight is None else targets.constant(self.class_weight)
-        self._least_weight = 1.0 if self.class_weight is None else min(self.class_weight)
+        weights = None if self.class_weight is None else tuple(self.class_weight)  # the check makes it a tuple
+        self._class_weight = None if weights is None else targets.constant(weights)
+        self._least_weight = 1.0 if weights is None else min(weights)
 
-    def set_class_weight(self, class_weight: Sequence[float] | None) -> None:
+    def set_class_weight(self, class_weight: Sequence[float] | Mapping[int, float] | None) -> None:
         """Replace the class weights: K numbers >= 0, or None. Compiled code keeps those that it was traced with."""
         self.class_weight = class_weight
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, NotRequired, TypedDict
 
+from keras_xent import arguments
 from keras_xent.base import Loss
 
 
@@ -20,7 +21,8 @@ def get(spec: LossSpec | str | Loss) -> Loss:
 
     Args:
         spec: `{"loss": CLASS, "config": {...}}`, with the name of a public class and its keywords, as
-            `get_config()` returns them; the name alone; or a loss, which is returned as it is.
+            `get_config()` returns them; the name alone; or a loss, which is returned as it is. Numbers may be text,
+            as PyYAML reads 1e-4.
 
     Raises:
         ValueError: An unknown class or key, or a value that the loss does not take.
@@ -42,7 +44,8 @@ def get(spec: LossSpec | str | Loss) -> Loss:
     unknown = [keyword for keyword in config if keyword not in keywords]
     if unknown:
         raise TypeError(f"{unknown[0]!r} is no keyword of {name}, which has {', '.join(keywords)}")
-    return classes[name](**config)
+    values = {keyword: value if keyword == "name" else arguments.parsed(value) for keyword, value in config.items()}
+    return classes[name](**values)
 
 
 def spec_of(loss: Loss) -> LossSpec | None:

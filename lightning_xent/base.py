@@ -6,7 +6,7 @@ target, logits -> ignored rows out -> target -> log-odds -> curve (+ regulariser
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,19 @@ class Loss(nn.Module, ABC):
     reduction: str = arguments.field("mean", arguments.reduction)
 
     _is_built, _is_patched, _has_looked, _has_warned = False, False, False, False
+
+    __jit_unused_properties__: ClassVar[list[str]] = []
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Let TorchScript script a network that holds a loss. It reads no code of a loss, so it cannot call one."""
+        super().__init_subclass__(**options)
+        cls.__jit_unused_properties__ = [name for name in dir(cls) if isinstance(getattr(cls, name, None), property)]
+        torch.jit.unused(cls.forward)
+
+    @property
+    def __jit_ignored_attributes__(self) -> list[str]:
+        """The fields, for TorchScript, which does not know all of their types."""
+        return [field.name for field in fields(self)]
 
     def __post_init__(self) -> None:
         super().__init__()

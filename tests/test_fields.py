@@ -11,6 +11,7 @@ import pytest
 
 from examples import CLASSES, build, inputs, is_binary, required
 from sides import is_keras, side
+from sides import name as side_name
 from test_losses import FAMILIES, LOGITS, NUMBERS, OWN, REFUSED
 
 GOOD = {**NUMBERS, **OWN, **LOGITS, "views": 2, "from_logits": False}
@@ -331,3 +332,207 @@ def test_A3_names_may_be_assigned():
     loss.name = None
     assert loss.name.startswith("binary_cross_entropy")
     assert loss.get_config() == {}
+
+
+def trained_values():
+    """Values that a gradient or a trace passes through, by name; None where a trace has to make them."""
+    if side_name == "keras-jax":
+        return {"a tracer": None}
+    if side_name == "keras-tensorflow":
+        import tensorflow as tf
+
+        return {"a variable": tf.Variable(0.5), "a Keras variable": keras_variable(), "a symbolic tensor": None}
+    import torch
+
+    values = {"a tensor with a gradient": torch.tensor(0.5, requires_grad=True)}
+    values["a parameter"] = torch.nn.Parameter(torch.tensor(0.5))
+    values["a frozen parameter"] = torch.nn.Parameter(torch.tensor(0.5), requires_grad=False)
+    values["a result"] = 2 * values["a parameter"]
+    return values | ({"a Keras variable": keras_variable()} if is_keras else {})
+
+
+def keras_variable():
+    import keras
+
+    return keras.Variable(0.5)
+
+
+def with_value(value, act):
+    """Call act(value); where it is None, with what a trace has in its place."""
+    if value is not None:
+        act(value)
+    elif side_name == "keras-jax":
+        import jax
+
+        jax.grad(lambda value: act(value) or value)(0.5)
+    else:
+        import tensorflow as tf
+
+        tf.function(lambda value: act(value) or value, autograph=False)(tf.constant(0.5))
+
+
+NUMERIC = [(name, keyword) for name, keyword in ALL if keyword != "name"]
+
+
+@pytest.mark.parametrize("kind", trained_values())
+def test_A8_a_parameter_that_is_trained_is_one_type_error(kind):
+    value = trained_values()[kind]
+    wanted = r"must be a plain number \(or plain numbers\), got a .*pass float\(value\).*docs/own_loss.md"
+    losses = {name: build(name) for name in CLASSES}
+
+    def refused(value):
+        for name, keyword in NUMERIC:
+            with pytest.raises(TypeError, match=rf"{keyword}\b.* {wanted}"):
+                setattr(losses[name], keyword, value)
+        for keyword in ("class_weight", "class_counts"):
+            with pytest.raises(TypeError, match=rf"{keyword}\[1\] {wanted}"):
+                build("LDAMCrossEntropy", **{keyword: [1.0, value, 2.0]})
+        with pytest.raises(TypeError, match=rf"gamma {wanted}"):
+            build("BinaryFocalCrossEntropy", gamma=value)
+
+    with_value(value, refused)
+    assert all(loss.get_config() == required(name) for name, loss in losses.items())
+
+
+@pytest.mark.parametrize("value", [np.float32(0.5), np.array(0.5), side.tensor(np.array(0.5, "float32"))], ids=str)
+def test_A8_tensors_without_a_gradient_are_numbers(value):
+    assert side.package.BinaryFocalCrossEntropy(gamma=value, alpha=value).get_config() == {"gamma": 0.5, "alpha": 0.5}
+
+
+@pytest.mark.skipif(is_keras, reason="Keras has no parameters in losses")
+def test_A8_a_curve_may_hold_a_parameter():
+    import torch
+
+    class Trained(side.package.CategoricalCrossEntropy):
+        def __init__(self):
+            super().__init__()
+            self.rate = torch.nn.Parameter(torch.tensor(2.0))
+
+        def curve(self, log_odds):
+            return self.rate * super().curve(log_odds)
+
+    loss = Trained()
+    loss(side.tensor(ROWS), side.tensor(LABELS)).backward()
+    assert loss.rate.grad.item() == pytest.approx(OF_LABELS.mean(), rel=1e-6)
+
+
+OF_NUMPY = {np.int64(label): np.float32(1 + 4 * label) for label in range(3)}
+
+
+@pytest.mark.parametrize("weights", [{0: 1.0, 1: 5.0, 2: 9}, {2: 9, 0: 1, 1: 5}, OF_NUMPY], ids=str)
+def test_C10_class_weights_may_be_the_dictionary_of_fit(weights):
+    loss, assigned = build("CategoricalCrossEntropy", class_weight=weights), build("CategoricalCrossEntropy")
+    assigned.set_class_weight(weights)
+    for each in (loss, assigned):
+        assert each.get_config() == {"class_weight": [1.0, 5.0, 9.0]}
+        value = side.numpy(side.call(each, side.tensor(ROWS), side.tensor(LABELS)))
+        assert value == pytest.approx(OF_LABELS @ [1, 5, 9] / 3, rel=1e-6)
+    counted = build("LDAMCrossEntropy", class_counts=weights)
+    assert counted.get_config() == {"class_counts": [1.0, 5.0, 9.0]}
+    spec = {
+        "loss": "CategoricalCrossEntropy",
+        "config": {"class_weight": {str(key): 2 for key in weights}},
+    }  # as in JSON
+    assert side.package.get(spec).get_config() == {"class_weight": [2.0, 2.0, 2.0]}
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "text"),
+    [
+        (
+            "class_weight",
+            {0: 1.0, 2: 5.0},
+            "for each class from 0 to 2, got none for class 1",
+        ),
+        ("class_weight", {1: 1.0, 2: 5.0}, "from 0 to 2, got none for class 0: write the list of all K numbers"),
+        ("class_weight", {10**12: 1.0}, "got none for class 0"),
+        ("class_weight", {-1: 1.0, 0: 2.0}, "a key of class_weight must be an integer >= 0, got -1"),
+        ("class_weight", {"cat": 1.0, "dog": 2.0}, "a key of class_weight must be an integer >= 0, got 'cat'"),
+        ("class_weight", {}, "class_weight must be a non-empty flat sequence"),
+        ("class_weight", {0: 1.0, 1: -5.0}, r"class_weight\[1\] must be a number in \[0, inf\), got -5.0"),
+        ("pos_weight", {0: 1.0, 1: 5.0}, "pos_weight must be a number or .* are pos_weight = b / a"),
+    ],
+)
+def test_C10_other_dictionaries_say_what_to_write(keyword, value, text):
+    with pytest.raises(ValueError, match=text):
+        build("BinaryCrossEntropy" if keyword == "pos_weight" else "CategoricalCrossEntropy", **{keyword: value})
+
+
+TEXT = [
+    ("CategoricalFocalCrossEntropy", {"gamma": "1e-4"}, {"gamma": 1e-4}),
+    ("CategoricalFocalCrossEntropy", {"gamma": "flsd53"}, {"gamma": "flsd53"}),
+    ("CategoricalCrossEntropy", {"z_loss": "1e-4", "ignore_index": "-100"}, {"z_loss": 1e-4, "ignore_index": -100}),
+    ("CategoricalCrossEntropy", {"class_weight": ["1e0", 2, "3.5"]}, {"class_weight": [1.0, 2.0, 3.5]}),
+    ("CategoricalTaylorCrossEntropy", {"order": "3"}, {"order": 3}),
+    ("BinaryCrossEntropy", {"pos_weight": "2e1", "reduction": "sum"}, {"pos_weight": 20.0, "reduction": "sum"}),
+    ("LogitAdjustedCrossEntropy", {"class_counts": ["1e3", "1E2"]}, {"class_counts": [1000.0, 100.0]}),
+]
+
+
+@pytest.mark.parametrize(("name", "config", "want"), TEXT)
+def test_B15_numbers_in_a_config_may_be_text(name, config, want):
+    loss = side.package.get({"loss": name, "config": config})
+    assert loss.get_config() == want
+    assert all(type(value) is type(want[keyword]) for keyword, value in loss.get_config().items())
+
+
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        ({"gamma": "nan"}, "gamma must be a number .*, got 'nan'"),
+        ({"gamma": "1e999"}, "gamma must be a number .*, got '1e999'"),
+        ({"gamma": "-1e-4"}, "gamma must be a number .*, got -0.0001"),
+        ({"gamma": "true"}, "gamma must be a number .*, got 'true'"),
+        ({"from_logits": "false"}, "from_logits must be one of True, False, got 'false'"),
+    ],
+)
+def test_B15_other_text_is_no_number(config, text):
+    with pytest.raises(ValueError, match=text):
+        side.package.get({"loss": "CategoricalFocalCrossEntropy", "config": config})
+
+
+@pytest.mark.skipif(not is_keras, reason="a name is Keras'")
+def test_B15_a_name_stays_text():
+    assert side.package.get({"loss": "BinaryCrossEntropy", "config": {"name": "7"}}).name == "7"
+
+
+@pytest.mark.skipif(is_keras, reason="TorchScript is torch's")
+# torch deprecates TorchScript; networks that are scripted for deployment still hold losses.
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("name", CLASSES)
+def test_B14_a_network_that_holds_a_loss_can_be_scripted(name, tmp_path):
+    import torch
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.loss = torch.nn.Linear(3, 3), build(name)
+
+        def forward(self, inputs):
+            return self.linear(inputs)
+
+        @torch.jit.unused
+        def training_loss(self, inputs, target):
+            return self.loss(self.linear(inputs), target)
+
+    network, (logits, target) = Network(), arguments(build(name), name)
+    before = side.numpy(network.loss(logits, target))
+    scripted, inputs = torch.jit.script(network), torch.ones(2, 3)
+    assert torch.equal(scripted(inputs), network(inputs))
+    torch.jit.save(scripted, tmp_path / "network.pt")
+    assert torch.equal(torch.jit.load(tmp_path / "network.pt")(inputs), network(inputs))
+    assert side.numpy(network.loss(logits, target)) == before
+
+
+@pytest.mark.skipif(is_keras, reason="TorchScript is torch's")
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # as above
+def test_B14_losses_of_users_can_be_held_too():
+    import torch
+
+    class Trained(Declared):
+        @property
+        def other(self):
+            return [object(), *self.nothing_that_scripts()]
+
+    holder = torch.nn.ModuleDict({"network": torch.nn.Linear(3, 3), "loss": Trained()})
+    assert isinstance(torch.jit.script(holder), torch.jit.ScriptModule)

@@ -152,9 +152,9 @@ BAD_SPECS = [
         "'gama' is no keyword of CategoricalFocalCrossEntropy, which has .*gamma",
     ),
     (
-        {"loss": "CategoricalFocalCrossEntropy", "config": {"gamma": "2"}},
+        {"loss": "CategoricalFocalCrossEntropy", "config": {"gamma": "two"}},
         ValueError,
-        r"gamma must be a number in \[0, inf\) or 'flsd53', got '2'",
+        r"gamma must be a number in \[0, inf\) or 'flsd53', got 'two'",
     ),
 ]
 

@@ -107,7 +107,7 @@ LAYERS = {
     "categorical.py": {"arguments", "base", "log_odds", "reduction", "targets"},
     "binary.py": {"arguments", "base", "log_odds", "reduction", "targets"},
     "check.py": {"base", "categorical", "guard", "reduction", "targets"},
-    "spec.py": {"base"},
+    "spec.py": {"arguments", "base"},
     "training.py": {"base", "binary", "metrics", "reduction", "spec"},
     "module.py": {"base", "spec", "training"},
     "integrations/__init__.py": set(),
