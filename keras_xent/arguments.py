@@ -157,6 +157,8 @@ def plain(name: str, value: Any) -> Any:
     Raises:
         TypeError: A tensor with a gradient, a parameter, a variable, or a tensor whose values are not known yet.
     """
+    if value is None or type(value) in (bool, int, float, str, list, tuple, dict):
+        return value
     is_parameter = any(base.__name__ == "Parameter" for base in type(value).__mro__) or hasattr(value, "trainable")
     if getattr(value, "requires_grad", False) is True or is_parameter:
         what = f"a {type(value).__name__} that gradients train"

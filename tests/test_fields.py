@@ -226,6 +226,18 @@ def test_A3_assigned_values_by_hand(name, keyword, value, target, want):
     assert side.numpy(side.call(loss, logits, target)) == pytest.approx(want, rel=1e-6)
 
 
+# Dynamo does not trace how Keras makes up a name.
+@pytest.mark.parametrize("mode", [mode for mode in side.modes if side_name != "keras-torch"])
+def test_A3_losses_can_be_built_and_changed_in_what_is_compiled(mode):
+    def changed(logits, target):
+        loss = side.package.CategoricalCrossEntropy(class_weight=[1, 2, 3])
+        loss.class_weight = [1, 5, 9]
+        return side.call(loss, logits, target)
+
+    value, _ = side.value_and_gradient(changed, side.tensor(ROWS), mode, side.tensor(LABELS))
+    assert side.numpy(value) == pytest.approx(OF_LABELS @ [1, 5, 9] / 3, rel=1e-6)
+
+
 def test_A3_assigned_values_are_canonical():
     loss = side.package.BinaryCrossEntropy()
     loss.reduction, loss.pos_weight, loss.from_logits = "mean_with_sample_weight", np.array([9]), np.False_
@@ -348,6 +360,7 @@ def trained_values():
     values["a parameter"] = torch.nn.Parameter(torch.tensor(0.5))
     values["a frozen parameter"] = torch.nn.Parameter(torch.tensor(0.5), requires_grad=False)
     values["a result"] = 2 * values["a parameter"]
+    values["a tensor of torch.func"] = None
     return values | ({"a Keras variable": keras_variable()} if is_keras else {})
 
 
@@ -365,6 +378,11 @@ def with_value(value, act):
         import jax
 
         jax.grad(lambda value: act(value) or value)(0.5)
+    elif side_name != "keras-tensorflow":
+        import torch
+
+        torch.func.grad(lambda value: act(value) or value)(torch.tensor(0.5))
+        torch.func.vmap(lambda value: act(value) or value)(torch.tensor([0.5]))
     else:
         import tensorflow as tf
 
