@@ -28,8 +28,8 @@ class CategoricalLoss(Loss):
         z_loss: Factor >= 0 of logsumexp(logits / temperature)^2, which each row's loss gets.
         softcap: Bound > 0 of the logits after the temperature, softcap * tanh(logits / softcap). None: no bound.
             It makes -softcap of -inf: mask no classes with that.
-        ignore_index: Rows with this label, an integer, count nowhere, whatever their logits hold. It is no label of a
-            distribution: mask its rows.
+        ignore_index: Rows (binary: elements) with this label count nowhere, whatever their logits hold. It is no
+            label of a distribution: mask its rows.
     """
 
     axis: int | None = arguments.field(None, arguments.integer)

@@ -226,7 +226,7 @@ def test_A3_assigned_values_by_hand(name, keyword, value, target, want):
     assert side.numpy(side.call(loss, logits, target)) == pytest.approx(want, rel=1e-6)
 
 
-# Dynamo does not trace how Keras makes up a name.
+# Dynamo does not trace the array that a loss of Keras makes of its weights.
 @pytest.mark.parametrize("mode", [mode for mode in side.modes if side_name != "keras-torch"])
 def test_A3_losses_can_be_built_and_changed_in_what_is_compiled(mode):
     def changed(logits, target):
