@@ -26,7 +26,7 @@ from keras_xent.losses.squared_error import BinarySquaredError, CategoricalSquar
 from keras_xent.losses.symmetric import BinarySymmetricCrossEntropy, CategoricalSymmetricCrossEntropy
 from keras_xent.losses.taylor import BinaryTaylorCrossEntropy, CategoricalTaylorCrossEntropy
 from keras_xent.spec import get
-from keras_xent.weights import class_weights, effective_numbers
+from keras_xent.weights import class_weights, effective_numbers, pos_weights
 
 __all__ = [
     "ArcFaceCrossEntropy",
@@ -75,6 +75,7 @@ __all__ = [
     "entropy",
     "get",
     "kl_divergence",
+    "pos_weights",
 ]
 
 try:

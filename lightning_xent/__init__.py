@@ -30,7 +30,7 @@ from lightning_xent.losses.squared_error import BinarySquaredError, CategoricalS
 from lightning_xent.losses.symmetric import BinarySymmetricCrossEntropy, CategoricalSymmetricCrossEntropy
 from lightning_xent.losses.taylor import BinaryTaylorCrossEntropy, CategoricalTaylorCrossEntropy
 from lightning_xent.spec import get
-from lightning_xent.weights import class_weights, effective_numbers
+from lightning_xent.weights import class_weights, effective_numbers, pos_weights
 
 __all__ = [
     "ArcFaceCrossEntropy",
@@ -79,6 +79,7 @@ __all__ = [
     "entropy",
     "get",
     "kl_divergence",
+    "pos_weights",
 ]
 
 try:

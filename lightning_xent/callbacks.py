@@ -1,10 +1,9 @@
-"""Callbacks: one weighs the classes by their row counts, one checks the model before training."""
+"""Callbacks: one weighs classes or labels by their row counts, one checks the model before training."""
 
 import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -16,16 +15,18 @@ from torch.utils.data import DataLoader
 from lightning_xent import arguments, guard
 from lightning_xent.base import Loss
 from lightning_xent.batches import split
+from lightning_xent.binary import BinaryLoss
 from lightning_xent.categorical import CategoricalLoss
 from lightning_xent.check import problems_of_model
-from lightning_xent.weights import SCHEMES, class_counts, class_weights
+from lightning_xent.weights import SCHEMES, binary_counts, class_counts, limited, ratios_of_counts, weights_of_counts
 
 
 class ClassWeighting(Callback):
-    """Sets the class weights of the module's loss from the row counts of the classes, before the first step.
+    """Sets the weights of the module's loss from the row counts of the training data, before the first step.
 
-    The weights are those of `class_weights`, K numbers that sum to K. They stay when training ends, and in
-    the loss's config. With `start_epoch` the loss keeps what weights it has until then: deferred re-weighting.
+    A categorical loss gets the `class_weight` of `class_weights`, K numbers that sum to K; a binary loss gets the
+    `pos_weight` of `pos_weights`: negatives / positives. They stay when training ends, and in the loss's config. With
+    `start_epoch` the loss keeps what weights it has until then: deferred re-weighting.
 
     Args:
         data: Targets, an array or tensor, or a finite iterable of batches as the module takes them, such as a
@@ -34,14 +35,23 @@ class ClassWeighting(Callback):
             count.
         scheme: "balanced", "inverse" or "effective", see `class_weights`.
         beta: Overlap of the rows for "effective", in [0, 1).
-        classes: Number K of classes, >= 1, where targets are class indices; those equal to the loss's ignore_index
-            do not count. None: targets are distributions or one-hot, with classes on the loss's axis, whose
-            sums are the counts.
+        classes: Number K of classes, >= 1, where the targets of a categorical loss are class indices; those equal to
+            the loss's ignore_index do not count. None: targets are distributions or one-hot, with classes on the loss's
+            axis, whose sums are the counts; and for a binary loss.
         start_epoch: First epoch with the weights, >= 0, counted from 0.
+        power: Exponent >= 0 of the weights, see `class_weights` and `pos_weights`.
+        max_weight: Largest weight, > 0. None: no bound.
+        pseudo_count: Number >= 0 that is added to each count.
+        batches: Largest number of batches to read, >= 1. None: all, where their number is known. Data of unknown
+            length, such as generators, iterators and datasets that repeat, need it: they may have no end.
+        per_label: Whether each label of a multi-label loss, along its axis (None: the last), gets its own pos_weight.
+            None: one number for targets of rank 1, one for each label at rank 2; higher ranks need True or False.
 
     Raises:
-        ValueError: An argument out of range; when training begins, a class without rows or a label out of range.
-        TypeError: When training begins, a loss that is not one categorical loss, or class indices of no integer dtype.
+        ValueError: An argument out of range; when training begins, data that may have no end, a class without rows, or
+            a label out of range.
+        TypeError: When training begins, a loss that is not one categorical or binary loss of this package, or class
+            indices that are not whole numbers.
 
     Reference: Cao et al., 2019, Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss.
     """
@@ -54,6 +64,11 @@ class ClassWeighting(Callback):
         beta: float = 0.999,
         classes: int | None = None,
         start_epoch: int = 0,
+        power: float = 1.0,
+        max_weight: float | None = None,
+        pseudo_count: float = 0.0,
+        batches: int | None = None,
+        per_label: bool | None = None,
     ) -> None:
         super().__init__()
         self.data = data
@@ -61,38 +76,75 @@ class ClassWeighting(Callback):
         self.beta = arguments.number("beta", beta, "[0, 1)")
         self.classes = None if classes is None else arguments.integer("classes", classes, 1)
         self.start_epoch = arguments.integer("start_epoch", start_epoch, 0)
+        self.power = arguments.number("power", power, "[0, inf)")
+        self.max_weight = None if max_weight is None else arguments.number("max_weight", max_weight, "(0, inf)")
+        self.pseudo_count = arguments.number("pseudo_count", pseudo_count, "[0, inf)")
+        self.batches = None if batches is None else arguments.integer("batches", batches, 1)
+        self.per_label = arguments.choice("per_label", per_label, (None, True, False))
         self._weights: list[float] | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loss = self._loss(pl_module)
-        axis = 1 if loss.axis is None else loss.axis
-        count = partial(class_counts, "data", classes=self.classes, axis=axis, ignore_index=loss.ignore_index)
         if self.data is None:
-            limit = trainer.num_training_batches
+            limits = [limit for limit in (trainer.num_training_batches, self.batches) if limit is not None]
+            if math.isinf(min(limits)):
+                raise ValueError(
+                    "batches must be a number where the training data do not tell their length, got None: they may "
+                    "have no end; pass batches=N to count the classes of at most N batches"
+                )
             with _unread(trainer.train_dataloader) as batches:
-                counts = count(_targets(pl_module, islice(batches, None if math.isinf(limit) else int(limit))))
+                counts = self._counts(loss, _targets(pl_module, islice(batches, int(min(limits)))))
             if trainer.world_size > 1:
                 total = torch.tensor(counts, dtype=torch.float64, device=pl_module.device)
                 counts = trainer.strategy.reduce(total, reduce_op="sum").tolist()
         else:
-            counts = count(_targets(pl_module, self.data))
-        self._weights = class_weights(arguments.counts("counts of data", counts), scheme=self.scheme, beta=self.beta)
+            counts = self._counts(loss, _targets(pl_module, limited("data", self.data, self.batches)))
+        self._weights = self._weights_of(counts)
         # A run that resumes within an epoch does not begin it.
         self._set_weights(trainer, loss)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._set_weights(trainer, self._loss(pl_module))
 
-    def _set_weights(self, trainer: Trainer, loss: CategoricalLoss) -> None:
+    def _set_weights(self, trainer: Trainer, loss: CategoricalLoss | BinaryLoss) -> None:
         if self._weights is not None and trainer.current_epoch >= self.start_epoch:
-            loss.set_class_weight(self._weights)
+            if isinstance(loss, CategoricalLoss):
+                loss.set_class_weight(self._weights)
+            else:
+                loss.pos_weight = self._weights
             self._weights = None
 
+    def _counts(self, loss: CategoricalLoss | BinaryLoss, data: Any) -> list[list[float]]:
+        """Return the row counts of the K classes; or those of labels 0 and those of labels 1."""
+        ignored = loss.ignore_index
+        if isinstance(loss, CategoricalLoss):
+            axis = 1 if loss.axis is None else loss.axis
+            return [class_counts("data", data, classes=self.classes, axis=axis, ignore_index=ignored)]
+        if self.classes is not None:
+            raise ValueError(f"classes must be None for a binary loss, got {self.classes}: its labels are 0 and 1")
+        own_axis = getattr(loss, "axis", None)
+        axis = -1 if own_axis is None else own_axis
+        return list(binary_counts("data", data, per_label=self.per_label, axis=axis, ignore_index=ignored))
+
+    def _weights_of(self, counts: list[list[float]]) -> list[float]:
+        options: dict[str, Any] = {
+            "scheme": self.scheme,
+            "beta": self.beta,
+            "power": self.power,
+            "max_weight": self.max_weight,
+            "pseudo_count": self.pseudo_count,
+        }
+        if len(counts) == 1:
+            return weights_of_counts("counts of data", *counts, **options)
+        return ratios_of_counts("data", *counts, **options)
+
     @staticmethod
-    def _loss(pl_module: LightningModule) -> CategoricalLoss:
+    def _loss(pl_module: LightningModule) -> CategoricalLoss | BinaryLoss:
         loss = getattr(pl_module, "loss", None)
-        if not isinstance(loss, CategoricalLoss):
-            raise TypeError(f"loss of the module must be one categorical loss of lightning_xent, got {loss!r}")
+        if not isinstance(loss, CategoricalLoss | BinaryLoss):
+            raise TypeError(
+                f"loss of the module must be one categorical or binary loss of lightning_xent, got {loss!r}"
+            )
         return loss
 
 
@@ -133,10 +185,11 @@ class CheckModel(Callback):
 
 
 def _targets(module: LightningModule, data: Any) -> Any:
-    """Return targets as they are, and batches as (None, target)."""
+    """Return targets as they are, and batches as (None, target, None, mask)."""
     if hasattr(data, "dtype") or not isinstance(data, Iterable):
         return data
-    return ((None, split(module, batch).target) for batch in data)
+    batches = (split(module, batch) for batch in data)
+    return ((None, batch.target, None, batch.mask) for batch in batches)
 
 
 @contextmanager

@@ -47,17 +47,18 @@ if is_keras:
         "keras-torch": [{"jit_compile": False}],
     }[side_name]
 
-    def build(loss, **mode):
-        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, use_bias=False, kernel_initializer="zeros")])
+    def build(loss, outputs=3, **mode):
+        layer = keras.layers.Dense(outputs, use_bias=False, kernel_initializer="zeros")
+        model = keras.Sequential([keras.Input((2,)), layer])
         model.compile(optimizer=keras.optimizers.SGD(RATE), loss=loss, **mode)
         return model
 
     def weighting(data, **options):
         return ClassWeighting(data, **options)
 
-    def fit(model, target, callbacks, epochs, **options):
+    def fit(model, target, callbacks, epochs, inputs=INPUTS, **options):
         options = {"batch_size": 10, "shuffle": False, "verbose": 0, **options}
-        return model.fit(INPUTS, target, epochs=epochs, callbacks=callbacks, **options)
+        return model.fit(inputs, target, epochs=epochs, callbacks=callbacks, **options)
 
     def kernel_of(model):
         return keras.ops.convert_to_numpy(model.layers[0].kernel)
@@ -72,8 +73,8 @@ else:
 
     MODES = [{}]
 
-    def build(loss):
-        network = torch.nn.Linear(2, 3, bias=False)
+    def build(loss, outputs=3):
+        network = torch.nn.Linear(2, outputs, bias=False)
         torch.nn.init.zeros_(network.weight)
         return XentModule(network, loss, lambda parameters: torch.optim.SGD(parameters, RATE))
 
@@ -81,12 +82,13 @@ else:
         """The trainer's own batches hold the data."""
         return ClassWeighting(**options)
 
-    def loader(target, batch_size=10, **options):
-        data = TensorDataset(torch.from_numpy(INPUTS), torch.from_numpy(target))
+    def loader(target, batch_size=10, inputs=INPUTS, **options):
+        data = TensorDataset(torch.from_numpy(inputs), torch.from_numpy(target))
         return DataLoader(data, batch_size=batch_size, **options)
 
-    def fit(model, target, callbacks, epochs):
-        trainer(max_epochs=epochs, callbacks=callbacks).fit(model, loader(target), loader(target))
+    def fit(model, target, callbacks, epochs, inputs=INPUTS):
+        batches = loader(target, inputs=inputs)
+        trainer(max_epochs=epochs, callbacks=callbacks).fit(model, batches, batches)
 
     def kernel_of(model):
         return model.network.weight.detach().numpy().T
@@ -106,6 +108,9 @@ RUNS = {
     "ignored labels": ({"ignore_index": -1}, UNKNOWN, BY_INDEX, [[9 / 19, 12 / 19, 36 / 19]] * 2),
     "one-hot": ({}, ONE_HOT, {}, [BALANCED] * 2),
     "distributions": ({}, SOFT, {"start_epoch": 1}, [1, [55 / 93, 70 / 93, 154 / 93]]),
+    "power": ({}, LABELS, {**BY_INDEX, "power": 0}, [[1, 1, 1]] * 2),
+    "max_weight": ({}, LABELS, {**BY_INDEX, "max_weight": 0.5}, [[1 / 3, 0.5, 0.5]] * 2),
+    "pseudo_count": ({}, LABELS, {**BY_INDEX, "pseudo_count": 3}, [[12 / 19, 18 / 19, 27 / 19]] * 2),  # of 9, 6, 4
 }
 
 
@@ -180,6 +185,72 @@ if side_name in ("keras-torch", "lightning"):
     DATA["DataLoader"] = torch_loader
 
 
+def endless():
+    while True:
+        yield from batches()
+
+
+class Endless:
+    """Batches without a length and without an end."""
+
+    def __iter__(self):
+        return endless()
+
+
+ENDLESS = {"generator": endless, "iterator": lambda: iter(batches()), "object": Endless}
+if side_name == "keras-tensorflow":
+    import tensorflow
+
+    def dataset():
+        return tensorflow.data.Dataset.from_tensor_slices((INPUTS, LABELS)).batch(5)
+
+    def of_generator():
+        types = tensorflow.TensorSpec((None, 2)), tensorflow.TensorSpec((None,), "int64")
+        return tensorflow.data.Dataset.from_generator(
+            lambda: (batch[:2] for batch in endless()), output_signature=types
+        )
+
+    ENDLESS["repeat"] = lambda: dataset().repeat()
+    ENDLESS["repeat and filter"] = lambda: dataset().repeat().filter(lambda inputs, labels: True)
+    ENDLESS["from_generator"] = of_generator
+if is_keras:
+
+    class EndlessBatches(keras.utils.PyDataset):
+        num_batches = None
+
+        def __getitem__(self, index):
+            return batches()[index % 2]
+
+    ENDLESS["PyDataset"] = EndlessBatches
+if side_name in ("keras-torch", "lightning"):
+    import torch.utils.data
+
+    class EndlessRows(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            while True:
+                yield from zip(INPUTS, LABELS, strict=True)
+
+    ENDLESS["DataLoader"] = lambda: torch.utils.data.DataLoader(EndlessRows(), batch_size=5)
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_C1_data_that_may_have_no_end(kind):
+    """They are refused at once, with `batches` as the way out: two batches hold every row once."""
+    with pytest.raises(ValueError, match=r"data must have a known number of batches, got .* pass batches=N"):
+        fit(build(loss_of()), LABELS, [ClassWeighting(ENDLESS[kind](), classes=3)], 1)
+    model = build(loss_of())
+    fit(model, LABELS, [ClassWeighting(ENDLESS[kind](), classes=3, batches=2)], 1)
+    assert model.loss.class_weight == pytest.approx(BALANCED)
+
+
+def test_C1_batches_of_data_with_an_end():
+    model = build(loss_of())
+    fit(model, LABELS, [ClassWeighting(DATA["batches"](), classes=3, batches=1, pseudo_count=1)], 1)
+    assert model.loss.class_weight == pytest.approx([3 / 7, 12 / 7, 6 / 7])  # 0 0 2 0, and 1 each: 4, 1 and 2
+    fit(model, LABELS, [ClassWeighting(DATA["batches"](), classes=3, batches=9)], 1)
+    assert model.loss.class_weight == pytest.approx(BALANCED)
+
+
 @pytest.mark.parametrize("kind", DATA)
 def test_kinds_of_data(kind):
     model = build(loss_of())
@@ -187,7 +258,64 @@ def test_kinds_of_data(kind):
     assert model.loss.class_weight == pytest.approx(BALANCED)
 
 
+@pytest.mark.parametrize(
+    "target", [LABELS.astype("float32"), LABELS.astype("float64")[:, None]], ids=["flat", "column"]
+)
+def test_C1_float_labels(target):
+    model = build(loss_of())
+    fit(model, LABELS, [ClassWeighting(target, classes=3)], 1)
+    assert model.loss.class_weight == pytest.approx(BALANCED)
+
+
+# Of 6, 3 and 1 positives among 10 rows; of both labels one is ignored where the label is UNKNOWN.
+IGNORED = np.where(np.arange(10)[:, None] < 2, -1, ONE_HOT)  # negatives 4, 5, 7; positives 4, 3, 1
+BINARY = {
+    "labels": ({}, ONE_HOT, {}, (4 / 6, 7 / 3, 9)),
+    "one weight": ({}, ONE_HOT, {"per_label": False}, 2.0),
+    "ignored labels": ({"ignore_index": -1}, IGNORED, {}, (1, 5 / 3, 7)),
+    "power": ({}, ONE_HOT, {"power": 0.5}, ((4 / 6) ** 0.5, (7 / 3) ** 0.5, 3)),
+    "max_weight": ({}, ONE_HOT, {"max_weight": 2}, (4 / 6, 2, 2)),
+    "pseudo_count": ({}, ONE_HOT, {"pseudo_count": 1}, (5 / 7, 2, 5)),
+    "deferred": ({}, ONE_HOT, {"start_epoch": 1}, (4 / 6, 7 / 3, 9)),
+    "never begun": ({"pos_weight": 2}, ONE_HOT, {"start_epoch": 2}, 2.0),
+}
+
+
+@pytest.mark.parametrize(("config", "target", "options", "want"), BINARY.values(), ids=BINARY)
+def test_C1_binary_losses_get_their_pos_weight(config, target, options, want):
+    """Losses of zero logits, where -log p is log 2 for both labels: so the weights count from their epoch on."""
+    loss = side.package.BinaryCrossEntropy(**config)
+    model = build(loss)
+    fit(model, target, [weighting(target, **options)], 2)
+    assert loss.pos_weight == pytest.approx(want)
+    assert loss.get_config()["pos_weight"] == pytest.approx(want)
+    rows = np.where(target == -1, 0, np.where(target == 1, want, 1))
+    expected = np.log(2) * rows.sum() / (target != -1).sum()
+    logits, labels = side.tensor(np.zeros((10, 3), "float32")), side.tensor(np.asarray(target))
+    value = loss(labels, logits) if is_keras else loss(logits, labels)
+    assert float(value) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_C1_binary_weights_reach_training(mode):
+    """Negatives / positives 3 of one label: the gradient of zero logits is sum_i x_i (p - t) w / N, p = 1/2."""
+    target = np.float32([0, 0, 0, 1, 0, 0, 0, 1])[:, None]
+    inputs = np.zeros((8, 2), "float32")
+    inputs[:, 0] = 1.0
+    model = build(side.package.BinaryCrossEntropy(), outputs=1, **mode)
+    fit(model, target, [weighting(target, start_epoch=1)], 2, inputs=inputs)
+    first = -RATE * (6 * 0.5 - 2 * 0.5) / 8
+    p = 1 / (1 + np.exp(-first))
+    second = first - RATE * (6 * p - 2 * 3 * (1 - p)) / 8
+    np.testing.assert_allclose(kernel_of(model)[0, 0], second, rtol=1e-5)
+
+
 CONSTRUCTOR = {
+    "power": ({"power": -1}, "power must be a number in"),
+    "max_weight": ({"max_weight": 0}, "max_weight must be a number in"),
+    "pseudo_count": ({"pseudo_count": -1}, "pseudo_count must be a number in"),
+    "batches": ({"batches": 0}, "batches must be an integer >= 1"),
+    "per_label": ({"per_label": 2}, "per_label must be one of"),
     "scheme": ({"scheme": "sqrt"}, "scheme must be one of"),
     "beta": ({"beta": 1}, "beta must be a number"),
     "classes": ({"classes": 0}, "classes must be an integer >= 1"),
@@ -202,7 +330,27 @@ def test_the_constructor_checks_its_arguments(options, message):
 
 
 FITS = {
-    "binary loss": (side.package.BinaryCrossEntropy, ONE_HOT, {}, TypeError, "loss of the .* BinaryCrossEntropy"),
+    "classes of a binary loss": (
+        side.package.BinaryCrossEntropy,
+        ONE_HOT,
+        BY_INDEX,
+        ValueError,
+        "classes must be None for a binary loss, got 3",
+    ),
+    "label without positives": (
+        side.package.BinaryCrossEntropy,
+        ONE_HOT * np.float32([1, 0, 1]),
+        {},
+        ValueError,
+        "data must have positives for label 1, got none",
+    ),
+    "binary label out of range": (
+        side.package.BinaryCrossEntropy,
+        2 * ONE_HOT,
+        {},
+        ValueError,
+        r"must hold labels in \[0, 1\], got 2.0",
+    ),
     "class without rows": (loss_of, LABELS, {"classes": 4}, ValueError, r"counts of data\[3\] must be > 0"),
     "label out of range": (
         loss_of,
@@ -238,10 +386,20 @@ if is_keras:
         fit(model, LABELS, [ClassWeighting(LABELS, classes=3, start_epoch=1)], 4, initial_epoch=2)
         np.testing.assert_allclose(kernel_of(model), descend([BALANCED] * 2, LABELS)[0], rtol=1e-5, atol=1e-6)
 
-    @pytest.mark.parametrize("loss", ["mse", [side.package.CategoricalCrossEntropy()]], ids=str)
-    def test_other_losses_are_refused(loss):
-        with pytest.raises(TypeError, match="loss of the model must be one categorical loss of keras_xent, got"):
-            fit(build(loss), ONE_HOT, [ClassWeighting(ONE_HOT)], 1)
+    def test_other_losses_are_refused():
+        with pytest.raises(TypeError, match="loss of the model must be one categorical or binary loss of keras_xent, "):
+            fit(build("mse"), ONE_HOT, [ClassWeighting(ONE_HOT)], 1)
+
+    def test_C1_the_loss_of_one_output_in_a_list_or_dictionary():
+        inputs = keras.Input((2,))
+        output = keras.layers.Dense(3)(inputs)
+        forms = [(output, lambda item: [item]), ({"out": output}, lambda item: {"out": item})]
+        for outputs, form in forms:
+            loss = loss_of()
+            model = keras.Model(inputs, outputs)
+            model.compile(optimizer="sgd", loss=form(loss))
+            fit(model, form(LABELS), [ClassWeighting([(INPUTS, form(LABELS))], classes=3)], 1)
+            assert loss.class_weight == pytest.approx(BALANCED)
 
 else:
 
@@ -307,11 +465,22 @@ else:
         assert weights
         assert weights == [pytest.approx(BALANCED)] * len(weights)
 
+    def test_C1_training_data_that_may_have_no_end():
+        batches = DataLoader(EndlessRows(), batch_size=5)
+        with pytest.raises(ValueError, match=r"batches must be a number .* they may have no end; pass batches=N"):
+            run = trainer(max_steps=1, max_epochs=None, callbacks=[ClassWeighting(classes=3)])
+            run.fit(build(loss_of()), batches, loader(LABELS))
+        for options, limits in (({"batches": 2}, {}), ({}, {"limit_train_batches": 2})):
+            model = build(loss_of())
+            callbacks = [ClassWeighting(classes=3, **options)]
+            trainer(max_steps=1, max_epochs=None, callbacks=callbacks, **limits).fit(model, batches, loader(LABELS))
+            assert model.loss.class_weight == pytest.approx(BALANCED)
+
     def test_a_module_without_loss_is_refused():
         module = build(loss_of())
         module.loss = None
         with pytest.raises(
-            TypeError, match="loss of the module must be one categorical loss of lightning_xent, got None"
+            TypeError, match="loss of the module must be one categorical or binary loss of lightning_xent, got None"
         ):
             run = trainer(max_epochs=1, callbacks=[ClassWeighting(classes=3)], num_sanity_val_steps=0)
             run.fit(module, loader(LABELS), loader(LABELS))
