@@ -161,6 +161,7 @@ class Loss(keras.losses.Loss, ABC):
     def _counted(self, logits: Any, target: Any, sample_weight: Any, mask: Any, *, has_gradient: bool = True) -> Rows:
         """Take a call up to the rows that count."""
         keras_mask = get_keras_mask(logits)
+        logits, target, sample_weight, mask = map(targets.whole, (logits, target, sample_weight, mask))
         tensor = targets.checked_logits(logits)
         tensor = tensor if has_gradient else ops.stop_gradient(tensor)
         rows = self._rows(tensor, target, sample_weight, mask, keras_mask)

@@ -20,6 +20,11 @@ LARGEST_LABELS = {"bfloat16": 2**8, "float16": 2**11}
 """Up to which whole number narrow dtypes hold all; float32 up to 2^24."""
 
 
+def whole(value: Any) -> Any:
+    """Return a torch DTensor as one tensor, the same on every rank, whose gradient comes back as placed; others as is."""
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
+
+
 def checked_logits(logits: Any) -> Tensor:
     """Return logits that are floating point, as a tensor."""
     logits = ops.convert_to_tensor(logits)

@@ -144,6 +144,7 @@ class Loss(nn.Module, ABC):
 
     def _counted(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any) -> Rows:
         """Take a call up to the rows that count."""
+        logits, target, sample_weight, mask = map(targets.whole, (logits, target, sample_weight, mask))
         rows = self._rows(targets.checked_logits(logits), target, sample_weight, mask)
         if not targets.is_traced() and not self._has_looked:
             self._look(logits, rows)

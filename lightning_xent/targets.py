@@ -23,6 +23,11 @@ SAME_VALUES = {"Alias", "Clone", "Permute", "ReshapeAlias", "Select", "Slice", "
 SAME_VALUES |= {"UnsafeView", "Unsqueeze", "View"}
 
 
+def whole(value: Any) -> Any:
+    """Return a torch DTensor as one tensor, the same on every rank, whose gradient comes back as placed; others as is."""
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
+
+
 def checked_logits(logits: Any) -> Tensor:
     """Return logits that are floating point."""
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
