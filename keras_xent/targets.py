@@ -21,7 +21,7 @@ LARGEST_LABELS = {"bfloat16": 2**8, "float16": 2**11}
 
 
 def whole(value: Any) -> Any:
-    """Return a torch DTensor as one tensor, the same on every rank, whose gradient comes back as placed; others as is."""
+    """Return a torch DTensor as one tensor, the same on every rank; its gradient has the placements of the DTensor."""
     return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 

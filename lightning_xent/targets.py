@@ -24,7 +24,7 @@ SAME_VALUES |= {"UnsafeView", "Unsqueeze", "View"}
 
 
 def whole(value: Any) -> Any:
-    """Return a torch DTensor as one tensor, the same on every rank, whose gradient comes back as placed; others as is."""
+    """Return a torch DTensor as one tensor, the same on every rank; its gradient has the placements of the DTensor."""
     return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 

@@ -115,7 +115,7 @@ LAYERS = {
     "lightning.py": {"base", "spec", "training"},
     "weights.py": {"arguments"},
     "information.py": {"arguments"},
-    "callbacks.py": {"arguments", "base", "categorical", "check", "guard", "weights"},
+    "callbacks.py": {"arguments", "base", "binary", "categorical", "check", "guard", "weights"},
     "metrics.py": {"arguments", "base", "binary", "categorical", "log_odds", "losses", "reduction", "targets"},
     "__init__.py": {"check", "information", "losses", "spec", "weights"},
     "losses": {"arguments", "binary", "categorical", "log_odds", "losses", "reduction", "targets"},
