@@ -63,6 +63,24 @@ class CategoricalLoss(Loss):
         """Return the number of classes, given the size of the class axis of the logits; None if it is unknown."""
         return size
 
+    def probabilities(self, logits: Any) -> Tensor:
+        """Return the probabilities of the K classes, on the class axis of the logits.
+
+        They are softmax(logits / temperature), after a softcap and with the scale of losses that have one, but without
+        their margins and adjustments. With from_logits=False they are the input over its sum.
+        """
+        logits = targets.checked_logits(targets.whole(logits))
+        axis = targets.class_axis(logits, self.axis)
+        logits = targets.class_axis_last(ops.cast(logits, targets.compute_dtype(logits)), axis)  # [..., C]
+        probabilities = self.class_probabilities(self.transformed(logits))
+        return probabilities if axis == len(logits.shape) - 1 else ops.moveaxis(probabilities, -1, axis)
+
+    def class_probabilities(self, logits: Tensor) -> Tensor:
+        """Return the probabilities [..., C] of all classes, given the `transformed` logits [..., C]."""
+        if not self.from_logits:
+            return logits / ops.sum(logits, -1, keepdims=True)
+        return log_odds.sigmoid(log_odds.of_classes(logits, self.divisor, True))
+
     def transformed(self, logits: Tensor) -> Tensor:
         """Return what the softmax takes, before it is divided by the temperature, of the logits [..., C]."""
         if self.softcap is None:

@@ -125,6 +125,14 @@ class Loss(nn.Module, ABC):
             raise ValueError('reduction must be "mean", "weighted_mean" or "sum" for parts(), got "none"')
         return reduction.parts(self._counted(logits, target, sample_weight, mask), self.reduction)
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the probabilities that the loss takes its input for, in the compute dtype.
+
+        They are after temperature and softcap, and without what only training needs: margins, logit adjustment and
+        class weights are left out. The gradient reaches the logits, and small probabilities keep their digits.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say which probabilities it takes its input for")
+
     def get_config(self) -> dict[str, Any]:
         """Return the constructor arguments that differ from their defaults, ready for JSON."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -29,6 +29,15 @@ class BinaryLoss(Loss):
         super().fields_changed()
         self._pos_weight = None if self.pos_weight is None else targets.constant(self.pos_weight)
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the probabilities of label 1, elementwise: sigmoid(logits / temperature).
+
+        With from_logits=False they are the input.
+        """
+        logits = targets.checked_logits(targets.whole(logits))
+        logits = logits.to(targets.compute_dtype(logits))
+        return log_odds.sigmoid(log_odds.scaled(logits, self.temperature)) if self.from_logits else logits
+
     def slope(self, log_odds: Tensor) -> Tensor:
         """Return the derivative of the curve, elementwise.
 

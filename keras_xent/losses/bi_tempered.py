@@ -58,6 +58,9 @@ class BiTemperedLogistic(CategoricalLoss):
         own = own if class_weight is None else own * class_weight
         return super().of_target(logits, target, class_weight) + ops.sum(own, -1)
 
+    def class_probabilities(self, logits: Tensor) -> Tensor:
+        return ops.exp(self.log_probabilities(logits))
+
     def log_probabilities(self, logits: Tensor) -> Tensor:
         """Logarithms [..., C] of the tempered softmax of logits [..., C]."""
         if self.t2 == 1.0:

@@ -39,6 +39,9 @@ class OrdinalCrossEntropy(CategoricalCrossEntropy):
     def count_classes(self, size: Any) -> Any:
         return None if size is None else size + 1
 
+    def class_probabilities(self, logits: Tensor) -> Tensor:
+        return ops.exp(logits)
+
     def transformed(self, logits: Tensor) -> Tensor:
         x = log_odds.scaled(super().transformed(logits), self.temperature)
         passed = -ops.cumsum(softplus(-x), -1)  # [..., C - 1]: log P(y > k)

@@ -56,6 +56,9 @@ class BiTemperedLogistic(CategoricalLoss):
         own = own if class_weight is None else own * class_weight
         return super().of_target(logits, target, class_weight) + own.sum(-1)
 
+    def class_probabilities(self, logits: Tensor) -> Tensor:
+        return torch.exp(self.log_probabilities(logits))
+
     def log_probabilities(self, logits: Tensor) -> Tensor:
         """Logarithms [..., C] of the tempered softmax of logits [..., C]."""
         if self.t2 == 1.0:

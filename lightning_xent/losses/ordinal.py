@@ -36,6 +36,9 @@ class OrdinalCrossEntropy(CategoricalCrossEntropy):
     def count_classes(self, size: int) -> int:
         return size + 1
 
+    def class_probabilities(self, logits: Tensor) -> Tensor:
+        return torch.exp(logits)
+
     def transformed(self, logits: Tensor) -> Tensor:
         x = log_odds.scaled(super().transformed(logits), self.temperature)
         passed = -softplus(-x).cumsum(-1)  # [..., C - 1]: log P(y > k)
