@@ -240,7 +240,8 @@ def test_B2_callbacks_and_check_model(name):
     run = trainer(max_epochs=1, callbacks=[ClassWeighting(classes=3), CheckModel()], num_sanity_val_steps=0)
     loader = DataLoader(Rows(batch), batch_size=4)
     run.fit(module, loader, loader)
-    assert module.loss.class_weight == pytest.approx(lightning_xent.class_weights(TARGET, classes=3))
+    counted = TARGET[MASK] if name in ("4", "own keys") else TARGET  # masked rows count nowhere
+    assert module.loss.class_weight == pytest.approx(lightning_xent.class_weights(counted, classes=3))
     whole = next(iter(DataLoader(Rows(batch), batch_size=12)))
     assert lightning_xent.check_model(module, module.loss, whole) == []
     bad = lightning_xent.CategoricalCrossEntropy(from_logits=False)

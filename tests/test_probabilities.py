@@ -75,7 +75,7 @@ CASES = {**{name: (name, {}, want) for name, want in OF_CLASS.items()}, **KEYWOR
 def logits_of(name, dtype="float32"):
     """A batch of three rows of the same logits, as the loss takes them."""
     row = LOGITS[:2] if name == "OrdinalCrossEntropy" else LOGITS
-    row = row + [1.0, 2.0, 3.0, -1.0, 0.0, 4.0] if name == "JensenShannonConsistency" else row
+    row = [*row, 1.0, 2.0, 3.0, -1.0, 0.0, 4.0] if name == "JensenShannonConsistency" else row
     return side.tensor(np.array([row] * 3, dtype))
 
 
