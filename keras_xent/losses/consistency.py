@@ -49,7 +49,10 @@ class JensenShannonConsistency(CategoricalCrossEntropy):
 
     def _views(self, logits: Tensor) -> Tensor:
         shape = ops.shape(logits)
-        return ops.reshape(logits, (*shape[:-1], self.views, self.count_classes(shape[-1])))  # [..., V, C]
+        classes = self.count_classes(shape[-1])
+        if any(size is None for size in shape):  # a KerasTensor, whose reshape would keep no unknown size
+            return ops.stack(ops.split(logits, self.views, axis=-1), axis=-2)  # [..., V, C]
+        return ops.reshape(logits, (*shape[:-1], self.views, classes))  # [..., V, C]
 
     def _divergence(self, logits: Tensor) -> Tensor:
         """Jensen-Shannon divergence [...] of the views in logits [..., V, C]."""
