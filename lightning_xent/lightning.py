@@ -8,8 +8,8 @@ from torch import nn
 
 from lightning_xent.base import Loss
 from lightning_xent.batches import Keys
-from lightning_xent.spec import LossSpec, get, spec_of
-from lightning_xent.training import OptimizerCallable, SchedulerCallable, Training
+from lightning_xent.spec import LossSpec
+from lightning_xent.training import OptimizerCallable, SchedulerCallable, Training, held
 
 
 class XentModule(Training, LightningModule):  # noqa: D101  it is the next line
@@ -30,8 +30,8 @@ class XentModule(Training, LightningModule):  # noqa: D101  it is the next line
     ) -> None:
         super().__init__()
         keys = Keys(input_key, target_key, weight_key, mask_key)
-        self._set_up(network, get(loss), optimizer, scheduler, scheduler_config, class_names, keys)
-        loss = spec_of(self.loss)  # type: ignore[assignment]
+        self._set_up(network, loss, optimizer, scheduler, scheduler_config, class_names, keys)
+        loss = held(self.loss)  # type: ignore[assignment]
         class_names = self.class_names
         input_key, target_key, weight_key, mask_key = keys.input, keys.target, keys.weight, keys.mask
         self.save_hyperparameters(ignore=["network", "optimizer", "scheduler"])

@@ -343,6 +343,10 @@ class Report(nn.Module):
         self.ece.update(found.confidence, hit, kept.float())
         self.nll.update(torch.where(kept, found.surprise, 0.0).sum(), kept.sum())
 
+    def names(self) -> list[str]:
+        """Return the names of the values, less that of the rows of each class."""
+        return [*(str(name) for name in self.scores if name != "support"), "nll", "ece"]
+
     def compute(self) -> dict[str, Tensor]:
         """Return the values over all batches and devices."""
         values: dict[str, Tensor] = self.scores.compute()
@@ -354,12 +358,13 @@ class Report(nn.Module):
             metric.reset()
 
 
-def table(values: Mapping[str, Tensor], names: Sequence[str] | None = None) -> str:
+def table(values: Mapping[str, Tensor], names: Sequence[str] | None = None, *, has_classes: bool = True) -> str:
     """Return the values of a `Report` as text: a line for each class that it tells apart, then the means.
 
     Args:
         values: What `Report.compute` returned.
         names: Names of the classes; by default their numbers.
+        has_classes: Whether each class has its line.
     """
     rest = ", ".join(f"{name} {values[name].item():.4f}" for name in ("accuracy", "nll", "ece"))
     if "support" not in values:
@@ -369,7 +374,7 @@ def table(values: Mapping[str, Tensor], names: Sequence[str] | None = None) -> s
     is_single = values["f1"].ndim == 0 and "f1_none" not in values
     names = names or (["1"] if is_single else [str(index) for index in range(len(support))])
     of_class = [values[name if is_single else f"{name}_none"].reshape(-1).tolist() for name in columns]
-    lines = list(zip(names, *of_class, support, strict=True))
+    lines = list(zip(names, *of_class, support, strict=True)) if has_classes else []
     if not is_single:
         for average, suffix in (("macro mean", ""), ("weighted mean", "_weighted")):
             lines.append((average, *(values[name + suffix].item() for name in columns), sum(support)))

@@ -9,19 +9,44 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lightning_xent import batches
+from lightning_xent import batches, guard
 from lightning_xent.base import Loss
-from lightning_xent.binary import BinaryLoss
-from lightning_xent.metrics import IGNORED, EpochMean, Predictions, Report, predictions, table
+from lightning_xent.evaluation import Evaluation, Value
+from lightning_xent.metrics import IGNORED, EpochMean, Predictions, predictions
 from lightning_xent.reduction import quotient
-from lightning_xent.spec import spec_of
+from lightning_xent.spec import LossSpec, get, spec_of
 
 OptimizerCallable = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerCallable = Callable[[Optimizer], LRScheduler]
 SCHEDULER_KEYS = {"frequency", "interval", "monitor", "name", "strict"}
 
-NAMED_CLASSES = 20
-"""Up to so many classes each has its own logged values; the report has all."""
+EXAMPLE = "functools.partial(torch.optim.AdamW, lr=1e-3)"
+TRAINED_WITH = "lightning_xent_trained_with"
+"""Key of a checkpoint: what optimizer and scheduler were, which are code."""
+
+
+def loss_of(given: Any) -> Loss:
+    """Return the loss that a module is given, as a loss, its spec or its name.
+
+    Raises:
+        ValueError: What a checkpoint has in place of a loss that it cannot hold, or a spec that `get` refuses.
+        TypeError: A loss of another package.
+    """
+    if given is None or (isinstance(given, Mapping) and "own_loss" in given):
+        name = "its loss" if given is None else given["own_loss"]
+        raise ValueError(
+            f"loss must be a loss or its spec, got none: the checkpoint holds no spec of {name}, which is not a class "
+            "of lightning_xent: pass loss=..., as in load_from_checkpoint(path, network=..., loss=...)"
+        )
+    if isinstance(given, nn.Module) and not isinstance(given, Loss):
+        raise TypeError(f"loss must be a loss of lightning_xent, its spec or its name, got {given!r}")
+    return get(given)
+
+
+def held(loss: Loss) -> LossSpec | dict[str, str]:
+    """Return what a checkpoint holds of a loss: its spec, or the name of a class that is not of this package."""
+    spec = spec_of(loss)
+    return {"own_loss": type(loss).__name__} if spec is None else spec
 
 
 class Training(nn.Module):
@@ -35,18 +60,21 @@ class Training(nn.Module):
     constant near the first batch's denominator: what a subclass adds to it is divided by the rows of the step, too.
 
     Batches are `(inputs, target)`, with sample_weight and mask as third and fourth part if there are any, or
-    dictionaries: see `input_key`. The network returns logits, an output with `.logits`, or a dictionary with "logits" or
-    "out". `predict` gives the logits, and needs no target. Logged for the whole epoch: `train_loss`,
-    `val_loss` and `test_loss`, the loss of all its rows, whatever the batches, NaN included; `train_accuracy`; and, as
-    `val_*` and `test_*`, what `lightning_xent.metrics.Report` holds, of which ignored rows and those of weight 0 are no
-    part: accuracy, precision, recall, f1, their `*_weighted`, nll and ece, and up to 20 classes one by one, `val_f1_3`.
-    The table of all classes is `report`, is printed when fit, validate or test ends, and goes to a logger that takes
-    text, as TensorBoard's. Categorical losses are over classes, binary ones over one label, or several for logits
-    (N, L). Several loaders count as one.
+    dictionaries: see `input_key`. The network returns logits, an output with `.logits`, or a dictionary with "logits"
+    or "out". `predict` gives the logits, and needs no target.
+
+    Logged at each step of the optimizer: `train_loss_step`, the loss of all its rows. Logged for the whole epoch:
+    `train_loss`, `val_loss` and `test_loss`, the loss of all its rows, whatever the batches, NaN included;
+    `train_accuracy`; and, as `val_*` and `test_*`, what `lightning_xent.metrics.Report` holds: accuracy, precision,
+    recall, f1, their `*_weighted`, nll and ece, and up to 20 classes one by one, `val_f1_3`; of more than 1000 classes
+    accuracy, nll, ece and perplexity. Rows that are ignored, masked or of weight 0 are no part of that. Of several
+    loaders each has its own values, with Lightning's suffix: `val_loss/dataloader_idx_0`; then every device needs a
+    batch of each. The table of all classes is `report`, and goes to a logger that takes text, as TensorBoard's. It is
+    printed when fit, validate or test ends, without a line for each of more than 20 classes.
 
     The checkpoint has the spec of the loss as it is when it is saved. `load_from_checkpoint` makes all of a module that
-    came from a config; otherwise it takes `network=...` and, for training to go on, `optimizer=...`: these are code.
-    Both work with `weights_only=True`.
+    came from a config; otherwise pass it what is code: `network=...`, `optimizer=...` for training to go on, and
+    `loss=...` for a loss class of your own. Both work with `weights_only=True`.
 
     Args:
         network: Maps inputs to what the loss takes, logits by default.
@@ -81,13 +109,18 @@ class Training(nn.Module):
     def _set_up(
         self,
         network: nn.Module,
-        loss: Loss,
+        loss: Any,
         optimizer: OptimizerCallable | None,
         scheduler: SchedulerCallable | None,
         scheduler_config: dict[str, Any] | None,
         class_names: Sequence[str] | None,
         batch_keys: batches.Keys,
     ) -> None:
+        loss = loss_of(loss)
+        for name, given in (("optimizer", optimizer), ("scheduler", scheduler)):
+            if given is not None and not callable(given):
+                what = f"parameters, such as {EXAMPLE}" if name == "optimizer" else "optimizer"
+                raise TypeError(f"{name} must be a function of the {what}, got {given!r}")
         if loss.reduction == "none":
             raise ValueError('loss must have the reduction "mean", "weighted_mean" or "sum", got "none"')
         unknown = (scheduler_config or {}).keys() - SCHEDULER_KEYS
@@ -99,11 +132,12 @@ class Training(nn.Module):
         self.scheduler_config = {"monitor": "val_loss"} | (scheduler_config or {})
         self.class_names = None if class_names is None else [str(name) for name in class_names]
         self.batch_keys = batch_keys
-        self.report = ""
-        self._report: Report | None = None
+        self.report = self._summary = ""
+        self._evaluations: dict[int, Evaluation] = {}
+        self._trained_with: dict[str, str] = {}
         self._unit: float | None = None
-        self._denominator: Tensor | None = None
-        self.train_loss, self.val_loss, self.test_loss = (EpochMean(loss.reduction == "sum") for _ in range(3))
+        self._step: Tensor | None = None
+        self.train_loss = EpochMean(loss.reduction == "sum")
         self.train_accuracy = EpochMean()
 
     def forward(self, *inputs: Any, **named_inputs: Any) -> Any:
@@ -111,133 +145,175 @@ class Training(nn.Module):
         return batches.logits_of(self.network(*inputs, **named_inputs))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the loss as it is now: a callback may have given it class weights."""
+        """Save the loss as it is now: a callback may have given it class weights; and the name of the optimizer."""
+        if self._trained_with:
+            checkpoint[TRAINED_WITH] = self._trained_with
         saved = checkpoint.get("hyper_parameters", {})
-        if isinstance(saved.get("loss"), Mapping):  # a subclass may have a `loss` of another kind
-            saved["loss"] = spec_of(self.loss)
+        given = saved.get("loss")
+        if not isinstance(given, Mapping):  # a subclass may have a `loss` of another kind
+            return
+        if "class_path" in given and spec_of(self.loss) is None:  # of a config, which can make a loss of any class
+            saved["loss"] = {**given, "init_args": {**(given.get("init_args") or {}), **self.loss.get_config()}}
+        else:
+            saved["loss"] = held(self.loss)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember the optimizer behind a checkpoint, for `configure_optimizers` to miss."""
+        self._trained_with = dict(checkpoint.get(TRAINED_WITH, {}))
 
     def on_fit_start(self) -> None:
-        self.report = ""
+        self.report = self._summary = ""
 
     def on_train_start(self) -> None:
         """Forget what an interrupted fit has left: rows of an epoch, and of an accumulation."""
-        self._denominator = None
+        self._step = None
         self.train_loss.reset()
         self.train_accuracy.reset()
 
     def on_train_epoch_start(self) -> None:
         """Forget the rows of an accumulation that was interrupted, as Lightning forgets its gradients."""
-        self._denominator = None
+        self._step = None
 
     def on_validation_epoch_start(self) -> None:
-        self._report = None
-        self.val_loss.reset()
+        self._evaluations = {}
 
     def on_test_epoch_start(self) -> None:
-        self._report = None
-        self.test_loss.reset()
+        self._evaluations = {}
 
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
-        total, denominator, found = self._parts(self.train_loss, batch, has_probabilities=False)
+        total, denominator, found = self._parts(batch, has_probabilities=False)
+        self.train_loss.update(total, denominator)
         self.log("train_loss", self.train_loss, on_step=False, on_epoch=True, prog_bar=True)
         self.train_accuracy.update((found.predicted == found.label).sum(), (found.label != IGNORED).sum())
         self.log("train_accuracy", self.train_accuracy, on_step=False, on_epoch=True)
-        self._denominator = denominator if self._denominator is None else self._denominator + denominator
+        parts = torch.stack([total.detach(), denominator])
+        self._step = parts if self._step is None else self._step + parts
         return total / self._unit_of(denominator)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Make the gradient that of the loss over all rows of the step: see the class."""
-        if self._denominator is None:  # a subclass with a training_step of its own
+        """Make the gradient that of the loss over all rows of the step, and log that loss: see the class."""
+        if self._step is None:  # a subclass with a training_step of its own
             return
-        factor = self._factor()
+        (total, denominator), self._step = self.trainer.strategy.reduce(self._step, reduce_op="sum"), None
+        is_sum = self.loss.reduction == "sum"
+        step_loss = total if is_sum else quotient(total, denominator)
+        self.log("train_loss_step", step_loss, on_step=True, on_epoch=False, prog_bar=True)
+        assert self._unit is not None
+        # Lightning has averaged the gradients over micro-batches and devices.
+        averaged = torch.full_like(
+            denominator, self._unit * self.trainer.accumulate_grad_batches * self.trainer.world_size
+        )
+        factor = averaged if is_sum else quotient(averaged, denominator)
         for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
             if parameter.grad is not None:
                 parameter.grad.mul_(factor)
 
-    def validation_step(self, batch: Any, batch_index: int, dataloader_idx: int = 0) -> Tensor:
-        return self._evaluate(self.val_loss, batch)
+    def validation_step(self, batch: Any, batch_index: int, dataloader_idx: int | None = None) -> Tensor:
+        return self._evaluate("val", batch, dataloader_idx)
 
-    def test_step(self, batch: Any, batch_index: int, dataloader_idx: int = 0) -> Tensor:
-        return self._evaluate(self.test_loss, batch)
+    def test_step(self, batch: Any, batch_index: int, dataloader_idx: int | None = None) -> Tensor:
+        return self._evaluate("test", batch, dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
-        self._log_report("val", self.val_loss)
+        self._log_report("val", len(self.trainer.num_val_batches))
 
     def on_test_epoch_end(self) -> None:
-        self._log_report("test", self.test_loss)
+        self._log_report("test", len(self.trainer.num_test_batches))
 
     def on_validation_end(self) -> None:
         if self.trainer.state.fn == "validate":
-            self.print(self.report)
+            self.print(self._summary)
 
     def on_test_end(self) -> None:
-        self.print(self.report)
+        self.print(self._summary)
 
     def on_fit_end(self) -> None:
-        if self.report:
-            self.print(self.report)
+        if self._summary:
+            self.print(self._summary)
 
     def configure_optimizers(self) -> Any:
+        """Build the optimizer and its scheduler; warn if training goes on from a checkpoint with another one."""
+        missing = [name for name in self._trained_with if getattr(self, name) is None]
+        if missing:
+            was = " and ".join(self._trained_with[name] for name in missing)
+            goes_on = "with AdamW and its defaults" if "optimizer" in missing else "without a scheduler"
+            keywords = " and ".join(f"{name}=..." for name in missing)
+            guard.warn(
+                f"{' and '.join(missing)} must be passed to train on: the checkpoint was trained with {was}, but "
+                f"training goes on {goes_on}; pass {keywords} to load_from_checkpoint"
+            )
         build = torch.optim.AdamW if self.optimizer is None else self.optimizer
         optimizer = build(self.parameters())
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(
+                f"optimizer must be a function of the parameters that returns an optimizer, such as {EXAMPLE}, "
+                f"got one that returns {optimizer!r}"
+            )
+        self._trained_with = {}
+        if self.optimizer is not None:
+            rate = optimizer.param_groups[0].get("lr")
+            self._trained_with["optimizer"] = f"{type(optimizer).__name__} (lr={rate})"
         if self.scheduler is None:
             return optimizer
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.scheduler(optimizer), **self.scheduler_config},
-        }
+        scheduler = self.scheduler(optimizer)
+        self._trained_with["scheduler"] = type(scheduler).__name__
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **self.scheduler_config}}
 
     def predict_step(self, batch: Any, batch_index: int, dataloader_idx: int = 0) -> Any:
         """Return the logits of a batch, with a target or without."""
         parts = batches.split(self, batch, needs_target=False)
         return self(*parts.inputs, **parts.named_inputs)
 
-    def _parts(
-        self, epoch_loss: EpochMean, batch: Any, *, has_probabilities: bool
-    ) -> tuple[Tensor, Tensor, Predictions]:
+    def _parts(self, batch: Any, *, has_probabilities: bool) -> tuple[Tensor, Tensor, Predictions]:
         parts = batches.split(self, batch)
         logits = self(*parts.inputs, **parts.named_inputs)
         given = (logits, parts.target, parts.sample_weight, parts.mask)
         total, denominator = self.loss.parts(*given)
-        epoch_loss.update(total, denominator)
         return total, denominator, predictions(self.loss, *given, has_probabilities=has_probabilities)
 
-    def _evaluate(self, epoch_loss: EpochMean, batch: Any) -> Tensor:
-        total, denominator, found = self._parts(epoch_loss, batch, has_probabilities=True)
-        if self._report is None:
-            self._report = self._new_report(found.classes)
-        self._report.update(found)
+    def _evaluate(self, stage: str, batch: Any, loader: int | None) -> Tensor:
+        """Count a batch of one of several loaders, or of the only one: None."""
+        total, denominator, found = self._parts(batch, has_probabilities=True)
+        evaluation, is_new = self._evaluations.get(loader or 0), False
+        if evaluation is None:
+            evaluation, is_new = self._evaluation(found.classes), True
+            self._evaluations[loader or 0] = evaluation
+        evaluation.update(total, denominator, found)
+        if is_new and loader is not None:
+            # At its end Lightning asks them, and appends the number of the loader to their names.
+            for name in evaluation.places():
+                value = Value(evaluation, name)
+                value.update()
+                options: dict[str, Any] = {"on_step": False, "on_epoch": True, "metric_attribute": name}
+                self.log(f"{stage}_{name}", value, prog_bar=name == "loss", **options)
         return quotient(total, denominator)
 
-    def _new_report(self, classes: int) -> Report:
-        if self.class_names is not None and len(self.class_names) != classes:
-            raise ValueError(f"class_names must have {classes} names for these logits, got {len(self.class_names)}")
-        return Report(isinstance(self.loss, BinaryLoss), classes).to(self.device)
+    def _evaluation(self, classes: int) -> Evaluation:
+        return Evaluation(self.loss, classes, self.class_names, self.device)
 
-    def _log_report(self, stage: str, epoch_loss: EpochMean) -> None:
-        """Log loss and metrics of an epoch.
+    def _log_report(self, stage: str, loaders: int) -> None:
+        """Log loss and metrics of an epoch, those of several loaders aside, and make the report of all.
 
         At its end, so that a device that had no batch takes part: it asks the others how many classes there are.
         """
-        classes = 0 if self._report is None else self._report.classes
-        if self.trainer.world_size > 1:
-            most = self.trainer.strategy.reduce(torch.tensor(float(classes), device=self.device), reduce_op="max")
-            classes = int(most)
-        if classes == 0:
-            return
-        loss, values = epoch_loss.compute(), (self._report or self._new_report(classes)).compute()
-        self._report = None
-        epoch_loss.reset()
+        evaluations, self._evaluations = self._evaluations, {}
+        if loaders == 1:
+            classes = evaluations[0].classes if evaluations else 0
+            if self.trainer.world_size > 1:
+                most = self.trainer.strategy.reduce(torch.tensor(float(classes), device=self.device), reduce_op="max")
+                classes = int(most)
+            if classes == 0:
+                return
+            evaluation = evaluations[0] = evaluations.get(0) or self._evaluation(classes)
+            evaluation.values()
+            if not self.trainer.sanity_checking:
+                for name in evaluation.places():
+                    self.log(f"{stage}_{name}", evaluation.value(name), sync_dist=True, prog_bar=name == "loss")
         if self.trainer.sanity_checking:
             return
-        self.log(f"{stage}_loss", loss, sync_dist=True, prog_bar=True)
-        for name, value in values.items():
-            if value.ndim == 0:
-                self.log(f"{stage}_{name}", value, sync_dist=True)
-            elif name.endswith("_none") and classes <= NAMED_CLASSES:
-                for class_name, of_class in zip(self.class_names or range(classes), value, strict=True):
-                    self.log(f"{stage}_{name.removesuffix('none')}{class_name}", of_class, sync_dist=True)
-        self.report = table(values, self.class_names)
+        heads = {index: f"dataloader_idx_{index}:\n" if loaders > 1 else "" for index in sorted(evaluations)}
+        self.report = "\n\n".join(head + evaluations[index].text() for index, head in heads.items())
+        self._summary = "\n\n".join(head + evaluations[index].summary() for index, head in heads.items())
         for logger in self.loggers:
             if hasattr(logger.experiment, "add_text"):
                 indented = self.report.replace("\n", "\n    ")
@@ -252,14 +328,3 @@ class Training(nn.Module):
                 raise ValueError(f"strategy must leave the accumulation of gradients to the Trainer, got {name}")
             self._unit = strategy.broadcast(2.0 ** round(math.log2(max(1.0, denominator.item()))))
         return self._unit
-
-    def _factor(self) -> Tensor:
-        """Return what the gradients lack: Lightning has averaged them over micro-batches and devices."""
-        assert self._unit is not None and self._denominator is not None
-        denominator, self._denominator = self._denominator, None
-        averaged = torch.full_like(
-            denominator, self._unit * self.trainer.accumulate_grad_batches * self.trainer.world_size
-        )
-        if self.loss.reduction == "sum":
-            return averaged
-        return quotient(averaged, self.trainer.strategy.reduce(denominator, reduce_op="sum"))
