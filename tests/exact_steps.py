@@ -1,7 +1,7 @@
-"""Train on uneven micro-batches and devices; compare the gradient of each step with that of all its rows at once.
+"""Train on uneven micro-batches and devices; compare gradient and loss of each step with those of all its rows at once.
 
 Run as `python exact_steps.py DEVICES`; prints the worst difference of each setting, relative to the largest entry of
-the gradient, as JSON.
+the gradient or to the loss, as JSON.
 """
 
 import json
@@ -54,7 +54,12 @@ class Recorder(XentModule):
 
     def __init__(self, *given, **keywords):
         super().__init__(*given, **keywords)
-        self.gradients = []
+        self.gradients, self.step_losses = [], []
+
+    def log(self, name, value, **options):
+        super().log(name, value, **options)
+        if name == "train_loss_step":
+            self.step_losses.append(value)
 
     def configure_gradient_clipping(self, optimizer, **options):
         super().configure_gradient_clipping(optimizer, **options)
@@ -91,18 +96,19 @@ def network():
 
 
 def wanted(loss, accumulate, clip, devices):
-    """Return the gradient of each step of an epoch, from all of its rows at once."""
+    """Return the gradient and the loss of each step of an epoch, from all of its rows at once."""
     name, config = LOSSES[loss]
     whole, own = getattr(lightning_xent, name)(**config), network()
     of_devices = [batches(device, loss) for device in range(devices)]
-    gradients = []
+    gradients, losses = [], []
     for first in range(0, BATCHES, accumulate):
         parts = [batch for of_device in of_devices for batch in of_device[first : first + accumulate]]
         inputs, target = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-        found = torch.autograd.grad(whole(own(inputs), target), list(own.parameters()))
+        losses.append(whole(own(inputs), target))
+        found = torch.autograd.grad(losses[-1], list(own.parameters()))
         gradient = torch.cat([part.flatten() for part in found])
         gradients.append(gradient if clip is None else gradient * min(1.0, clip / (gradient.norm().item() + 1e-6)))
-    return gradients
+    return gradients, losses
 
 
 def strategy_of(name, devices):
@@ -136,11 +142,9 @@ def difference(device, devices, loss, accumulate, precision, clip, strategy):
         **scaled,
     )
     trainer.fit(module, DataLoader(batches(device, loss), batch_size=None))
-    want = wanted(loss, accumulate, clip, devices)
-    return max(
-        ((got - gradient).abs().max() / gradient.abs().max().clamp(min=1e-30)).item()
-        for got, gradient in zip(module.gradients, want, strict=True)
-    )
+    gradients, losses = wanted(loss, accumulate, clip, devices)
+    pairs = [*zip(module.gradients, gradients, strict=True), *zip(module.step_losses, losses, strict=True)]
+    return max(((got - want).abs().max() / want.abs().max().clamp(min=1e-30)).item() for got, want in pairs)
 
 
 class Unsized(IterableDataset):
