@@ -7,7 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import keras
 from keras import KerasTensor as Tensor
@@ -51,6 +51,9 @@ class Loss(keras.losses.Loss, ABC):
     check_labels: bool | None = arguments.field(None, arguments.choice, (True, False))
     reduction: str = arguments.field("mean", arguments.reduction)
     name: str | None = arguments.field(None, arguments.text)
+
+    takes_cosines: ClassVar[bool] = False
+    """Whether the logits are cosines, which lie in [-1, 1]."""
 
     _is_built, _is_patched, _has_looked, _has_warned = False, False, False, False
 
@@ -109,7 +112,7 @@ class Loss(keras.losses.Loss, ABC):
             y_pred: Logits: floating point, of any rank. Its Keras mask counts beside `mask`.
             sample_weight: A number, or weights whose shape is a leading part of the rows' shape.
                 A row of weight 0 adds exactly 0, but "mean" counts it.
-            mask: True for rows that count, in the rows' shape.
+            mask: True for rows that count, in a leading part of the rows' shape.
             denominator: What the sum of the row losses is divided by instead of the denominator of `reduction`: a
                 number >= 0 or a scalar tensor, such as the number of rows of all micro-batches of a step, and of
                 all replicas. 0 gives 0.
@@ -117,7 +120,8 @@ class Loss(keras.losses.Loss, ABC):
         Raises:
             ValueError: A shape that does not fit, a label out of range (see `check_labels`), or a `denominator`
                 that is negative, is not a scalar, or comes with the reduction "none".
-            TypeError: Logits that are not floating point, or class indices that are not integers.
+            TypeError: Logits that are not floating point, class indices that are not integers, or an input that does
+                not hold numbers.
         """
         with keras.name_scope(self.name):
             return reduction.reduce(self._counted(y_pred, y_true, sample_weight, mask), self.reduction, denominator)
@@ -173,7 +177,11 @@ class Loss(keras.losses.Loss, ABC):
         tensor = targets.checked_logits(logits)
         tensor = tensor if has_gradient else ops.stop_gradient(tensor)
         rows = self._rows(tensor, target, sample_weight, mask, keras_mask)
-        if not targets.is_compiling() and not self._has_looked:
+        doubt = self._doubt_of_shape(tensor)
+        if doubt is not None and not self._has_looked:
+            self._has_looked = self._has_warned = True
+            targets.now(guard.warn, f"{type(self).__name__} {doubt}")
+        elif not targets.is_compiling() and not self._has_looked:
             self._look(logits, rows)
         kept = reduction.hardest(rows.losses, rows.kept, self.hard_fraction)
         return Rows(rows.losses, rows.weights, kept, rows.sample_weight)
@@ -193,11 +201,12 @@ class Loss(keras.losses.Loss, ABC):
         activation, logits = targets.activation_of(logits), targets.checked_logits(logits)
         axis, views = self._layout(logits)
         kind = {"has_classes": axis is not None, "from_logits": self.from_logits}
-        doubt = guard.of_activation(activation, **kind)
+        doubt = self._doubt_of_shape(logits) or guard.of_activation(activation, **kind)
         size = 1 if axis is None else logits.shape[axis]
         shape = tuple(logits.shape)
         is_known = None not in shape
-        can_tell = is_known and (not self.from_logits or (axis is not None and math.prod(shape) >= guard.ROWS * size))
+        has_rows = is_known and axis is not None and math.prod(shape) >= guard.ROWS * size
+        can_tell = is_known and (not self.from_logits or has_rows or self.takes_cosines)
         values = targets.read(logits, check, axis) if can_tell and doubt is None else None
         if values is None:
             return doubt is not None, doubt
@@ -205,7 +214,13 @@ class Loss(keras.losses.Loss, ABC):
         counts = None if counted is None else targets.read(counted, check)
         if counted is not None and counts is None:
             return False, None
-        return True, guard.of_values(values, counts, keras.backend.standardize_dtype(logits.dtype), views, **kind)
+        dtype = keras.backend.standardize_dtype(logits.dtype)
+        doubt = guard.of_cosines(values, counts, dtype, self.temperature) if self.takes_cosines else None
+        return True, doubt or guard.of_values(values, counts, dtype, views, **kind)
+
+    def _doubt_of_shape(self, logits: Tensor) -> str | None:
+        """Return why logits of this shape are of the wrong kind, which a trace knows too; None if nothing shows."""
+        return None
 
     def _layout(self, logits: Tensor) -> tuple[int | None, int]:
         """Return the class axis of the logits, None if there is none, and how many softmaxes lie along it."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from keras import KerasTensor as Tensor
 from keras import ops
 
-from keras_xent import arguments, log_odds, targets
+from keras_xent import arguments, guard, log_odds, targets
 from keras_xent.base import Loss
 from keras_xent.reduction import Rows
 
@@ -18,8 +18,9 @@ class CategoricalLoss(Loss):
     """Base of the losses over K exclusive classes; a variant adds its curve.
 
     A row is a position of the logits without the class axis. Its target is a class index (any integer dtype)
-    or a distribution over the classes, of which the loss is the expectation: sum_c t_c w_c curve(m_c). Where
-    K = 1, a target in the shape of the logits is a distribution.
+    or a distribution over the classes, of which the loss is the expectation: sum_c t_c w_c curve(m_c). A target in
+    the shape of the logits is a distribution. Integers there must be one-hot or multi-hot rows of 0 and 1: class
+    indices are an error, or NaN where labels are not read. One class alone warns: its loss is always 0.
 
     Args:
         axis: Class axis of the logits. None: the last, as in Keras.
@@ -39,6 +40,8 @@ class CategoricalLoss(Loss):
     ignore_index: int | float | None = arguments.field(None, arguments.integer)
 
     labels_only: ClassVar[bool] = False
+    takes_distributions: ClassVar[bool] = True
+    """Whether a target in the shape of the logits is a distribution."""
 
     def fields_changed(self) -> None:
         super().fields_changed()
@@ -58,6 +61,11 @@ class CategoricalLoss(Loss):
         axis = targets.class_axis(logits, self.axis)
         size = logits.shape[axis]
         return axis, 1 if size is None else max(1, size // self.count_classes(size))
+
+    def _doubt_of_shape(self, logits: Tensor) -> str | None:
+        axis, _ = self._layout(logits)
+        has_one = axis is not None and self.count_classes(logits.shape[axis]) == 1
+        return guard.of_one_class(tuple(logits.shape), axis) if has_one else None
 
     def count_classes(self, size: Any) -> Any:
         """Return the number of classes, given the size of the class axis of the logits; None if it is unknown."""
@@ -195,8 +203,12 @@ class CategoricalLoss(Loss):
         if is_labels:
             classes = self.count_classes(ops.shape(logits)[-1])
             target, validity = targets.checked_labels(target, classes, active, self.check_labels)
-        elif kept is not None:
-            target = targets.harmless_logits(target, kept, None, ranked=False)
+        else:
+            target, validity = targets.checked_distribution(
+                target, axis, active, self.check_labels, self.ignore_index, targets.compute_dtype(logits)
+            )
+            if kept is not None:
+                target = targets.harmless_logits(target, kept, None, ranked=False)
         class_weight = weights = None
         if self._class_weight is not None:
             class_weight = targets.per_class("class_weight", self._class_weight, logits, classes)  # [C]

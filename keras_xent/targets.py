@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -11,7 +11,12 @@ from keras import KerasTensor as Tensor
 from keras import ops
 from numpy.typing import NDArray
 
+from keras_xent import guard
+
 _BACKEND = keras.backend.backend()
+
+if _BACKEND == "torch":
+    from keras_xent import torch_kernel
 
 
 CORNER = 16
@@ -27,7 +32,7 @@ def whole(value: Any) -> Any:
 
 def checked_logits(logits: Any) -> Tensor:
     """Return logits that are floating point, as a tensor."""
-    logits = ops.convert_to_tensor(logits)
+    logits = _tensor("y_pred", logits)
     if not _is_floating(logits):
         raise TypeError(f"y_pred must be a floating-point tensor, got {_dtype(logits)}")
     return logits
@@ -60,14 +65,16 @@ def class_axis_last(tensor: Tensor, axis: int) -> Tensor:
 def labels_or_distribution(
     target: Any, logits: Tensor, axis: int, classes: int | None, *, labels_only: bool
 ) -> tuple[Tensor, bool]:
-    """Read a target by its shape: (labels [...], True) or (distribution [..., C], False)."""
-    target = _tensor(target)
+    """Read a target by its shape: (labels [...], True) or (distribution [..., C], False), which may be of integers."""
+    target = _tensor("y_true", target, logits)
     given, before, after = tuple(target.shape), tuple(logits.shape)[:axis], tuple(logits.shape)[axis + 1 :]
     rows, columns, shape = (*before, *after), (*before, 1, *after), (*before, classes, *after)
     if _fits(given, shape) and not labels_only:
         if given[axis] != shape[axis] and not _is_floating(target):
             raise ValueError(f"y_true must have a static size on axis {axis}: 1 for labels, {shape[axis]} for one-hot")
-        return ops.cast(class_axis_last(target, axis), compute_dtype(logits)), False  # [..., C]
+        is_checked = not _is_floating(target) and _dtype(target) != "bool"
+        target = _wide(target) if is_checked else ops.cast(target, compute_dtype(logits))
+        return class_axis_last(target, axis), False  # [..., C]
     if not _fits(given, rows) and not _fits(given, columns):
         wanted = f"class indices of shape {rows}" + ("" if labels_only else f" or a distribution of shape {shape}")
         logits_shape = tuple(logits.shape)
@@ -83,7 +90,7 @@ def labels_or_distribution(
 
 def teacher_and_label(target: Any, logits: Any, axis: int | None, *, has_label: bool) -> tuple[Tensor, Tensor | None]:
     """Split a target into the teacher's logits, in the shape of `logits`, and the class indices [...] behind them."""
-    target, axis = _tensor(target), class_axis(logits, axis)
+    target, axis = _tensor("y_true", target, logits), class_axis(logits, axis)
     shape, classes = tuple(logits.shape), logits.shape[axis]
     if classes is None:
         raise ValueError(f"y_pred must have a static size on axis {axis}, beside a target of teacher logits")
@@ -103,23 +110,27 @@ def teacher_and_label(target: Any, logits: Any, axis: int | None, *, has_label: 
 
 
 def binary_target(target: Any, logits: Tensor) -> Tensor:
-    """Return a binary target in the shape of the logits; (N,) for (N, 1) and the reverse are taken."""
-    target = _tensor(target)
+    """Return a binary target in the shape of the logits; one of the two may lack an axis of size 1."""
+    target = _tensor("y_true", target, logits)
     given, wanted = tuple(target.shape), tuple(logits.shape)
-    if len(given) == 1 and len(wanted) == 2 and _fits((*given, 1), wanted):
-        target = ops.expand_dims(target, -1)
-    elif len(given) == 2 and len(wanted) == 1 and _fits(given, (*wanted, 1)):
-        target = ops.squeeze(target, -1)
+    extra, missing = _axis_too_many(given, wanted), _axis_too_many(wanted, given)
+    if missing is not None:
+        target = ops.expand_dims(target, missing)
+    elif extra is not None:
+        target = ops.squeeze(target, extra)
     elif not _fits(given, wanted):
-        raise ValueError(f"y_true must have the shape of y_pred, {wanted}, got {given}")
+        raise ValueError(
+            f"y_true must have the shape of y_pred, {wanted}, got shape {given}; only an axis of size 1, the last or "
+            "axis 1, may be missing"
+        )
     return _wide(target)
 
 
 def constant(values: float | Sequence[float]) -> Any:
-    """Hold weights in float64, to be rounded once, at the call."""
+    """Hold weights in float64, to be rounded once, at the call. On torch on the CPU: some devices have no float64."""
     array = np.array(values, "float64")
     # Dynamo does not trace what Keras asks of an array; under a trace of TensorFlow or JAX a tensor would leak.
-    return ops.convert_to_tensor(array) if _BACKEND == "torch" else array
+    return torch_kernel.on_cpu(array) if _BACKEND == "torch" else array
 
 
 def per_class(name: str, values: Any, logits: Tensor, classes: int | None = None) -> Tensor:
@@ -129,7 +140,7 @@ def per_class(name: str, values: Any, logits: Tensor, classes: int | None = None
         raise ValueError(
             f"{name} must have {wanted[0] if wanted else 'no'} numbers for y_pred of this shape, got {values.shape[0]}"
         )
-    return ops.cast(ops.convert_to_tensor(values), compute_dtype(logits))
+    return ops.convert_to_tensor(ops.cast(values, compute_dtype(logits)))
 
 
 def per_label(values: Tensor, label: Tensor) -> Tensor:
@@ -141,29 +152,19 @@ def sample_weight_per_row(sample_weight: Any, rows: Tensor) -> Tensor | None:
     """Align sample weights with the rows [...] from the left: a scalar or a leading part of their shape."""
     if sample_weight is None:
         return None
-    sample_weight = ops.cast(_tensor(sample_weight), rows.dtype)
-    given, wanted = tuple(sample_weight.shape), tuple(rows.shape)
-    if not _fits(given, wanted[: len(given)]) and given[-1:] == (1,):
-        sample_weight = ops.squeeze(sample_weight, -1)
-    if not _fits(tuple(sample_weight.shape), wanted[: len(sample_weight.shape)]):
-        raise ValueError(f"sample_weight must have a leading part of the rows' shape {wanted}, got shape {given}")
-    return _align(sample_weight, rows) * ops.ones_like(rows)  # [...]
+    sample_weight = ops.cast(_tensor("sample_weight", sample_weight, rows), rows.dtype)
+    return _along_rows("sample_weight", sample_weight, rows) * ops.ones_like(rows)  # [...]
 
 
 def mask_per_row(mask: Any, keras_mask: Any, rows: Tensor) -> Tensor | None:
-    """Return the rows [...] that count: a mask of their shape AND Keras' own, aligned from the left."""
-    wanted = tuple(rows.shape)
-    if mask is not None:
-        mask = ops.cast(ops.convert_to_tensor(mask), "bool")
-        if not _fits(tuple(mask.shape), wanted):
-            raise ValueError(f"mask must have the shape of the rows, {wanted}, got shape {tuple(mask.shape)}")
-    if keras_mask is not None:
-        keras_mask = ops.cast(ops.convert_to_tensor(keras_mask), "bool")
-        given = tuple(keras_mask.shape)
-        if not _fits(given, wanted[: len(given)]):
-            raise ValueError(f"the Keras mask of y_pred must fit the rows' shape {wanted}, got shape {given}")
-        keras_mask = ops.logical_and(_align(keras_mask, rows), ops.ones_like(rows, dtype="bool"))
-    return both(mask, keras_mask)
+    """Return the rows [...] that count: a mask AND Keras' own, both aligned from the left as sample weights are."""
+    masks = {"mask": mask, "the Keras mask of y_pred": keras_mask}
+    kept = None
+    for name, given in masks.items():
+        if given is not None:
+            given = _along_rows(name, ops.cast(_tensor(name, given, rows), "bool"), rows)
+            kept = both(kept, ops.logical_and(given, ops.ones_like(rows, dtype="bool")))
+    return kept
 
 
 def differs(target: Tensor, value: float) -> Tensor:
@@ -208,6 +209,34 @@ def checked_labels(
         _checked(labels, whole, active, check_labels, classes, TypeError)
     labels, validity = _checked(labels, valid, active, check_labels, classes)
     return ops.cast(labels, "int32"), validity
+
+
+def checked_distribution(
+    target: Tensor,
+    axis: int,
+    active: Tensor | None,
+    check_labels: bool | None,
+    ignore_index: float | None,
+    dtype: str,
+) -> tuple[Tensor, Tensor | None]:
+    """Return a distribution [..., C] in `dtype`, and the validity [...] of its rows: integers have to be 0 or 1.
+
+    `axis` is where the classes lie in the user's layout. Rows that are not `active` may hold anything.
+    """
+    distribution = ops.cast(target, dtype)
+    if _is_floating(target):
+        return distribution, None
+    is_wrong = ops.logical_or(target < 0, target > 1)  # [..., C]
+    is_wrong = is_wrong if active is None else ops.logical_and(is_wrong, ops.expand_dims(active, -1))
+    if not _readable(is_wrong, check_labels):
+        return distribution, ops.where(ops.any(is_wrong, -1), math.nan, 1.0)
+    if not bool(ops.any(is_wrong)):
+        return distribution, None
+    first = np.argwhere(array(is_wrong))[0].tolist()
+    value, shape = array(target)[tuple(first)].item(), list(target.shape)
+    first.insert(axis, first.pop())
+    shape.insert(axis, shape.pop())
+    raise ValueError(guard.of_integers("y_true", value, first, tuple(shape), axis, ignore_index))
 
 
 def checked_probabilities(
@@ -261,9 +290,22 @@ def array(tensor: Tensor) -> NDArray[Any]:
     return values if values.dtype.kind in "biu" else values.astype("float64")
 
 
+def dtype_name(values: Any) -> str:
+    """Return the name of the dtype of a tensor or array, float64 for numbers and lists."""
+    return _dtype(values) if hasattr(values, "dtype") else "float64"
+
+
 def activation_of(logits: Any) -> str | None:
     """Return what made `logits`, where Keras' own softmax and sigmoid marked their output: on TensorFlow and torch."""
     return "softmax or sigmoid" if hasattr(logits, "_keras_logits") else None
+
+
+def now(function: Callable[[str], None], text: str) -> None:
+    """Call a function where it stands, under torch.compile too."""
+    if _BACKEND == "torch":
+        torch_kernel.now(function, text)
+    else:
+        function(text)
 
 
 def is_compiling() -> bool:
@@ -347,7 +389,7 @@ def _readable(tensor: Tensor, check_labels: bool | None) -> bool:
             or torch._C._get_tracing_state() is not None
             or torch._C._are_functorch_transforms_active()
         )
-        traced = traced or getattr(tensor, "is_meta", True)
+        traced = traced or getattr(tensor, "is_meta", True) or not torch_kernel.is_plain(tensor)
     else:
         traced = not hasattr(tensor, "numpy" if _BACKEND == "tensorflow" else "device")
     if traced:
@@ -355,15 +397,59 @@ def _readable(tensor: Tensor, check_labels: bool | None) -> bool:
     return "cpu" in str(tensor.device).lower() if check_labels is None else check_labels
 
 
-def _tensor(value: Any) -> Tensor:
-    """Return `value` as a tensor; numbers and lists in the precision that NumPy gives them, float64."""
-    if isinstance(value, bool | int | float | list | tuple | np.ndarray | np.generic):
-        value = np.asarray(value)
+def _tensor(name: str, value: Any, logits: Tensor | None = None) -> Tensor:
+    """Return an argument as a tensor; numbers and lists as NumPy has them, in float64.
+
+    Some devices that torch knows have no float64: what is wider than the loss computes in is cast before it goes there.
+    """
+    if not ops.is_tensor(value) and not isinstance(value, keras.KerasTensor | keras.Variable):
+        value = np.asarray(value) if is_compiling() else guard.as_array(name, value)
         if _BACKEND == "jax" and value.dtype.name in ("int64", "uint32", "uint64"):
             # JAX would wrap 2^32 + 1 to label 1; the ends of int32 are as far out of range.
             value = np.minimum(value, 2**31 - 1) if value.dtype.kind == "u" else np.clip(value, -(2**31), 2**31 - 1)
             value = value.astype("int32")
-    return ops.convert_to_tensor(value)
+    elif hasattr(value, "ragged_rank") or getattr(value, "is_nested", False):
+        raise ValueError(f"{name} must have rows of one length, got a ragged tensor; pad it, and pass a mask")
+    if _lacks_float64(logits) and str(getattr(value, "dtype", "")).endswith("float64"):
+        value = value.astype("float32") if isinstance(value, np.ndarray) else ops.cast(value, "float32")
+    tensor = ops.convert_to_tensor(value, sparse=False)
+    if getattr(tensor.shape, "rank", 0) is None:
+        raise ValueError(f"{name} must have a known rank, got a tensor of unknown shape; set it by tf.ensure_shape")
+    if _dtype(tensor) == "string" or _dtype(tensor).startswith("complex"):
+        raise TypeError(f"{name} must hold real numbers, got {_dtype(tensor)}")
+    return torch_kernel.plain(tensor) if _BACKEND == "torch" and ops.is_tensor(tensor) else tensor
+
+
+def _lacks_float64(logits: Tensor | None) -> bool:
+    """Whether logits in float32 are on a device that may have no float64."""
+    if _BACKEND != "torch" or logits is None or isinstance(logits, keras.KerasTensor):
+        return False
+    return logits.device.type != "cpu" and compute_dtype(logits) == "float32"
+
+
+def _axis_too_many(shape: tuple[int | None, ...], other: tuple[int | None, ...]) -> int | None:
+    """Return the axis of size 1, the last or axis 1, without which `shape` is `other`; None if there is none."""
+    last = len(shape) - 1
+    places = (last, 1) if len(shape) == len(other) + 1 else ()
+    return next((place for place in places if shape[place] == 1 and _fits(_without(shape, place), other)), None)
+
+
+def _along_rows(name: str, values: Tensor, rows: Tensor) -> Tensor:
+    """Give values whose shape is a leading part of that of the rows [...], and may end in 1, the rank of the rows."""
+    given, wanted = tuple(values.shape), tuple(rows.shape)
+    if _fits(given, wanted[: len(given)]):
+        return _align(values, rows)
+    extra, missing = _axis_too_many(given, wanted), _axis_too_many(wanted, given)
+    if missing is not None:
+        return ops.expand_dims(values, missing)
+    is_column = (
+        given[-1:] == (1,) and _fits(given[:-1], wanted[: len(given) - 1]) and (len(given) > 1 or name != "mask")
+    )
+    if extra is None and is_column:
+        extra = len(given) - 1
+    if extra is None:
+        raise ValueError(f"{name} must have the shape of the rows, {wanted}, or a leading part, got shape {given}")
+    return _align(ops.squeeze(values, extra), rows)
 
 
 def _without(shape: tuple[int | None, ...], place: int) -> tuple[int | None, ...]:

@@ -35,6 +35,33 @@ def applies(logits: Tensor, *constants: Tensor) -> bool:
     )
 
 
+def plain(tensor: Tensor) -> Tensor:
+    """Return a tensor of a subclass that only carries something along, as MONAI's and fastai's do, as a plain one.
+
+    What computes in a way of its own stays as it is: distributed and fake tensors.
+    """
+    kind = type(tensor)
+    if torch.compiler.is_compiling() or kind is Tensor or kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        return tensor
+    return tensor.as_subclass(Tensor)
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is of no subclass, so that its values are its own."""
+    return type(tensor) is Tensor
+
+
+def on_cpu(values: Any) -> Tensor:
+    """Return an array as a tensor of the CPU, whatever the device of the loss is."""
+    return torch.as_tensor(values, device="cpu")
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def now(function: Callable[[str], None], text: str) -> None:
+    """Call a function where it stands, while torch.compile traces."""
+    function(text)
+
+
 def _has_tangent(tensor: Tensor) -> bool:
     return forward_ad.unpack_dual(tensor).tangent is not None  # type: ignore[no-untyped-call]
 

@@ -47,6 +47,9 @@ class Loss(nn.Module, ABC):
     check_labels: bool | None = arguments.field(None, arguments.choice, (True, False))
     reduction: str = arguments.field("mean", arguments.reduction)
 
+    takes_cosines: ClassVar[bool] = False
+    """Whether the logits are cosines, which lie in [-1, 1]."""
+
     _is_built, _is_patched, _has_looked, _has_warned = False, False, False, False
 
     __jit_unused_properties__: ClassVar[list[str]] = []
@@ -104,14 +107,15 @@ class Loss(nn.Module, ABC):
             target: Labels or distributions, as the class says.
             sample_weight: A number, or weights whose shape is a leading part of the rows' shape.
                 A row of weight 0 adds exactly 0, but "mean" counts it.
-            mask: True for rows that count, in the rows' shape.
+            mask: True for rows that count, in a leading part of the rows' shape.
             denominator: What the sum of the row losses is divided by instead of the denominator of `reduction`: a
                 number >= 0 or a scalar tensor, such as the number of rows of all micro-batches of a step. 0 gives 0.
 
         Raises:
             ValueError: A shape that does not fit, a label out of range (see `check_labels`), or a `denominator`
                 that is negative, is not a scalar, or comes with the reduction "none".
-            TypeError: Logits that are not floating point, or class indices that are not integers.
+            TypeError: Logits that are not floating point, class indices that are not integers, or an input that does
+                not hold numbers.
         """
         return reduction.reduce(self._counted(logits, target, sample_weight, mask), self.reduction, denominator)
 
@@ -153,8 +157,13 @@ class Loss(nn.Module, ABC):
     def _counted(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any) -> Rows:
         """Take a call up to the rows that count."""
         logits, target, sample_weight, mask = map(targets.whole, (logits, target, sample_weight, mask))
-        rows = self._rows(targets.checked_logits(logits), target, sample_weight, mask)
-        if not targets.is_traced() and not self._has_looked:
+        logits = targets.checked_logits(logits)
+        rows = self._rows(logits, target, sample_weight, mask)
+        doubt = self._doubt_of_shape(logits)
+        if doubt is not None and not self._has_looked:
+            self._has_looked = self._has_warned = True
+            targets.now(guard.warn, f"{type(self).__name__} {doubt}")
+        elif not targets.is_traced() and not self._has_looked:
             self._look(logits, rows)
         kept = reduction.hardest(rows.losses, rows.kept, self.hard_fraction)
         return Rows(rows.losses, rows.weights, kept, rows.sample_weight)
@@ -174,9 +183,10 @@ class Loss(nn.Module, ABC):
         """
         axis, views = self._layout(logits)
         kind = {"has_classes": axis is not None, "from_logits": self.from_logits}
-        doubt = guard.of_activation(targets.activation_of(logits), **kind)
+        doubt = self._doubt_of_shape(logits) or guard.of_activation(targets.activation_of(logits), **kind)
         size = 1 if axis is None else logits.shape[axis]
-        can_tell = not self.from_logits or (axis is not None and logits.numel() >= guard.ROWS * size)
+        has_rows = axis is not None and logits.numel() >= guard.ROWS * size
+        can_tell = not self.from_logits or has_rows or self.takes_cosines
         values = targets.read(logits, check, axis) if can_tell and doubt is None else None
         if values is None:
             return doubt is not None, doubt
@@ -184,7 +194,13 @@ class Loss(nn.Module, ABC):
         counts = None if counted is None else targets.read(counted, check)
         if counted is not None and counts is None:
             return False, None
-        return True, guard.of_values(values, counts, str(logits.dtype).removeprefix("torch."), views, **kind)
+        dtype = str(logits.dtype).removeprefix("torch.")
+        doubt = guard.of_cosines(values, counts, dtype, self.temperature) if self.takes_cosines else None
+        return True, doubt or guard.of_values(values, counts, dtype, views, **kind)
+
+    def _doubt_of_shape(self, logits: Tensor) -> str | None:
+        """Return why logits of this shape are of the wrong kind, which a trace knows too; None if nothing shows."""
+        return None
 
     def _layout(self, logits: Tensor) -> tuple[int | None, int]:
         """Return the class axis of the logits, None if there is none, and how many softmaxes lie along it."""

@@ -16,8 +16,8 @@ class BinaryLoss(Loss):
     """Base of the losses over two classes, elementwise; multi-label is the same call. A variant adds its curve.
 
     Every element of the logits is a row. Its target is in [0, 1], 1 for the positive label, of any dtype and of
-    the shape of the logits; (N,) for (N, 1) and the reverse are taken. The loss is the expectation over the two
-    labels: t w_1 curve(x) + (1 - t) w_0 curve(-x).
+    the shape of the logits. An axis of size 1, the last or axis 1, may be missing in one of the two: (N,) for (N, 1),
+    (B, H, W) for (B, 1, H, W). The loss is the expectation over the two labels: t w_1 curve(x) + (1 - t) w_0 curve(-x).
 
     Args:
         pos_weight: Weight >= 0 of label 1: a number (a sequence of one is one), or one per label, along the last axis.

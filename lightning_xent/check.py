@@ -3,10 +3,12 @@
 from typing import Any
 
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from lightning_xent import batches, guard, reduction, targets
 from lightning_xent.base import Loss
+from lightning_xent.categorical import CategoricalLoss
 
 ACTIVATIONS: dict[type[nn.Module], str] = {
     nn.Softmax: "softmax",
@@ -23,8 +25,9 @@ def check_model(model: nn.Module, loss: Loss, batch: Any) -> list[str]:
 
     It runs the network once, in evaluation mode, changes nothing, and reads values on every device. It finds
     probabilities that are taken for logits, and the reverse: by the activation at the end of the network or by the
-    values (those of a sigmoid alone are no proof: logits may lie in [0, 1], too); shapes that do not fit, or do not
-    tell the class axis; labels out of range; the first output or loss that is not finite.
+    values (those of a sigmoid alone are no proof: logits may lie in [0, 1], too); a sigmoid under a categorical loss;
+    logits of one class; shapes that do not fit, or do not tell the class axis; labels out of range; soft targets that
+    do not sum to 1; the first output or loss that is not finite; cosines beyond [-1, 1].
 
     Args:
         model: Maps inputs to what the loss takes.
@@ -62,7 +65,8 @@ def problems(
     before = loss.check_labels, loss._has_looked
     loss.check_labels, loss._has_looked = True, True
     try:
-        layout = loss._layout(targets.checked_logits(outputs))
+        outputs = targets.checked_logits(outputs)
+        layout = loss._layout(outputs)
         with torch.no_grad():
             rows = loss._counted(outputs, target, sample_weight, mask)
     except (TypeError, ValueError) as error:
@@ -81,7 +85,22 @@ def problems(
             # Logits that have no logarithm make NaN: the doubt has said so.
             losses = None if doubt else targets.array(reduction.weighted_losses(rows))
             others += guard.of_infinities(targets.array(values), counts, losses, **kind)
+            others += _sums(loss, outputs, target, counts)
     return [f"{name} {doubt}"] if doubt else [], [f"{name} {problem}" for problem in others]
+
+
+def _sums(loss: Loss, logits: Tensor, target: Any, counts: NDArray[Any] | None) -> list[str]:
+    """Say which row of a soft target does not sum to 1; rows of integers may have any number of ones."""
+    if not isinstance(loss, CategoricalLoss) or not loss.takes_distributions:
+        return []
+    axis = targets.class_axis(logits, loss.axis)
+    classes = loss.count_classes(logits.shape[axis])
+    given, is_labels = targets.labels_or_distribution(target, logits, axis, classes, labels_only=loss.labels_only)
+    values = targets.array(given)
+    dtype = targets.dtype_name(target)
+    if is_labels or values.dtype.kind != "f" or dtype == "bool":
+        return []
+    return guard.of_sums(values.sum(-1), counts, dtype)
 
 
 def problems_of_model(model: nn.Module, loss: Loss, batch: Any) -> tuple[list[str], list[str]]:

@@ -3,6 +3,7 @@
 import sys
 import warnings
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 PROBABILITIES = {"softmax", "sigmoid", "hard_sigmoid", "softmax or sigmoid"}
 LOGARITHMS = {"log_softmax", "log_sigmoid"}
+SIGMOIDS = {"sigmoid", "hard_sigmoid"}
 ROWS = 8
 """Fewer rows of logits may sum to 1 by chance."""
 EPSILONS = {"bfloat16": 2.0**-7, "float16": 2.0**-10}
@@ -26,6 +28,11 @@ def of_activation(activation: str | None, *, has_classes: bool, from_logits: boo
         kind = "logarithms of probabilities" if activation in LOGARITHMS else "probabilities"
         cure = "" if activation in LOGARITHMS else ", or set from_logits=False where the loss takes it"
         return f"takes logits (from_logits=True) but gets {kind}, those of a {activation}: leave it out{cure}"
+    if not from_logits and has_classes and activation in SIGMOIDS:
+        return (
+            f"takes probabilities that sum to 1 over the classes (from_logits=False) but gets those of a {activation}, "
+            "each class by itself: end the network in a softmax, or use a Binary loss"
+        )
     if not from_logits and activation in LOGARITHMS | {"linear"}:
         last = "softmax" if has_classes else "sigmoid"
         return (
@@ -78,6 +85,37 @@ def of_values(
     )
 
 
+def of_one_class(shape: tuple[int | None, ...], axis: int | None) -> str:
+    """Say that logits of this shape have one class."""
+    return (
+        f"gets logits of one class (axis {axis} of shape {shape}): its loss is always 0; use a Binary loss or two "
+        "outputs"
+    )
+
+
+def of_cosines(values: NDArray[Any], counts: NDArray[Any] | None, dtype: str, temperature: float) -> str | None:
+    """Say that inputs [..., C] are no cosines; None if they may be, or are those over the temperature."""
+    largest = max(1.0, temperature) * (1 + max(1e-3, 4 * EPSILONS.get(dtype, 0.0)))
+    position = first((np.abs(values) > largest) & np.isfinite(values), counts)
+    if position is None:
+        return None
+    return (
+        f"takes cosines of features and class vectors, in [-1, 1], but gets {values[position]:.6g} "
+        f"{place(position, True)}: normalise both before their product"
+    )
+
+
+def of_sums(sums: NDArray[Any], counts: NDArray[Any] | None, dtype: str) -> list[str]:
+    """Say which distribution is the first that does not sum to 1, given the sums [...] of the rows."""
+    position = first(~(np.abs(sums - 1) <= max(1e-4, 4 * EPSILONS.get(dtype, 0.0))), counts)
+    if position is None:
+        return []
+    return [
+        f"gets a target that sums to {sums[position]:.6g} in row {list(position)}, the first that is no distribution: "
+        "divide rows by their sums; several labels at once are for a Binary loss"
+    ]
+
+
 def of_axes(shape: tuple[int, ...], axis: int) -> list[str]:
     """Say that shapes do not tell the class axis, where `axis` is the framework's own; nothing if they do."""
     others = [other for other in (1, len(shape) - 1) if other != axis and shape[other] == shape[axis]]
@@ -111,6 +149,53 @@ def of_infinities(
     if losses is None or position is None:
         return []
     return [f"is {losses[position]} in row {list(position)}, the first that is not finite"]
+
+
+def of_integers(
+    name: str,
+    value: float,
+    position: list[int],
+    shape: tuple[int | None, ...],
+    axis: int,
+    ignore_index: float | None,
+) -> str:
+    """Say that integers in the shape of the logits are no one-hot rows, given the first other than 0 and 1."""
+    rows = shape[:axis] + shape[axis + 1 :]
+    is_ignored = value == ignore_index
+    cure = (
+        f"ignore_index={ignore_index} has no effect there: leave rows out by mask"
+        if is_ignored
+        else ("for soft targets pass floats; leave rows out by mask")
+    )
+    return (
+        f"{name} must hold only 0 and 1, got {value} at {position}: integers in the shape of the logits, {shape}, are "
+        f"read as one-hot or multi-hot rows, with the classes on axis {axis}. For class indices use the shape {rows}, "
+        f"or set axis; {cure}"
+    )
+
+
+def as_array(name: str, value: Any) -> NDArray[Any]:
+    """Return numbers, whatever holds them, as an array; raise an error that names the argument if they are none."""
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise TypeError(f"{name} must be a plain array, got a masked one: pass {name}.data, and mask=~{name}.mask")
+    try:
+        array = np.asarray(value)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} must be an array of numbers whose rows have one length, got a {type(value).__name__} that NumPy "
+            "cannot read; pad shorter rows, and leave the padding out by mask"
+        ) from error
+    if array.dtype.kind in "biuf" or (array.dtype.kind == "V" and array.dtype.names is None):  # V: bfloat16
+        return array
+    if array.dtype.kind in "SU":
+        cure = "; number the classes from 0, and pass these numbers" if name in ("target", "y_true") else ""
+        raise TypeError(f"{name} must hold numbers, got strings such as {str(next(iter(array.flat), ''))!r}{cure}")
+    if array.dtype.kind != "O":
+        raise TypeError(f"{name} must hold real numbers, got {array.dtype}")
+    others = [item for item in array.flat if not isinstance(item, Real)]
+    first = next(iter(others or array.flat), None)
+    got = "None" if first is None else f"objects, such as {type(first).__name__} {first!s:.40}"
+    raise TypeError(f"{name} must hold numbers, in rows of one length, got {got}")
 
 
 def parts_of(batch: Any) -> tuple[Any, Any, Any]:

@@ -1,13 +1,15 @@
 """Targets, masks and weights in the layout of the rows: shapes, label ranges, ignored rows, smoothing."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from lightning_xent import guard, torch_kernel
 
 CORNER = 16
 """Entries that are read along each axis of rows, where values are looked at: few, however large the batch is."""
@@ -29,11 +31,11 @@ def whole(value: Any) -> Any:
 
 
 def checked_logits(logits: Any) -> Tensor:
-    """Return logits that are floating point."""
+    """Return logits that are floating point, as a plain tensor."""
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         got = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
         raise TypeError(f"logits must be a floating-point tensor, got {got}")
-    return logits
+    return _rectangular("logits", torch_kernel.plain(logits))
 
 
 def compute_dtype(logits: Tensor) -> torch.dtype:
@@ -63,12 +65,14 @@ def class_axis_last(tensor: Tensor, axis: int) -> Tensor:
 def labels_or_distribution(
     target: Any, logits: Tensor, axis: int, classes: int, *, labels_only: bool
 ) -> tuple[Tensor, bool]:
-    """Read a target by its shape: (labels [...], True) or (distribution [..., C], False)."""
-    target = _tensor(target, logits.device)
+    """Read a target by its shape: (labels [...], True) or (distribution [..., C], False), which may be of integers."""
+    target = _tensor("target", target, logits)
     before, after = tuple(logits.shape)[:axis], tuple(logits.shape)[axis + 1 :]
     rows, columns, shape = (*before, *after), (*before, 1, *after), (*before, classes, *after)
     if target.shape == shape and not labels_only:
-        return class_axis_last(target, axis).to(compute_dtype(logits)), False  # [..., C]
+        is_checked = not target.is_floating_point() and target.dtype != torch.bool
+        dtype = torch.long if is_checked else compute_dtype(logits)
+        return class_axis_last(target, axis).to(dtype), False  # [..., C]
     if target.shape not in (rows, columns):
         wanted = f"class indices of shape {rows}" + ("" if labels_only else f" or a distribution of shape {shape}")
         fits = [place for place in range(1, logits.ndim) if target.shape == _without(tuple(logits.shape), place)]
@@ -83,7 +87,7 @@ def teacher_and_label(
     target: Any, logits: Tensor, axis: int | None, *, has_label: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Split a target into the teacher's logits, in the shape of `logits`, and the class indices [...] behind them."""
-    target, axis = _tensor(target, logits.device), class_axis(logits, axis)
+    target, axis = _tensor("target", target, logits), class_axis(logits, axis)
     shape, classes = tuple(logits.shape), logits.shape[axis]
     wanted = (*shape[:axis], classes + has_label, *shape[axis + 1 :])
     if target.shape != wanted:
@@ -95,17 +99,20 @@ def teacher_and_label(
         return target.to(logits.dtype), None
     teacher, label = target.split((classes, 1), axis)
     # What is not whole becomes a label out of range that no ignore_index is likely to be.
-    indices = torch.where(label == label.floor(), label.double(), -(2.0**63)).squeeze(axis)
-    return teacher.to(logits.dtype), indices.long()
+    is_whole = (label == label.floor()) & (label.abs() < 2.0**53)
+    indices = torch.where(is_whole, torch.where(is_whole, label, 0.0).long(), -(2**63)).squeeze(axis)
+    return teacher.to(logits.dtype), indices
 
 
 def binary_target(target: Any, logits: Tensor) -> Tensor:
-    """Return a binary target in the shape of the logits; (N,) for (N, 1) and the reverse are taken."""
-    target = _tensor(target, logits.device)
+    """Return a binary target in the shape of the logits; one of the two may lack an axis of size 1."""
+    target = _tensor("target", target, logits)
     given, wanted = tuple(target.shape), tuple(logits.shape)
-    short, long = sorted((given, wanted), key=len)
-    if given != wanted and not (len(short) == 1 and long == (*short, 1)):
-        raise ValueError(f"target must have the shape of the logits, {wanted}, got {given}")
+    if given != wanted and not _differ_by_one_axis(given, wanted):
+        raise ValueError(
+            f"target must have the shape of the logits, {wanted}, got shape {given}; only an axis of size 1, "
+            "the last or axis 1, may be missing"
+        )
     target = target.reshape(wanted)
     return target if target.is_floating_point() else target.long()
 
@@ -134,24 +141,13 @@ def sample_weight_per_row(sample_weight: Any, wanted: tuple[int, ...], logits: T
     """Align sample weights with rows of the shape `wanted` from the left: a scalar or a leading part of it."""
     if sample_weight is None:
         return None
-    sample_weight = _tensor(sample_weight, logits.device).to(compute_dtype(logits))
-    given = tuple(sample_weight.shape)
-    if given != wanted[: len(given)] and given[-1:] == (1,):
-        given = given[:-1]
-    if given != wanted[: len(given)]:
-        got = tuple(sample_weight.shape)
-        raise ValueError(f"sample_weight must have a leading part of the rows' shape {wanted}, got shape {got}")
-    return sample_weight.reshape(given + (1,) * (len(wanted) - len(given))).expand(wanted)  # [...]
+    sample_weight = _tensor("sample_weight", sample_weight, logits).to(compute_dtype(logits))
+    return _along_rows("sample_weight", sample_weight, wanted)
 
 
 def mask_per_row(mask: Any, wanted: tuple[int, ...], logits: Tensor) -> Tensor | None:
-    """Return a mask [...], True for rows that count; it must have their shape, `wanted`."""
-    if mask is None:
-        return None
-    mask = _tensor(mask, logits.device)
-    if mask.shape != wanted:
-        raise ValueError(f"mask must have the shape of the rows, {wanted}, got shape {tuple(mask.shape)}")
-    return mask.bool()
+    """Return a mask [...], True for rows that count, aligned with rows of the shape `wanted` as sample weights are."""
+    return None if mask is None else _along_rows("mask", _tensor("mask", mask, logits).bool(), wanted)
 
 
 def both(first: Tensor | None, second: Tensor | None) -> Tensor | None:
@@ -187,6 +183,34 @@ def checked_labels(
     if _lie_within(counted, 0, classes - 1, check_labels):
         return counted, None
     return _checked(labels, (labels >= 0) & (labels < classes), active, check_labels, classes)
+
+
+def checked_distribution(
+    target: Tensor,
+    axis: int,
+    active: Tensor | None,
+    check_labels: bool | None,
+    ignore_index: float | None,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor | None]:
+    """Return a distribution [..., C] in `dtype`, and the validity [...] of its rows: integers have to be 0 or 1.
+
+    `axis` is where the classes lie in the user's layout. Rows that are not `active` may hold anything.
+    """
+    distribution = target.to(dtype)
+    if target.is_floating_point() or (active is None and _lie_within(target, 0, 1, check_labels)):
+        return distribution, None
+    is_wrong = (target < 0) | (target > 1)  # [..., C]
+    is_wrong = is_wrong if active is None else is_wrong & active.unsqueeze(-1)
+    if not _readable(is_wrong, check_labels):
+        return distribution, torch.where(is_wrong.any(-1), math.nan, 1.0)
+    if not is_wrong.any():
+        return distribution, None
+    first = is_wrong.nonzero()[0].tolist()
+    value, shape = target[tuple(first)].item(), list(target.shape)
+    first.insert(axis, first.pop())
+    shape.insert(axis, shape.pop())
+    raise ValueError(guard.of_integers("target", value, first, tuple(shape), axis, ignore_index))
 
 
 def checked_probabilities(
@@ -227,6 +251,11 @@ def array(tensor: Tensor) -> NDArray[Any]:
     """Return a tensor as an array; floats in float64, which holds those of every dtype."""
     tensor = tensor.detach().cpu()
     return (tensor.double() if tensor.is_floating_point() else tensor).numpy()
+
+
+def dtype_name(values: Any) -> str:
+    """Return the name of the dtype of a tensor or array, float64 for numbers and lists."""
+    return str(getattr(values, "dtype", "float64")).removeprefix("torch.")
 
 
 def activation_of(logits: Tensor) -> str | None:
@@ -309,6 +338,11 @@ def _are_binary(values: Tensor, check_labels: bool | None) -> bool:
     return all((part * part).sub_(part).abs_().sum() == 0 for part in parts)
 
 
+def now(function: Callable[[str], None], text: str) -> None:
+    """Call a function where it stands, under torch.compile too."""
+    torch_kernel.now(function, text)
+
+
 def is_traced() -> bool:
     """Whether what runs is a trace, or a transform of torch.func."""
     return (
@@ -324,6 +358,29 @@ def _readable(tensor: Tensor, check_labels: bool | None) -> bool:
     return tensor.device.type == "cpu" if check_labels is None else check_labels
 
 
+def _differ_by_one_axis(first: tuple[int, ...], second: tuple[int, ...]) -> bool:
+    """Whether two shapes differ by an axis of size 1 alone, the last or axis 1, that one of them lacks."""
+    short, long = sorted((first, second), key=len)
+    if len(long) != len(short) + 1:
+        return False
+    return any(long[place] == 1 and _without(long, place) == short for place in {len(long) - 1, 1 % len(long)})
+
+
+def _along_rows(name: str, values: Tensor, wanted: tuple[int, ...]) -> Tensor:
+    """Align values with rows of the shape `wanted` from the left: theirs is a leading part of it, and may end in 1."""
+    given = tuple(values.shape)
+    is_column = given[-1:] == (1,) and given[:-1] == wanted[: len(given) - 1] and (len(given) > 1 or name != "mask")
+    if given == wanted[: len(given)]:
+        lead = given
+    elif _differ_by_one_axis(given, wanted):
+        lead = wanted
+    elif is_column:
+        lead = given[:-1]
+    else:
+        raise ValueError(f"{name} must have the shape of the rows, {wanted}, or a leading part, got shape {given}")
+    return values.reshape(lead + (1,) * (len(wanted) - len(lead))).expand(wanted)  # [...]
+
+
 def _without(shape: tuple[int, ...], place: int) -> tuple[int, ...]:
     return shape[:place] + shape[place + 1 :]
 
@@ -333,6 +390,25 @@ def _align(values: Tensor, like: Tensor) -> Tensor:
     return values.reshape(values.shape + (1,) * (like.ndim - values.ndim))
 
 
-def _tensor(value: Any, device: torch.device) -> Tensor:
-    """Return `value` as a tensor; numbers and lists in the precision that NumPy gives them, float64."""
-    return torch.as_tensor(value if isinstance(value, Tensor) else np.asarray(value), device=device)
+def _tensor(name: str, value: Any, logits: Tensor) -> Tensor:
+    """Return an argument as a plain tensor on the device of `logits`; numbers and lists as NumPy has them, in float64.
+
+    Some devices have no float64: what is wider than the loss computes in is cast before it goes there.
+    """
+    if isinstance(value, Tensor):
+        tensor = torch_kernel.plain(value)
+        if tensor.is_complex():
+            raise TypeError(f"{name} must hold real numbers, got {tensor.dtype}")
+    else:
+        tensor = torch.as_tensor(np.asarray(value) if torch.compiler.is_compiling() else guard.as_array(name, value))
+    tensor = _rectangular(name, tensor)
+    if tensor.device == logits.device:
+        return tensor
+    is_wide = tensor.dtype == torch.float64 and compute_dtype(logits) != torch.float64
+    return (tensor.float() if is_wide else tensor).to(logits.device)
+
+
+def _rectangular(name: str, tensor: Tensor) -> Tensor:
+    if tensor.is_nested:
+        raise ValueError(f"{name} must have rows of one length, got a nested tensor; pad it, and pass a mask")
+    return tensor

@@ -342,7 +342,7 @@ def rows_of(rule: Rule, inputs: dict[str, NDArray[Any]], positions: NDArray[np.i
     row_shape = shape_of_rows(rule, logits.shape, axis)
     read_targets = binary_targets if rule.binary else categorical_targets
     targets, ignored = read_targets(rule, target, logits, positions)
-    mask = inputs.get("mask", np.ones(row_shape, bool))
+    mask = aligned(inputs.get("mask", np.array(True)), row_shape)
     sample_weight = aligned(inputs.get("sample_weight", np.array(1.0)), row_shape)
     weights = class_weights(rule, logits.shape, positions)
     rows = []
@@ -363,8 +363,7 @@ Targets = tuple[list[list[mpf] | None], list[bool]]
 
 def binary_targets(rule: Rule, target: NDArray[Any], logits: NDArray[Any], positions: NDArray[np.int64]) -> Targets:
     """Two-class distributions (1 - t, t), and which elements are ignored."""
-    column = ((*target.shape, 1), target.shape[:-1])
-    assert target.shape == logits.shape or logits.shape in column, "target: wrong shape"
+    assert alike(target.shape, logits.shape), "target: wrong shape"
     labels = [float(value) for value in target.reshape(-1)]
     ignored = [label == rule.config.get("ignore_index") for label in labels]
     return [[1 - mpf(label), mpf(label)] if 0 <= label <= 1 else None for label in labels], ignored
@@ -419,8 +418,17 @@ def class_weights(rule: Rule, shape: tuple[int, ...], positions: NDArray[np.int6
     return [[1 - alpha, weight * alpha] for weight in positive]
 
 
-def aligned(sample_weight: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+def alike(first: tuple[int, ...], second: tuple[int, ...]) -> bool:
+    """Whether two shapes are one, or become one by an axis of size 1 that one of them gets at its end or as axis 1."""
+    short, long = sorted((first, second), key=len)
+    widened = [(*short, 1), (*short[:1], 1, *short[1:])] if len(long) == len(short) + 1 else [short]
+    return long in widened
+
+
+def aligned(sample_weight: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """Weights aligned from the left: a leading part of the shape of the rows, a trailing 1 dropped."""
+    if alike(sample_weight.shape, shape):
+        return sample_weight.reshape(shape)
     lead = sample_weight.shape
     if lead != shape[: len(lead)]:
         assert lead[-1] == 1, "sample_weight: wrong shape"

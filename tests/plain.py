@@ -54,7 +54,7 @@ class Plain:
     @cached_property
     def ignored(self) -> Tensor:
         """Rows that count nowhere, [...]."""
-        is_masked = torch.zeros(self.rows, dtype=torch.bool) if self.mask is None else ~self.mask
+        is_masked = torch.zeros(self.rows, dtype=torch.bool) if self.mask is None else ~self.along_rows(self.mask)
         has_label = self.is_binary or not self.is_distribution
         ignore_index = self.option("ignore_index", None)
         return is_masked if ignore_index is None or not has_label else is_masked | (self.label == ignore_index)
@@ -64,10 +64,16 @@ class Plain:
         """Sample weights [...], aligned from the left."""
         if self.sample_weight is None:
             return torch.ones(self.rows, dtype=self.logits.dtype)
-        lead = self.sample_weight.shape
+        return self.along_rows(self.sample_weight)
+
+    def along_rows(self, values: Tensor) -> Tensor:
+        """Values [...] of rows, aligned from the left."""
+        if values.numel() == math.prod(self.rows):
+            return values.reshape(self.rows)
+        lead = values.shape
         if lead != self.rows[: len(lead)]:
             lead = lead[:-1]
-        return self.sample_weight.reshape(lead + (1,) * (len(self.rows) - len(lead))).expand(self.rows)
+        return values.reshape(lead + (1,) * (len(self.rows) - len(lead))).expand(self.rows)
 
     @cached_property
     def active(self) -> Tensor:
@@ -97,7 +103,11 @@ class Plain:
             share, valid = self.label.to(self.logits.dtype), (self.label >= 0) & (self.label <= 1)
             distribution = torch.stack([1 - share, share], -1)
         elif self.is_distribution:
-            return self.target.movedim(self.axis, -1).to(self.logits.dtype)
+            target = self.target.movedim(self.axis, -1)
+            distribution = target.to(self.logits.dtype)
+            if target.is_floating_point():
+                return distribution
+            valid = ((target == 0) | (target == 1)).all(-1)
         else:
             classes = self.scores.shape[-1]
             distribution = (self.label.unsqueeze(-1) == torch.arange(classes)).to(self.logits.dtype)

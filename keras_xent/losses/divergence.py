@@ -1,7 +1,7 @@
 """Kullback-Leibler divergence from distributions and from teachers."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 from keras import KerasTensor as Tensor
@@ -52,6 +52,8 @@ class Distillation(KLDivergence):
     """
 
     alpha: float = arguments.field(1.0, arguments.number, "[0, 1]")
+
+    takes_distributions: ClassVar[bool] = False
 
     def fields_changed(self) -> None:
         super().fields_changed()

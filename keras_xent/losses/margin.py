@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import keras
 from keras import KerasTensor as Tensor
@@ -17,8 +18,9 @@ from keras_xent.losses.cross_entropy import CategoricalCrossEntropy
 class LDAMCrossEntropy(CategoricalCrossEntropy):
     """Label-distribution-aware margin loss: cross-entropy of scale * (x_c - margin_c) against scale * x_j, j != c.
 
-    margin_c is proportional to class_counts_c^(-1/4), x the logits / temperature: in the paper the cosines of
-    features and class vectors. Regularisers are of scale * x, without the margin. Takes no from_logits=False.
+    margin_c is proportional to class_counts_c^(-1/4), x the logits / temperature: cosines of features and class
+    vectors, in [-1, 1]. With logits that are not normalised set `scale` to 1. Regularisers are of scale * x, without
+    the margin. Takes no from_logits=False.
 
     Args:
         class_counts: K numbers of training rows, > 0.
@@ -58,8 +60,8 @@ class LDAMCrossEntropy(CategoricalCrossEntropy):
 class CosFaceCrossEntropy(CategoricalCrossEntropy):
     """CosFace, AM-softmax: cross-entropy of scale * (x_c - margin) against scale * x_j, j != c.
 
-    x are the logits / temperature: in the papers cosines of features and class vectors. Regularisers are of scale * x,
-    without the margin. Takes no from_logits=False.
+    x are the logits / temperature: cosines of features and class vectors. Logits beyond [-1, 1] warn. Regularisers are
+    of scale * x, without the margin. Takes no from_logits=False.
 
     Args:
         margin: What the cosine of the true class lacks, >= 0.
@@ -71,6 +73,8 @@ class CosFaceCrossEntropy(CategoricalCrossEntropy):
 
     margin: float = arguments.field(0.35, arguments.number, "[0, inf)")
     scale: float = arguments.field(64.0, arguments.number, "(0, inf)")
+
+    takes_cosines: ClassVar[bool] = True
 
     def fields_changed(self) -> None:
         super().fields_changed()
@@ -89,10 +93,11 @@ class CosFaceCrossEntropy(CategoricalCrossEntropy):
 class ArcFaceCrossEntropy(CategoricalCrossEntropy):
     """ArcFace: cross-entropy of scale * cos(angle_c + margin) against scale * x_j, j != c.
 
-    x = cos(angle) are cosines of features and class vectors. Where angle + margin is beyond pi the cosine of the
-    true class is x_c - margin * sin(margin), which keeps falling with the angle. The gradient is that of the value;
-    where rounding takes |x_c| to 1 or beyond, the infinite part of it is left out. Regularisers are of scale * x,
-    without the margin. Takes no from_logits=False and no temperature, for which there is the scale.
+    x = cos(angle) are cosines of features and class vectors. Logits beyond [-1, 1] warn. Where angle + margin is
+    beyond pi the cosine of the true class is x_c - margin * sin(margin), which keeps falling with the angle. The
+    gradient is that of the value; where rounding takes |x_c| to 1 or beyond, the infinite part of it is left out.
+    Regularisers are of scale * x, without the margin. Takes no from_logits=False and no temperature, for which there is
+    the scale.
 
     Args:
         margin: What is added to the angle of the true class, in radians, in [0, pi / 2].
@@ -103,6 +108,8 @@ class ArcFaceCrossEntropy(CategoricalCrossEntropy):
 
     margin: float = arguments.field(0.5, arguments.number, f"[0, {math.pi / 2}]")
     scale: float = arguments.field(64.0, arguments.number, "(0, inf)")
+
+    takes_cosines: ClassVar[bool] = True
 
     def fields_changed(self) -> None:
         super().fields_changed()
