@@ -29,6 +29,7 @@ class BinaryLoss(Loss):
     def fields_changed(self) -> None:
         super().fields_changed()
         self._pos_weight = None if self.pos_weight is None else targets.constant(self.pos_weight)
+        self._takes_slope = self._has_slope()  # here, as the Dynamo of torch 2.6 does not trace it
 
     def probabilities(self, logits: Any) -> Tensor:
         """Return the probabilities of label 1, elementwise: sigmoid(logits / temperature).
@@ -100,7 +101,7 @@ class BinaryLoss(Loss):
         """Return function(x, *others), which a loss of this package leaves to the kernel."""
         if not self._is_of_package():
             return function(x, *others)
-        return log_odds.elementwise(function, slope if self._has_slope() else None, x, *others)
+        return log_odds.elementwise(function, slope if self._takes_slope else None, x, *others)
 
     def _has_slope(self) -> bool:
         """Whether `slope` is that of the curve, and the loss of a target the mean of the curve over both labels."""
