@@ -22,6 +22,10 @@ PAGES = {
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     if path.name != "training_loops.md"  # whose blocks test_training_loops.py trains with
 }
+OTHER_PAGES = [
+    *("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
+    *("benchmarks/README.md", "benchmarks/RESULTS.md", "demo/README.md", "shared_specs/README.md"),
+]
 BLOCKS = [
     (f"{page}:{text.count(chr(10), 0, block.start()) + 2}", block[1], block[2])
     for page, text in PAGES.items()
@@ -49,11 +53,22 @@ def test_commands_are_those_that_ci_runs():
     assert {extra for _, extra in found} <= set(PROJECT["optional-dependencies"])
 
 
-def test_readme_is_short_and_its_links_lead_somewhere():
+def headings(path):
+    """The addresses of the headings of a page, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES])
+def test_links_lead_somewhere(page):
+    for target, name in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", (ROOT / page).read_text(encoding="utf-8")):
+        path = (ROOT / page).parent / target if target else ROOT / page
+        assert path.exists(), f"{page} links to {target}, which is not there"
+        assert not name or name in headings(path), f"{page} links to #{name} of {path.name}, which has no such heading"
+
+
+def test_readme_is_short():
     assert README.count("\n") <= 150
-    for page, text in PAGES.items():
-        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
-            assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}, which is not there"
     classes = [name for name in side.package.__all__ if isinstance(getattr(side.package, name), type)]
     assert f"{len(classes)} losses" in README
 
