@@ -24,8 +24,10 @@ PROBABILITY_LIMIT = math.log((1 - 1e-7) / 1e-7)
 
 
 def softplus(value: Tensor) -> Tensor:
-    """log(1 + exp(value)), exact in the tail; on the torch backend ops.softplus is not, from 20 up."""
-    return -ops.log_sigmoid(-value)
+    """log(1 + exp(value)), exact in the tail; ops.softplus is not: TensorFlow's is off by 7 ulp, torch's from 20 up."""
+    is_negative = value < 0
+    rest = ops.log1p(ops.exp(ops.where(is_negative, value, -value)))
+    return ops.where(is_negative, 0.0, value) + rest
 
 
 def sigmoid(value: Tensor) -> Tensor:
@@ -33,7 +35,33 @@ def sigmoid(value: Tensor) -> Tensor:
 
     The gradient of ops.sigmoid is exactly 0 from 17 up in float32, where its value rounds to 1.
     """
-    return ops.exp(-softplus(-value))
+    # exp(value) / (exp(value) + 1) below -2, else 1 / (1 + exp(-value)): so no slope is a difference, nor a product
+    # with tiny factors. From 1000 up it is 1 with gradient 0, whatever it is a factor of: 2 * 3e38 is infinite.
+    is_low = value < -2
+    own = ops.exp(ops.where(is_low, value + 2, 0.0))
+    return own / (own + ops.exp(-ops.where(is_low, -2.0, ops.where(value > 1000, 1000.0, value))))
+
+
+def power_of_sigmoid(value: Tensor, exponent: float) -> Tensor:
+    """sigmoid(value) ** exponent, exact in both tails, for any exponent > 0.
+
+    exp(-exponent * softplus(-value)) is off by half an ulp of its argument: by 30 eps where that is 60. So the power
+    is a product of two exponentials: the argument of the first is exact, that of the second is small.
+    """
+    lowest = max(-750 / exponent, -1e38)  # in float64, too, it is 0 below and 1 above
+    bounded = ops.where(value < lowest, lowest, ops.where(value > 1000, 1000.0, value))
+    negative = ops.where(bounded < 0, bounded, 0.0)
+    rest = ops.log1p(ops.exp(2 * negative - bounded))  # 2 * negative - bounded is minus its absolute value
+    head, step = parts_of_exponent(exponent)
+    coarse = step * ops.round(ops.stop_gradient(negative - rest) / step)
+    fine = (exponent - head) * coarse + exponent * ((negative - coarse) - rest)
+    return ops.exp(head * coarse) * ops.exp(fine)
+
+
+def parts_of_exponent(exponent: float) -> tuple[float, float]:
+    """The first 12 bits of `exponent`, and a power of 2 of which their product with up to 2^12 multiples is exact."""
+    mantissa, power = math.frexp(exponent)
+    return math.ldexp(round(mantissa * 4096), power - 12), 2.0 ** min(-power - 3, 100)
 
 
 def log1p(value: Tensor) -> Tensor:

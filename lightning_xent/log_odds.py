@@ -27,7 +27,31 @@ def sigmoid(value: Tensor) -> Tensor:
 
     The gradient of torch.sigmoid is exactly 0 from 17 up in float32, where its value rounds to 1.
     """
-    return torch.exp(-softplus(-value))
+    # exp(value) / (exp(value) + 1) below -2, else 1 / (1 + exp(-value)): so no slope is a difference, nor a product
+    # with tiny factors. From 1000 up it is 1 with gradient 0, whatever it is a factor of: 2 * 3e38 is infinite.
+    own = torch.exp(-torch.relu(-2.0 - value))
+    return own / (own + torch.exp(-torch.clamp(value, -2.0, 1000.0)))
+
+
+def power_of_sigmoid(value: Tensor, exponent: float) -> Tensor:
+    """sigmoid(value) ** exponent, exact in both tails, for any exponent > 0.
+
+    exp(-exponent * softplus(-value)) is off by half an ulp of its argument: by 30 eps where that is 60. So the power
+    is a product of two exponentials: the argument of the first is exact, that of the second is small.
+    """
+    bounded = torch.clamp(value, max(-750 / exponent, -1e38), 1000.0)  # in float64, too, it is 0 below and 1 above
+    negative = torch.clamp(bounded, max=0.0)
+    rest = torch.log1p(torch.exp(2 * negative - bounded))  # 2 * negative - bounded is minus its absolute value
+    head, step = parts_of_exponent(exponent)
+    coarse = step * torch.round((negative - rest).detach() / step)
+    fine = (exponent - head) * coarse + exponent * ((negative - coarse) - rest)
+    return torch.exp(head * coarse) * torch.exp(fine)
+
+
+def parts_of_exponent(exponent: float) -> tuple[float, float]:
+    """The first 12 bits of `exponent`, and a power of 2 of which their product with up to 2^12 multiples is exact."""
+    mantissa, power = math.frexp(exponent)
+    return math.ldexp(round(mantissa * 4096), power - 12), 2.0 ** min(-power - 3, 100)
 
 
 def of_label(

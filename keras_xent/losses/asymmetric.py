@@ -9,6 +9,7 @@ from keras import ops
 from keras_xent import arguments
 from keras_xent.binary import BinaryLoss
 from keras_xent.log_odds import log1p, sigmoid, softplus
+from keras_xent.losses.focal import modulator
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -38,12 +39,12 @@ class AsymmetricLoss(BinaryLoss):
 
     def curve(self, log_odds: Tensor) -> Tensor:
         """Return the loss of label 1, elementwise, given its log-odds."""
-        return self._focal(-self.gamma_pos * softplus(log_odds), softplus(-log_odds), self.gamma_pos)
+        return self._focal(log_odds, self.gamma_pos)
 
     def negative_curve(self, log_odds: Tensor) -> Tensor:
         """Return the loss of label 0, elementwise, given its log-odds."""
         if self.margin == 0.0:
-            return self._focal(-self.gamma_neg * softplus(log_odds), softplus(-log_odds), self.gamma_neg)
+            return self._focal(log_odds, self.gamma_neg)
         shifted = sigmoid(-log_odds) - self.margin
         is_easy = shifted <= 0
         shifted = ops.where(is_easy, 0.5, shifted)
@@ -51,10 +52,15 @@ class AsymmetricLoss(BinaryLoss):
         is_small = shifted < 0.5
         near_one = ops.log(sigmoid(log_odds) + self.margin)
         surprise = -ops.where(is_small, log1p(-ops.where(is_small, shifted, 0.0)), near_one)
-        return ops.where(is_easy, 0.0, self._focal(self.gamma_neg * ops.log(shifted), surprise, self.gamma_neg))
+        if self.gamma_neg != 0.0:
+            surprise = self._modulator(shifted**self.gamma_neg) * surprise
+        return ops.where(is_easy, 0.0, surprise)
 
-    def _focal(self, log_modulator: Tensor, surprise: Tensor, gamma: float) -> Tensor:
+    def _focal(self, log_odds: Tensor, gamma: float) -> Tensor:
+        surprise = softplus(-log_odds)
         if gamma == 0.0:
             return surprise
-        modulator = ops.exp(log_modulator)
-        return (ops.stop_gradient(modulator) if self.detach_modulator else modulator) * surprise
+        return self._modulator(modulator(log_odds, gamma)) * surprise
+
+    def _modulator(self, factor: Tensor) -> Tensor:
+        return ops.stop_gradient(factor) if self.detach_modulator else factor

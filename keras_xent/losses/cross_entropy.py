@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_xent.binary import BinaryLoss
 from keras_xent.categorical import CategoricalLoss
-from keras_xent.log_odds import of_distribution, softplus
+from keras_xent.log_odds import of_distribution, sigmoid, softplus
 from keras_xent.targets import take_any_loss
 
 
@@ -67,4 +67,4 @@ class BinaryCrossEntropy(BinaryLoss):
         return softplus(-log_odds)
 
     def slope(self, log_odds: Tensor) -> Tensor:
-        return -ops.sigmoid(-log_odds)
+        return -sigmoid(-log_odds)  # TensorFlow's own is off by 6 ulp

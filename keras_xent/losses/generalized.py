@@ -10,7 +10,7 @@ from keras import ops
 from keras_xent import arguments
 from keras_xent.binary import BinaryLoss
 from keras_xent.categorical import CategoricalLoss
-from keras_xent.log_odds import softplus
+from keras_xent.log_odds import power_of_sigmoid, softplus
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -60,7 +60,11 @@ def generalized(log_odds: Tensor, q: float, truncate_at: float | None) -> Tensor
     if truncate_at is not None:
         lowest = math.log(truncate_at) - math.log1p(-truncate_at)
         log_odds = ops.where(log_odds < lowest, lowest, log_odds)
-    z = q * softplus(-log_odds)
+    surprise = softplus(-log_odds)
+    z = q * surprise
     # The gradient of expm1(-z) is its value plus 1, of which nothing is left at large z.
     is_small = z < 1
-    return ops.where(is_small, -ops.expm1(ops.where(is_small, -z, 0.0)), 1 - ops.exp(-z)) / q
+    small = -ops.expm1(-ops.where(is_small, z, 1.0))
+    value = ops.where(is_small, small, 1 - power_of_sigmoid(log_odds, q)) / q
+    # A small q takes z below the smallest number before -log p is there.
+    return value if q > 0.1 else ops.where(z < 1e-17, surprise, value)

@@ -8,6 +8,7 @@ from torch import Tensor
 from lightning_xent import arguments
 from lightning_xent.binary import BinaryLoss
 from lightning_xent.log_odds import sigmoid, softplus
+from lightning_xent.losses.focal import modulator
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -36,12 +37,12 @@ class AsymmetricLoss(BinaryLoss):
 
     def curve(self, log_odds: Tensor) -> Tensor:
         """Return the loss of label 1, elementwise, given its log-odds."""
-        return self._focal(-self.gamma_pos * softplus(log_odds), softplus(-log_odds), self.gamma_pos)
+        return self._focal(log_odds, self.gamma_pos)
 
     def negative_curve(self, log_odds: Tensor) -> Tensor:
         """Return the loss of label 0, elementwise, given its log-odds."""
         if self.margin == 0.0:
-            return self._focal(-self.gamma_neg * softplus(log_odds), softplus(-log_odds), self.gamma_neg)
+            return self._focal(log_odds, self.gamma_neg)
         shifted = sigmoid(-log_odds) - self.margin
         is_easy = shifted <= 0
         shifted = torch.where(is_easy, 0.5, shifted)
@@ -49,10 +50,15 @@ class AsymmetricLoss(BinaryLoss):
         is_small = shifted < 0.5
         near_one = torch.log(sigmoid(log_odds) + self.margin)
         surprise = -torch.where(is_small, torch.log1p(-torch.where(is_small, shifted, 0.0)), near_one)
-        return torch.where(is_easy, 0.0, self._focal(self.gamma_neg * torch.log(shifted), surprise, self.gamma_neg))
+        if self.gamma_neg != 0.0:
+            surprise = self._modulator(shifted**self.gamma_neg) * surprise
+        return torch.where(is_easy, 0.0, surprise)
 
-    def _focal(self, log_modulator: Tensor, surprise: Tensor, gamma: float) -> Tensor:
+    def _focal(self, log_odds: Tensor, gamma: float) -> Tensor:
+        surprise = softplus(-log_odds)
         if gamma == 0.0:
             return surprise
-        modulator = torch.exp(log_modulator)
-        return (modulator.detach() if self.detach_modulator else modulator) * surprise
+        return self._modulator(modulator(log_odds, gamma)) * surprise
+
+    def _modulator(self, factor: Tensor) -> Tensor:
+        return factor.detach() if self.detach_modulator else factor

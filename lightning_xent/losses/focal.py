@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_xent import arguments
 from lightning_xent.binary import BinaryLoss
 from lightning_xent.categorical import CategoricalLoss
-from lightning_xent.log_odds import softplus
+from lightning_xent.log_odds import power_of_sigmoid, sigmoid, softplus
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -52,22 +52,34 @@ class BinaryFocalCrossEntropy(BinaryLoss):
         return focal(log_odds, self.gamma)
 
     def slope(self, log_odds: Tensor) -> Tensor:
-        other = torch.sigmoid(-log_odds)  # 1 - p
+        other = sigmoid(-log_odds)  # 1 - p
         if self.gamma == 0.0:
             return -other
-        exponent = exponent_of(log_odds, self.gamma)
-        return -(other**exponent) * (exponent * torch.sigmoid(log_odds) * softplus(-log_odds) + other)
+        exponent = torch.where(is_low(log_odds), 5.0, 3.0) if isinstance(self.gamma, str) else self.gamma
+        surprise = exponent * torch.sigmoid(log_odds) * softplus(-log_odds)
+        return -power(log_odds, other, self.gamma) * (surprise + other)
 
 
 def focal(log_odds: Tensor, gamma: float | str) -> Tensor:
     """(1 - p)^gamma * -log p of p = sigmoid(log_odds)."""
-    if gamma == 0.0:
-        return softplus(-log_odds)
-    return torch.exp(-exponent_of(log_odds, gamma) * softplus(log_odds)) * softplus(-log_odds)
+    surprise = softplus(-log_odds)
+    return surprise if gamma == 0.0 else modulator(log_odds, gamma) * surprise
 
 
-def exponent_of(log_odds: Tensor, gamma: float | str) -> Tensor | float:
-    """The focusing exponent, elementwise where it depends on p."""
-    if not isinstance(gamma, str):
-        return gamma
-    return torch.where(log_odds < math.log(0.2 / 0.8), 5.0, 3.0 * torch.ones_like(log_odds))
+def modulator(log_odds: Tensor, gamma: float | str) -> Tensor:
+    """(1 - p)^gamma of p = sigmoid(log_odds), for gamma > 0."""
+    return power(log_odds, sigmoid(-log_odds), gamma)
+
+
+def power(log_odds: Tensor, other: Tensor, gamma: float | str) -> Tensor:
+    """other^gamma of other = 1 - p, p = sigmoid(log_odds), for gamma > 0."""
+    if isinstance(gamma, str):
+        low, high = power_of_sigmoid(-log_odds, 5.0), power_of_sigmoid(-log_odds, 3.0)
+        return torch.where(is_low(log_odds), low, high)
+    # What rounding takes from a factor counts gamma times, and the slope of a root is infinite at 0.
+    return other ** int(gamma) if gamma in (1.0, 2.0) else power_of_sigmoid(-log_odds, gamma)
+
+
+def is_low(log_odds: Tensor) -> Tensor:
+    """Where p is below 0.2."""
+    return log_odds < math.log(0.2 / 0.8)

@@ -9,7 +9,7 @@ from torch import Tensor
 from lightning_xent import arguments
 from lightning_xent.binary import BinaryLoss
 from lightning_xent.categorical import CategoricalLoss
-from lightning_xent.log_odds import softplus
+from lightning_xent.log_odds import power_of_sigmoid, softplus
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -57,7 +57,11 @@ def generalized(log_odds: Tensor, q: float, truncate_at: float | None) -> Tensor
     if truncate_at is not None:
         lowest = math.log(truncate_at) - math.log1p(-truncate_at)
         log_odds = torch.where(log_odds < lowest, lowest, log_odds)
-    z = q * softplus(-log_odds)
+    surprise = softplus(-log_odds)
+    z = q * surprise
     # The gradient of expm1(-z) is its value plus 1, of which nothing is left at large z.
     is_small = z < 1
-    return torch.where(is_small, -torch.expm1(torch.where(is_small, -z, 0.0)), 1 - torch.exp(-z)) / q
+    small = -torch.expm1(-torch.clamp(z, max=1.0))
+    value = torch.where(is_small, small, 1 - power_of_sigmoid(log_odds, q)) / q
+    # A small q takes z below the smallest number before -log p is there.
+    return value if q > 0.1 else torch.where(z < 1e-17, surprise, value)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from lightning_xent import arguments
@@ -44,4 +45,17 @@ class BinaryPolyCrossEntropy(BinaryLoss):
 
 def poly(log_odds: Tensor, epsilon: float) -> Tensor:
     """-log p + epsilon (1 - p) of p = sigmoid(log_odds)."""
-    return softplus(-log_odds) + epsilon * sigmoid(-log_odds)
+    other = sigmoid(-log_odds)
+    if epsilon > -0.5:
+        return softplus(-log_odds) + epsilon * other
+    # Towards epsilon = -1 the two cancel: what is left is other^2 / 2 + other^3 / 3 + ..., here by way of
+    # -log(1 - other) = 2 artanh(w) and 2 w - other = w * other.
+    is_likely = log_odds > -0.5
+    small = torch.where(is_likely, other, 0.0)
+    w = small / (2 - small)  # up to 0.452
+    square = w * w
+    series = square / 47
+    for power in range(45, 1, -2):
+        series = square * (1 / power + series)
+    left = torch.where(is_likely, w * (small + 2 * series), softplus(-log_odds) - other)
+    return (1 + epsilon) * other + left
