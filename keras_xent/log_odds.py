@@ -55,7 +55,7 @@ def power_of_sigmoid(value: Tensor, exponent: float) -> Tensor:
     head, step = parts_of_exponent(exponent)
     coarse = step * ops.round(ops.stop_gradient(negative - rest) / step)
     fine = (exponent - head) * coarse + exponent * ((negative - coarse) - rest)
-    return ops.exp(head * coarse) * ops.exp(fine)
+    return ops.exp(head * coarse) * (1 + ops.expm1(fine))  # XLA would make one of a product of two exp
 
 
 def parts_of_exponent(exponent: float) -> tuple[float, float]:

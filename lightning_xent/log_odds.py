@@ -45,7 +45,7 @@ def power_of_sigmoid(value: Tensor, exponent: float) -> Tensor:
     head, step = parts_of_exponent(exponent)
     coarse = step * torch.round((negative - rest).detach() / step)
     fine = (exponent - head) * coarse + exponent * ((negative - coarse) - rest)
-    return torch.exp(head * coarse) * torch.exp(fine)
+    return torch.exp(head * coarse) * (1 + torch.expm1(fine))  # XLA would make one of a product of two exp
 
 
 def parts_of_exponent(exponent: float) -> tuple[float, float]:
