@@ -5,7 +5,6 @@ from typing import ClassVar
 
 import keras
 from keras import KerasTensor as Tensor
-from keras import ops
 
 from keras_xent.binary import BinaryLoss
 from keras_xent.categorical import CategoricalLoss

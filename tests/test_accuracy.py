@@ -1,0 +1,70 @@
+"""The curves over all of float32: a sample of what `python -m shared_specs.exhaustive` measures, and its extremes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from shared_specs.exhaustive import CURVES, Odds, confirm, errors, exact, flushes_to_zero, run
+from sides import is_keras, name, side
+
+ONLY_BINARY = {"AsymmetricLoss", "BinarySquaredError"}
+"""The categorical squared error is not a curve."""
+FAMILIES = [("Binary", curve) for curve in CURVES]
+FAMILIES += [("Categorical", key) for key, curve in CURVES.items() if curve.loss not in ONLY_BINARY]
+SIDE = "keras" if is_keras else "lightning"
+EXTREMES = {
+    "float32": [0.0, 1e-45, 1e-38, 1.0, 16.7, 88.8, 104.5, 1e4, 1e30, 1.8e38, 3e38, float(np.finfo("float32").max)],
+    "float64": [0.0, 5e-324, 1e-300, 1.0, 37.5, 705.0, 746.0, 1e30, 3e38, 1e300, 1.7e308],
+}
+
+
+@pytest.mark.parametrize("curve", CURVES)
+def test_A7_every_4099th_float32_is_within_the_bound(curve):
+    worst = run(SIDE, CURVES[curve], every=4099, quiet=True)
+    assert {result: part.not_finite for result, part in worst.items()} == dict.fromkeys(worst, 0)
+    # The bounds are those of torch and TensorFlow, whose whole tables are in docs/accuracy.md.
+    slack = 1.0 if name in ("lightning", "keras-tensorflow") else 1.5
+    assert {
+        result: part.points[0] for result, part in worst.items() if part.points[0][0] > slack * CURVES[curve].bound
+    } == {}
+
+
+@pytest.mark.parametrize("dtype", [dtype for dtype in side.dtypes if dtype in EXTREMES])
+@pytest.mark.parametrize("family,curve", FAMILIES)
+def test_A7_extreme_logits_have_the_right_loss_and_gradient(family, curve, dtype):
+    curve = CURVES[curve]
+    magnitude = np.array(EXTREMES[dtype], dtype)
+    x = np.concatenate([magnitude, -magnitude])
+    label = 0 if curve.method == "negative_curve" else 1
+    m = x.astype("float64") if label else -x.astype("float64")
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        value, slope = curve.reference(Odds.of(m), **curve.config)
+    loss = curve.loss.replace("Binary", family)
+    loss = side.package.get({"loss": loss, "config": {**curve.config, "reduction": "none"}})
+    if family == "Binary":
+        logits, target, gradient = x, np.full(len(x), float(label), dtype), slope if label else -slope
+    else:  # the label is class 1
+        logits, target = np.stack([np.zeros_like(x), x], -1), np.ones(len(x), "int64")
+        gradient = np.stack([-slope, slope], -1)
+    got, got_gradient = side.value_and_gradient(
+        lambda logits, target: side.call(loss, logits, target), side.tensor(logits, dtype), "eager", side.tensor(target)
+    )
+    for found, want in ((side.numpy(got), value), (side.numpy(got_gradient), gradient)):
+        assert np.isfinite(found).all()
+        if dtype == "float32":
+            level = max(curve.level())
+            assert errors(found, want, level, flushes_to_zero(SIDE)).max() <= 2 * curve.bound
+        else:
+            scale = np.maximum(np.abs(want), max(*curve.level(), 1e-290))
+            # The float64 evaluation takes exp of numbers as large as the logarithm of what it wants.
+            steps = 64 + np.abs(np.log(scale))
+            assert (np.abs(found - want) <= steps * 2.0**-52 * scale).all()
+
+
+def test_A7_the_oracle_and_the_evaluation_are_those_of_the_formula():
+    p = 1 / (1 + np.exp(-3.0))
+    want = (1 - p) ** 2 * -np.log(p), -((1 - p) ** 2) * (2 * p * -np.log(p) + 1 - p)
+    assert exact(CURVES["focal"], 3.0) == pytest.approx(want, rel=1e-12)
+    with pytest.raises(AssertionError, match="BinaryFocalCrossEntropy at 3"):
+        confirm(replace(CURVES["focal"], reference=lambda odds: (odds.log_p, -odds.u)), [3.0])
