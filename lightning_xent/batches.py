@@ -95,6 +95,17 @@ def split(model: nn.Module, batch: Any, *, needs_target: bool = True) -> Batch:
     return parts
 
 
+def is_copy(batch: Batch) -> bool:
+    """Whether the labels that count are the tokens themselves, as collators for causal models make them."""
+    tokens, labels = batch.named_inputs.get("input_ids"), batch.target
+    if not isinstance(tokens, Tensor) or not isinstance(labels, Tensor) or tokens.shape != labels.shape:
+        return False
+    is_label = labels >= 0  # of Hugging Face's own -100 for padding
+    if tokens.ndim < 2 or tokens.is_floating_point() or not is_label.any():
+        return False
+    return bool(((tokens == labels) | ~is_label).all())
+
+
 def logits_of(outputs: Any) -> Any:
     """Return the logits among the outputs of a network: `.logits` (Hugging Face) or the entry "out" (torchvision)."""
     if isinstance(outputs, Tensor):

@@ -9,7 +9,7 @@ from torch import nn
 from lightning_xent.base import Loss
 from lightning_xent.batches import Keys
 from lightning_xent.spec import LossSpec
-from lightning_xent.training import OptimizerCallable, SchedulerCallable, Training, held
+from lightning_xent.training import OptimizerCallable, SchedulerCallable, Training, held, plain
 
 
 class XentModule(Training, LightningModule):  # noqa: D101  it is the next line
@@ -32,7 +32,7 @@ class XentModule(Training, LightningModule):  # noqa: D101  it is the next line
         keys = Keys(input_key, target_key, weight_key, mask_key)
         self._set_up(network, loss, optimizer, scheduler, scheduler_config, class_names, keys)
         loss = held(self.loss)  # type: ignore[assignment]
-        class_names = self.class_names
+        class_names, scheduler_config = self.class_names, plain(scheduler_config)
         input_key, target_key, weight_key, mask_key = keys.input, keys.target, keys.weight, keys.mask
         self.save_hyperparameters(ignore=["network", "optimizer", "scheduler"])
         if "_instantiator" in self.hparams:  # of a config, all of which is data

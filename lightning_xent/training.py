@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lightning_xent import batches, guard
+from lightning_xent import arguments, batches, guard
 from lightning_xent.base import Loss
 from lightning_xent.evaluation import Evaluation, Value
 from lightning_xent.metrics import IGNORED, EpochMean, Predictions, predictions
@@ -47,6 +47,11 @@ def held(loss: Loss) -> LossSpec | dict[str, str]:
     """Return what a checkpoint holds of a loss: its spec, or the name of a class that is not of this package."""
     spec = spec_of(loss)
     return {"own_loss": type(loss).__name__} if spec is None else spec
+
+
+def plain(settings: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return settings without numbers and strings of NumPy, which `weights_only=True` refuses to load."""
+    return None if settings is None else {name: arguments.as_python(value) for name, value in settings.items()}
 
 
 class Training(nn.Module):
@@ -135,6 +140,7 @@ class Training(nn.Module):
         self.report = self._summary = ""
         self._evaluations: dict[int, Evaluation] = {}
         self._trained_with: dict[str, str] = {}
+        self._has_compared = False
         self._unit: float | None = None
         self._step: Tensor | None = None
         self.train_loss = EpochMean(loss.reduction == "sum")
@@ -266,6 +272,14 @@ class Training(nn.Module):
 
     def _parts(self, batch: Any, *, has_probabilities: bool) -> tuple[Tensor, Tensor, Predictions]:
         parts = batches.split(self, batch)
+        if not self._has_compared:
+            self._has_compared = True
+            if batches.is_copy(parts):
+                guard.warn(
+                    "labels of the batch are its input_ids: each token would learn itself, not the next one. Causal "
+                    "models of Hugging Face shift them inside, beside their own loss. Shift them in the collator: "
+                    "labels[:, :-1] = input_ids[:, 1:], and the last to ignore_index"
+                )
         logits = self(*parts.inputs, **parts.named_inputs)
         given = (logits, parts.target, parts.sample_weight, parts.mask)
         total, denominator = self.loss.parts(*given)

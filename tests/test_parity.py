@@ -112,7 +112,7 @@ LAYERS = {
     "check.py": {"base", "batches", "categorical", "guard", "reduction", "targets"},
     "spec.py": {"arguments", "base"},
     "evaluation.py": {"base", "binary", "metrics"},
-    "training.py": {"base", "batches", "evaluation", "guard", "metrics", "reduction", "spec"},
+    "training.py": {"arguments", "base", "batches", "evaluation", "guard", "metrics", "reduction", "spec"},
     "module.py": {"base", "batches", "spec", "training"},
     "integrations/__init__.py": set(),
     "integrations/transformers.py": {"base", "categorical"},

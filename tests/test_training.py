@@ -226,7 +226,8 @@ def test_C9_a_loss_class_of_a_user(package, tmp_path):
 
 # LightningCLI itself calls what jsonargparse deprecates.
 @pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
-def test_C9_a_loss_class_of_a_user_in_a_config(package, tmp_path, monkeypatch):
+@pytest.mark.parametrize("by_path", [False, True], ids=["XentModule", "class_path"])
+def test_C9_a_loss_class_of_a_user_in_a_config(package, tmp_path, monkeypatch, by_path):
     """A config has the path of the class, and so has its checkpoint; a callback may have set the weights."""
     network = {"class_path": "torch.nn.Linear", "init_args": {"in_features": 3, "out_features": 3}}
     model = {"network": network, "loss": {"class_path": f"{__name__}.Doubled", "init_args": {"ignore_index": -1}}}
@@ -234,11 +235,16 @@ def test_C9_a_loss_class_of_a_user_in_a_config(package, tmp_path, monkeypatch):
     config = {"seed_everything": 0, "trainer": {**options, "default_root_dir": str(tmp_path)}, "model": model}
     monkeypatch.setattr(sys, "argv", ["train"])
     cli = importlib.import_module(f"{package.__name__}.cli").LightningCLI
-    run = cli(module_class(package), args=config, run=False, save_config_callback=None)
+    kind = module_class(package)
+    if by_path:
+        config["model"] = {"class_path": f"{PACKAGES[package.__name__]}.XentModule", "init_args": model}
+        run = cli(args=config, run=False, save_config_callback=None)
+    else:
+        run = cli(kind, args=config, run=False, save_config_callback=None)
     run.model.loss.set_class_weight([1.0, 2.0, 3.0])
     run.trainer.fit(run.model, loader(), loader())
     run.trainer.save_checkpoint(tmp_path / "last.ckpt")
-    loaded = module_class(package).load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
+    loaded = kind.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
     assert isinstance(loaded.loss, Doubled)
     assert loaded.loss.get_config() == {"ignore_index": -1, "class_weight": [1.0, 2.0, 3.0]}
 
