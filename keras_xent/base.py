@@ -4,10 +4,11 @@ target, logits -> ignored rows out -> target -> log-odds -> curve (+ regulariser
 """
 
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import keras
 from keras import KerasTensor as Tensor
@@ -56,6 +57,12 @@ class Loss(keras.losses.Loss, ABC):
     """Whether the logits are cosines, which lie in [-1, 1]."""
 
     _is_built, _is_patched, _has_looked, _has_warned = False, False, False, False
+    _has_warned_of_fit = False
+
+    def __new__(cls, *positional: Any, **keywords: Any) -> Self:
+        """Refuse a keyword that the loss does not have, and say which one may be meant."""
+        arguments.refuse_unknown(cls, keywords)
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         self._take_name()
@@ -123,6 +130,8 @@ class Loss(keras.losses.Loss, ABC):
             TypeError: Logits that are not floating point, class indices that are not integers, or an input that does
                 not hold numbers.
         """
+        if sample_weight is not None and not self._has_warned_of_fit and not targets.is_compiling():
+            self._look_at_fit()
         with keras.name_scope(self.name):
             return reduction.reduce(self._counted(y_pred, y_true, sample_weight, mask), self.reduction, denominator)
 
@@ -185,6 +194,25 @@ class Loss(keras.losses.Loss, ABC):
             self._look(logits, rows)
         kept = reduction.hardest(rows.losses, rows.kept, self.hard_fraction)
         return Rows(rows.losses, rows.weights, kept, rows.sample_weight)
+
+    def _look_at_fit(self) -> None:
+        """Warn, once, of class weights that `fit` multiplies with those of the loss.
+
+        Keras makes sample weights of them. That they are class weights shows in the arguments of the call of `fit` or
+        `train_on_batch`, which are read from the stack; where a loss is called from another thread it does not show.
+        """
+        own = next((name for name in ("class_weight", "pos_weight") if getattr(self, name, None) is not None), None)
+        frame = None if own is None else sys._getframe(1)
+        while frame is not None:
+            is_fit = frame.f_code.co_name in ("fit", "train_on_batch")
+            if is_fit and isinstance(frame.f_locals.get("self"), keras.Model) and frame.f_locals.get("class_weight"):
+                self._has_warned_of_fit = True
+                guard.warn(
+                    f"{type(self).__name__} has {own}, and class_weight of {frame.f_code.co_name}() multiplies its "
+                    "losses once more: leave one of both out"
+                )
+                return
+            frame = frame.f_back
 
     def _look(self, logits: Any, rows: Rows) -> None:
         """Warn, once, of probabilities where logits are wanted, or the reverse; read no values that cost a wait."""

@@ -43,7 +43,9 @@ def get(spec: LossSpec | str | Loss) -> Loss:
     keywords = [field.name for field in fields(classes[name])]
     unknown = [keyword for keyword in config if keyword not in keywords]
     if unknown:
-        raise TypeError(f"{unknown[0]!r} is no keyword of {name}, which has {', '.join(keywords)}")
+        listed = ", ".join(keywords)
+        meant = arguments.meant_by(unknown[0], keywords)
+        raise TypeError(f"{unknown[0]!r} is no keyword of {name}, which has {listed}{meant and '; ' + meant}")
     values = {keyword: value if keyword == "name" else arguments.parsed(value) for keyword, value in config.items()}
     return classes[name](**values)
 

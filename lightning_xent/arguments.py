@@ -1,6 +1,8 @@
 """Fields that carry their check: each check returns the canonical value or raises an error that names the argument."""
 
 import dataclasses
+import difflib
+import inspect
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence, Sized
 from numbers import Real
@@ -9,6 +11,18 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 REDUCTIONS = ("none", "sum", "mean", "weighted_mean")
+FOREIGN = {
+    "ignore_class": ("Keras", "ignore_index"),
+    "apply_class_balancing": ("Keras", "alpha"),
+    "weight": ("torch", "class_weight"),
+    "size_average": ("torch", "reduction"),
+    "reduce": ("torch", "reduction"),
+    "ignored_index": ("smp", "ignore_index"),
+    "smooth_factor": ("smp", "label_smoothing"),
+    "smoothing": ("timm", "label_smoothing"),
+    "weights": ("MMDetection", "class_weight"),
+}
+"""Keywords of losses elsewhere: whose they are, and what they are called here."""
 REDUCTION_SYNONYMS = {"sum_over_batch_size": "mean", "mean_with_sample_weight": "weighted_mean", None: "none"}
 
 
@@ -37,6 +51,32 @@ def check_of(owner: type, name: str) -> Callable[[str, Any], Any] | None:
             check: Callable[[str, Any], Any] = declared.metadata["check"]
             return check
     return None
+
+
+def refuse_unknown(owner: type, keywords: Collection[str]) -> None:
+    """Raise a TypeError for the first keyword that a dataclass does not take, with the one that may be meant."""
+    declared: Collection[str] = owner.__dataclass_fields__  # type: ignore[attr-defined]
+    if all(keyword in declared for keyword in keywords):
+        return
+    _, *taken = inspect.signature(owner.__init__).parameters.values()  # type: ignore[misc]
+    names = [item.name for item in taken]  # of a subclass with a constructor of its own, too
+    unknown = [keyword for keyword in keywords if keyword not in names]
+    if unknown and all(item.kind is not inspect.Parameter.VAR_KEYWORD for item in taken):
+        meant = meant_by(unknown[0], names) or f"its keywords are {', '.join(names)}"
+        raise TypeError(f"{owner.__name__} got an unexpected keyword argument {unknown[0]!r}: {meant}")
+
+
+def meant_by(keyword: str, names: Sequence[str]) -> str:
+    """Say which of the names may be meant by a keyword; nothing if none is."""
+    whose, ours = FOREIGN.get(keyword, ("", None))
+    if ours in names:
+        return f"{keyword} of {whose} is {ours} here"
+    if keyword == "weight":
+        return "weight of torch is the sample_weight of the call here"
+    if keyword == "dtype":
+        return "leave dtype out: float64 is computed in float64, and all else in float32"
+    close = difflib.get_close_matches(keyword, names, 1)
+    return f"did you mean {close[0]!r}?" if close else ""
 
 
 def number(name: str, value: Any, interval: str = "(-inf, inf)") -> float:

@@ -6,7 +6,7 @@ target, logits -> ignored rows out -> target -> log-odds -> curve (+ regulariser
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +64,11 @@ class Loss(nn.Module, ABC):
     def __jit_ignored_attributes__(self) -> list[str]:
         """The fields, for TorchScript, which does not know all of their types."""
         return [field.name for field in fields(self)]
+
+    def __new__(cls, *positional: Any, **keywords: Any) -> Self:
+        """Refuse a keyword that the loss does not have, and say which one may be meant."""
+        arguments.refuse_unknown(cls, keywords)
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         super().__init__()

@@ -386,6 +386,39 @@ if is_keras:
         fit(model, LABELS, [ClassWeighting(LABELS, classes=3, start_epoch=1)], 4, initial_epoch=2)
         np.testing.assert_allclose(kernel_of(model), descend([BALANCED] * 2, LABELS)[0], rtol=1e-5, atol=1e-6)
 
+    DOUBLE = {
+        "class_weight": (side.package.CategoricalCrossEntropy, {"class_weight": [1, 3, 1]}),
+        "pos_weight": (side.package.BinaryCrossEntropy, {"pos_weight": 3}),
+    }
+
+    @pytest.mark.parametrize("mode", MODES, ids=str)
+    @pytest.mark.parametrize(("build_loss", "config"), DOUBLE.values(), ids=DOUBLE)
+    def test_A12_class_weights_of_fit_beside_those_of_the_loss(build_loss, config, mode):
+        """Keras multiplies them; other sample weights are the user's own affair."""
+        target = (
+            LABELS if build_loss is not side.package.BinaryCrossEntropy else (LABELS == 1).astype("float32")[:, None]
+        )
+        outputs, doubled = (3 if target.ndim == 1 else 1), {0: 1.0, 1: 3.0, 2: 1.0}
+        model = build(build_loss(**config), outputs=outputs, **mode)
+        with pytest.warns(
+            UserWarning, match=rf"has {next(iter(config))}, and class_weight of fit\(\) multiplies"
+        ) as seen:
+            fit(model, target, [], 2, class_weight=doubled)
+        ours = [warning for warning in seen if "multiplies" in str(warning.message)]
+        assert len(ours) == 1
+        assert ours[0].filename == __file__
+        fit(model, target, [], 1, class_weight=doubled)  # it was said
+        for others, options in ((config, {"sample_weight": np.ones(10)}), ({}, {"class_weight": doubled})):
+            fit(build(build_loss(**others), outputs=outputs, **mode), target, [], 1, **options)
+
+    def test_A12_class_weights_of_fit_beside_those_of_the_callback():
+        model = build(loss_of())
+        with pytest.warns(UserWarning, match="has class_weight, and class_weight of fit"):
+            fit(model, LABELS, [ClassWeighting(LABELS, classes=3)], 1, class_weight={0: 1.0, 1: 3.0, 2: 1.0})
+        with pytest.warns(UserWarning, match="has class_weight, and class_weight of train_on_batch"):
+            model = build(loss_of(class_weight=OWN))
+            model.train_on_batch(INPUTS, LABELS, class_weight={0: 1.0, 1: 3.0, 2: 1.0})
+
     def test_other_losses_are_refused():
         with pytest.raises(TypeError, match="loss of the model must be one categorical or binary loss of keras_xent, "):
             fit(build("mse"), ONE_HOT, [ClassWeighting(ONE_HOT)], 1)

@@ -165,6 +165,42 @@ def test_bad_specs_say_what_is_valid(spec, error, message):
         side.package.get(spec)
 
 
+FOREIGN = {
+    "a typo": ("CategoricalFocalCrossEntropy", "class_weigths", "did you mean 'class_weight'?"),
+    "a typo of an own keyword": ("CategoricalFocalCrossEntropy", "gama", "did you mean 'gamma'?"),
+    "binary typo": ("BinaryCrossEntropy", "pos_weigth", "did you mean 'pos_weight'?"),
+    "Keras": ("SparseCategoricalCrossEntropy", "ignore_class", "ignore_class of Keras is ignore_index here"),
+    "Keras' dtype": ("BinaryCrossEntropy", "dtype", "leave dtype out: float64 is computed in float64"),
+    "torch": ("CategoricalCrossEntropy", "weight", "weight of torch is class_weight here"),
+    "torch, binary": ("BinaryCrossEntropy", "weight", "weight of torch is the sample_weight of the call here"),
+    "torch's old reduction": ("BinaryCrossEntropy", "size_average", "size_average of torch is reduction here"),
+    "smp": ("CategoricalFocalCrossEntropy", "ignored_index", "ignored_index of smp is ignore_index here"),
+    "nothing like it": ("BinaryHinge", "qqq", "its keywords are from_logits, label_smoothing, .*pos_weight"),
+}
+
+
+@pytest.mark.parametrize(("name", "keyword", "message"), FOREIGN.values(), ids=FOREIGN)
+def test_newcomer_17_unknown_keywords_say_what_may_be_meant(name, keyword, message):
+    message = message.replace("?", r"\?")
+    with pytest.raises(TypeError, match=rf"{name} got an unexpected keyword argument '{keyword}': {message}"):
+        getattr(side.package, name)(**{keyword: 1})
+    message = "" if message.startswith("its keywords") else message
+    with pytest.raises(TypeError, match=rf"'{keyword}' is no keyword of {name}, which has .*{message}"):
+        side.package.get({"loss": name, "config": {keyword: 1}})
+
+
+def test_newcomer_17_a_subclass_may_have_a_constructor_of_its_own():
+    class Scaled(side.package.BinaryCrossEntropy):
+        def __init__(self, factor, *, offset=0.0):
+            super().__init__(pos_weight=factor + offset)
+
+    assert Scaled(2.0, offset=1.0).pos_weight == Scaled(factor=2.0, offset=1.0).pos_weight == 3.0
+    with pytest.raises(TypeError, match=r"Scaled got an unexpected keyword argument 'ofset': did you mean 'offset'\?"):
+        Scaled(2.0, ofset=1.0)
+    copied = copy.deepcopy(side.package.BinaryCrossEntropy(pos_weight=3.0))
+    assert copied.pos_weight == pickle.loads(pickle.dumps(copied)).pos_weight == 3.0
+
+
 def test_get_takes_names_and_losses():
     loss = side.package.get("BinaryFocalCrossEntropy")
     assert type(loss) is side.package.BinaryFocalCrossEntropy
