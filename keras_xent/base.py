@@ -163,7 +163,7 @@ class Loss(keras.losses.Loss, ABC):
         changed = {field.name: values[field.name] for field in fields(self) if values[field.name] != field.default}
         if self.name == self._made_up_name:
             changed.pop("name", None)
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in changed.items()}
+        return {name: arguments.listed(value) for name, value in changed.items()}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return self.from_config, (self.get_config(),)

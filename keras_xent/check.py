@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from keras_xent import guard, reduction, targets
 from keras_xent.base import Loss
+from keras_xent.binary import BinaryLoss
 from keras_xent.categorical import CategoricalLoss
 
 SAME_VALUES = (keras.layers.Reshape, keras.layers.Flatten, keras.layers.Permute, keras.layers.Dropout)
@@ -72,6 +73,16 @@ def problems(
         doubt = guard.of_activation(activation, **kind) or loss._doubt(outputs, rows, True)[1]
         if axis is not None and getattr(loss, "axis", None) is None:
             others += guard.of_axes(tuple(logits.shape), axis)
+        if (
+            isinstance(loss, BinaryLoss)
+            and isinstance(loss.pos_weight, tuple)
+            and loss.axis is None
+            and rows is not None
+        ):
+            is_flat = not isinstance(loss.pos_weight[0], tuple)
+            others += (
+                guard.of_axes(tuple(logits.shape), len(logits.shape) - 1, "labels of pos_weight") if is_flat else []
+            )
         if rows is not None:
             counted, values = reduction.counted(rows), logits if axis is None else ops.moveaxis(logits, axis, -1)
             counts = None if counted is None else targets.array(counted)

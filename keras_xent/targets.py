@@ -126,7 +126,7 @@ def binary_target(target: Any, logits: Tensor) -> Tensor:
     return _wide(target)
 
 
-def constant(values: float | Sequence[float]) -> Any:
+def constant(values: float | Sequence[Any]) -> Any:
     """Hold weights in float64, to be rounded once, at the call. On torch on the CPU: some devices have no float64."""
     array = np.array(values, "float64")
     # Dynamo does not trace what Keras asks of an array; under a trace of TensorFlow or JAX a tensor would leak.
@@ -141,6 +141,35 @@ def per_class(name: str, values: Any, logits: Tensor, classes: int | None = None
             f"{name} must have {wanted[0] if wanted else 'no'} numbers for y_pred of this shape, got {values.shape[0]}"
         )
     return ops.convert_to_tensor(ops.cast(values, compute_dtype(logits)))
+
+
+def of_labels(name: str, values: Any, logits: Tensor, axis: int | None) -> Tensor:
+    """Return weights of labels in a shape that broadcasts against `logits`: [], [L] along `axis`, or like torch's."""
+    given, shape, rank = tuple(values.shape), tuple(logits.shape), len(logits.shape)
+    axis = label_axis(rank, axis)
+    if len(given) == 0:
+        return per_class(name, values, logits)
+    if len(given) == 1:
+        if rank == 0 or not _fits(given, (shape[axis],)):
+            raise ValueError(guard.of_label_weights(name, given[0], shape, axis))
+        is_last = axis == rank - 1
+        values = per_class(name, values, logits) if is_last else ops.cast(values, compute_dtype(logits))
+        return ops.reshape(ops.convert_to_tensor(values), (1,) * axis + (-1,) + (1,) * (rank - 1 - axis))
+    wanted = shape[1:] if len(given) < rank else (1, *shape[1:])
+    pairs = zip(given[::-1], wanted[::-1], strict=False)
+    if len(given) > rank or any(size != 1 and not _fits((size,), (other,)) for size, other in pairs):
+        raise ValueError(f"{name} must broadcast against y_pred without its batch axis, {shape[1:]}, got shape {given}")
+    values = ops.convert_to_tensor(ops.cast(values, compute_dtype(logits)))
+    return ops.reshape(values, (1,) * (rank - len(given)) + given)
+
+
+def label_axis(rank: int, axis: int | None) -> int:
+    """Return the axis of the labels as a number >= 0; None is the last."""
+    if axis is None:
+        return max(0, rank - 1)
+    if not -rank <= axis < rank:
+        raise ValueError(f"axis must lie in [{-rank}, {rank - 1}] for y_pred of rank {rank}, got {axis}")
+    return axis % rank
 
 
 def per_label(values: Tensor, label: Tensor) -> Tensor:

@@ -102,18 +102,39 @@ def weights(name: str, value: Any) -> tuple[float, ...]:
     return tuple(number(f"{name}[{position}]", item, "[0, inf)") for position, item in enumerate(items))
 
 
-def weight_or_weights(name: str, value: Any) -> float | tuple[float, ...]:
-    """Return one weight >= 0 as a float, several as a tuple; a single one in a sequence is one."""
+def weight_or_weights(name: str, value: Any) -> Any:
+    """Return one weight >= 0 as a float, several as a tuple, or as tuples in a tuple; one in a sequence is one."""
     value = plain(name, value)
     if isinstance(value, Mapping):
         raise ValueError(
             f"{name} must be a number or a sequence with one per label, got {value!r}: the weights {{0: a, 1: b}} of "
             "both classes are pos_weight = b / a"
         )
-    if not isinstance(value, Sequence):
-        return number(name, value, "[0, inf)")
-    result = weights(name, value)
-    return result if len(result) > 1 else result[0]
+    result, _ = _nested(name, value)
+    return result[0] if isinstance(result, tuple) and len(result) == 1 and not isinstance(result[0], tuple) else result
+
+
+def listed(value: Any) -> Any:
+    """Return tuples as lists, at any depth; others as they are."""
+    return [listed(item) for item in value] if isinstance(value, tuple) else value
+
+
+def least(value: Any) -> float:
+    """Return the smallest of weights in tuples of any depth, and 1 for None."""
+    return min(map(least, value)) if isinstance(value, tuple) else 1.0 if value is None else float(value)
+
+
+def _nested(name: str, value: Any) -> tuple[Any, tuple[int, ...]]:
+    """Return weights >= 0 as floats in tuples, and the shape of these."""
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        return number(name, value, "[0, inf)"), ()
+    found = [_nested(f"{name}[{position}]", item) for position, item in enumerate(value)]
+    shapes = {shape for _, shape in found}
+    if len(shapes) != 1:
+        raise ValueError(
+            f"{name} must be a number, or a non-empty array of numbers in rows of one length, got {value!r}"
+        )
+    return tuple(item for item, _ in found), (len(found), *shapes.pop())
 
 
 def counts(name: str, value: Any) -> tuple[float, ...]:

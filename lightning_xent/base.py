@@ -146,7 +146,7 @@ class Loss(nn.Module, ABC):
         """Return the constructor arguments that differ from their defaults, ready for JSON."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         changed = {field.name: values[field.name] for field in fields(self) if values[field.name] != field.default}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in changed.items()}
+        return {name: arguments.listed(value) for name, value in changed.items()}
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())

@@ -20,13 +20,18 @@ class BinaryLoss(Loss):
     (B, H, W) for (B, 1, H, W). The loss is the expectation over the two labels: t w_1 curve(x) + (1 - t) w_0 curve(-x).
 
     Args:
-        pos_weight: Weight >= 0 of label 1: a number (a sequence of one is one), or one per label, along the last axis.
+        pos_weight: Weight >= 0 of label 1: a number (a sequence of one is one), one per label, along `axis`, or an
+            array that broadcasts against the logits without their batch axis: (C, 1, 1) for images (B, C, H, W).
+        axis: Axis of the logits that holds the labels of a `pos_weight` of one number per label. None: the last.
     """
 
-    pos_weight: float | Sequence[float] | None = arguments.field(None, arguments.weight_or_weights)
+    pos_weight: float | Sequence[Any] | None = arguments.field(None, arguments.weight_or_weights)
+    axis: int | None = arguments.field(None, arguments.integer)
 
     def fields_changed(self) -> None:
         super().fields_changed()
+        if self.axis is not None and isinstance(self.pos_weight, tuple) and isinstance(self.pos_weight[0], tuple):
+            raise ValueError(f"axis must be None where pos_weight has rows, which say where they lie, got {self.axis}")
         self._pos_weight = None if self.pos_weight is None else targets.constant(self.pos_weight)
         self._takes_slope = self._has_slope()  # here, as the Dynamo of torch 2.6 does not trace it
 
@@ -58,8 +63,7 @@ class BinaryLoss(Loss):
     @property
     def _takes_label_alone(self) -> bool:
         """Whether the loss of a label is its weight > 0 times the curve."""
-        given = self.pos_weight if isinstance(self.pos_weight, tuple) else (self.pos_weight,)
-        has_weights = targets.take_any_loss(*self.balance(), *(weight for weight in given if weight is not None))
+        has_weights = targets.take_any_loss(*self.balance(), arguments.least(self.pos_weight))
         return self.label_smoothing == 0.0 and type(self).of_target is BinaryLoss.of_target and has_weights
 
     def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any) -> Rows:
@@ -67,7 +71,7 @@ class BinaryLoss(Loss):
         target = targets.binary_target(target, logits)
         pos_weight = None
         if self._pos_weight is not None:
-            pos_weight = targets.per_class("pos_weight", self._pos_weight, logits)  # [] or [L]
+            pos_weight = targets.of_labels("pos_weight", self._pos_weight, logits, self.axis)  # [], or like the logits
 
         sample_weight = targets.sample_weight_per_row(sample_weight, tuple(logits.shape), logits)
         kept = targets.mask_per_row(mask, tuple(logits.shape), logits)

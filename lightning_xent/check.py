@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lightning_xent import batches, guard, reduction, targets
 from lightning_xent.base import Loss
+from lightning_xent.binary import BinaryLoss
 from lightning_xent.categorical import CategoricalLoss
 
 ACTIVATIONS: dict[type[nn.Module], str] = {
@@ -79,6 +80,16 @@ def problems(
         doubt = guard.of_activation(activation, **kind) or loss._doubt(outputs, rows, True)[1]
         if axis is not None and getattr(loss, "axis", None) is None:
             others += guard.of_axes(tuple(outputs.shape), axis)
+        if (
+            isinstance(loss, BinaryLoss)
+            and isinstance(loss.pos_weight, tuple)
+            and loss.axis is None
+            and rows is not None
+        ):
+            is_flat = not isinstance(loss.pos_weight[0], tuple)
+            others += (
+                guard.of_axes(tuple(outputs.shape), len(outputs.shape) - 1, "labels of pos_weight") if is_flat else []
+            )
         if rows is not None:
             counted, values = reduction.counted(rows), outputs if axis is None else outputs.movedim(axis, -1)
             counts = None if counted is None else targets.array(counted)

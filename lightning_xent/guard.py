@@ -116,13 +116,13 @@ def of_sums(sums: NDArray[Any], counts: NDArray[Any] | None, dtype: str) -> list
     ]
 
 
-def of_axes(shape: tuple[int, ...], axis: int) -> list[str]:
-    """Say that shapes do not tell the class axis, where `axis` is the framework's own; nothing if they do."""
+def of_axes(shape: tuple[int, ...], axis: int, kind: str = "classes") -> list[str]:
+    """Say that shapes do not tell the axis of the classes, where `axis` is the default; nothing if they do."""
     others = [other for other in (1, len(shape) - 1) if other != axis and shape[other] == shape[axis]]
     if len(shape) < 3 or not others:
         return []
     return [
-        f"takes the classes from axis {axis} of logits of shape {shape}, as axis is None; axis {others[0]} is as long, "
+        f"takes the {kind} from axis {axis} of logits of shape {shape}, as axis is None; axis {others[0]} is as long, "
         f"so shapes cannot tell which holds them: set axis={axis} or axis={others[0]}"
     ]
 
@@ -149,6 +149,16 @@ def of_infinities(
     if losses is None or position is None:
         return []
     return [f"is {losses[position]} in row {list(position)}, the first that is not finite"]
+
+
+def of_label_weights(name: str, count: int, shape: tuple[int | None, ...], axis: int) -> str:
+    """Say that a flat array of weights does not fit the labels along an axis of the logits."""
+    if not shape:
+        return f"{name} must be one number for logits without axes, got {count}"
+    fits = [place for place in range(1, len(shape)) if shape[place] == count]
+    ones = ", ".join(["1"] * (len(shape) - 1 - fits[0])) if fits else ""
+    cure = f"; they fit axis {fits[0]}: set axis={fits[0]}, or give them the shape ({count}, {ones})" if fits else ""
+    return f"{name} must have {shape[axis]} numbers, as axis {axis} of the logits {shape}, got {count}{cure}"
 
 
 def of_integers(

@@ -117,7 +117,7 @@ def binary_target(target: Any, logits: Tensor) -> Tensor:
     return target if target.is_floating_point() else target.long()
 
 
-def constant(values: float | Sequence[float]) -> Tensor:
+def constant(values: float | Sequence[Any]) -> Tensor:
     """Hold weights on the CPU in float64, to be rounded once, at the call."""
     return torch.tensor(values, dtype=torch.float64, device="cpu")
 
@@ -130,6 +130,35 @@ def per_class(name: str, values: Tensor, logits: Tensor, classes: int | None = N
             f"{name} must have {wanted[0] if wanted else 'no'} numbers for logits of this shape, got {len(values)}"
         )
     return values.to(compute_dtype(logits)).to(logits.device)
+
+
+def of_labels(name: str, values: Tensor, logits: Tensor, axis: int | None) -> Tensor:
+    """Return weights of labels in a shape that broadcasts against `logits`: [], [L] along `axis`, or like torch's."""
+    given, shape, rank = tuple(values.shape), tuple(logits.shape), logits.ndim
+    axis = label_axis(rank, axis)
+    values = values.to(compute_dtype(logits)).to(logits.device)
+    if len(given) == 0:
+        return values
+    if len(given) == 1:
+        if rank == 0 or given[0] != shape[axis]:
+            raise ValueError(guard.of_label_weights(name, given[0], shape, axis))
+        return values.reshape((1,) * axis + given + (1,) * (rank - 1 - axis))
+    wanted = shape[1:] if len(given) < rank else (1, *shape[1:])
+    pairs = zip(given[::-1], wanted[::-1], strict=False)
+    if len(given) > rank or any(size not in (1, other) for size, other in pairs):
+        raise ValueError(
+            f"{name} must broadcast against logits without their batch axis, {shape[1:]}, got shape {given}"
+        )
+    return values.reshape((1,) * (rank - len(given)) + given)
+
+
+def label_axis(rank: int, axis: int | None) -> int:
+    """Return the axis of the labels as a number >= 0; None is the last."""
+    if axis is None:
+        return max(0, rank - 1)
+    if not -rank <= axis < rank:
+        raise ValueError(f"axis must lie in [{-rank}, {rank - 1}] for logits of rank {rank}, got {axis}")
+    return axis % rank
 
 
 def per_label(values: Tensor, label: Tensor) -> Tensor:

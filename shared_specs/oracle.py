@@ -33,7 +33,7 @@ CLIP = "1e-7"  # from_logits=False: the one clip
 COMMON = {"from_logits", "label_smoothing", "smooth_over", "ignore_index", "temperature", "entropy_penalty"}
 COMMON |= {"hard_fraction", "check_labels", "reduction"}
 CATEGORICAL_KEYWORDS = COMMON | {"axis", "class_weight", "z_loss", "softcap"}
-BINARY_KEYWORDS = COMMON | {"pos_weight"}
+BINARY_KEYWORDS = COMMON | {"pos_weight", "axis"}
 SYNONYMS = {"sum_over_batch_size": "mean", "mean_with_sample_weight": "weighted_mean"}
 
 OWN_WEIGHTS = {"BinaryFocalCrossEntropy": {"alpha"}}  # keywords of a class that are weights, not curve
@@ -411,6 +411,13 @@ def class_weights(rule: Rule, shape: tuple[int, ...], positions: NDArray[np.int6
         assert len(weights) == count, "class_weight: wrong length"
         return [weights] * len(positions)
     pos_weight = np.array(rule.config.get("pos_weight", 1.0), np.float64)
+    if pos_weight.ndim == 1 and pos_weight.size > 1:  # one of each label, along the axis
+        assert len(pos_weight) == shape[rule.config.get("axis", -1)], "pos_weight: wrong length"
+        pos_weight = np.moveaxis(
+            np.broadcast_to(pos_weight, np.moveaxis(np.empty(shape), rule.config.get("axis", -1), -1).shape),
+            -1,
+            rule.config.get("axis", -1),
+        )
     positive = [decimal(weight) for weight in np.broadcast_to(pos_weight, shape).reshape(-1)]
     if rule.config.get("alpha") is None or rule.loss not in OWN_WEIGHTS:
         return [[mpf(1), weight] for weight in positive]

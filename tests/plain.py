@@ -128,7 +128,10 @@ class Plain:
 
     @cached_property
     def positive_weight(self) -> Tensor:
-        return self.constant(self.option("pos_weight", 1.0)).expand(self.rows)
+        weight = self.constant(self.option("pos_weight", 1.0))
+        if weight.ndim == 1 and self.option("axis", None) is not None:
+            return weight.expand(self.logits.movedim(self.axis, -1).shape).movedim(-1, self.axis)
+        return weight.expand(self.rows)
 
     @cached_property
     def balance(self):

@@ -24,7 +24,7 @@ NUMBERS = {
 LOGITS = {"temperature": 1.5}
 FAMILIES = {
     "Categorical": ({"axis": 1, "class_weight": [0.1, 2.0, 3.0]}, {"z_loss": 0.001, "softcap": 3.0}),
-    "Binary": ({"pos_weight": [0.1, 2.0, 3.0]}, {}),
+    "Binary": ({"axis": 1, "pos_weight": [0.1, 2.0, 3.0]}, {}),
 }
 OWN = {
     **{"gamma": 0.5, "alpha": 0.25, "beta": 0.5, "epsilon": 0.5, "q": 0.4, "truncate_at": 0.2, "log_zero": -2.0},

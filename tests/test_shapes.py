@@ -1,5 +1,6 @@
 """What the shape and the kind of an input say: distributions, one class, subclasses, devices without float64."""
 
+import json
 import math
 import warnings
 
@@ -637,3 +638,118 @@ def test_C7_a_trace_reads_nothing(mode):
     logits, target = side.tensor(np.array([[0.5, -3.5, 0.25]], "float32")), side.tensor(np.array([0]))
     loss = build("CosFaceCrossEntropy")
     assert warned(lambda: side.value_and_gradient(lambda x, t: side.call(loss, x, t), logits, mode, target)) == []
+
+
+# ---- B9: weights of labels on any axis.
+
+NESTED = {
+    "lists": [[[2]], [[0.5]], [[3]]],
+    "tuples": (((2.0,),), ((0.5,),), ((3.0,),)),
+    "an array": np.array([2.0, 0.5, 3.0]).reshape(3, 1, 1),
+    "a tensor": {"tensor": True},
+}
+
+
+def images():
+    """Logits (2, 3, 4, 3), whose last axis is as long as the one of the labels, targets, and the right losses."""
+    rng = np.random.default_rng(4)
+    x, target = rng.normal(size=(2, 3, 4, 3)).astype("float32"), rng.integers(0, 2, (2, 3, 4, 3))
+    weight = np.array([2.0, 0.5, 3.0]).reshape(3, 1, 1)
+    return x, target, np.where(target == 1, weight * np.logaddexp(0, -x.astype("float64")), np.logaddexp(0, x))
+
+
+@pytest.mark.parametrize("mode", ["eager", *TRACES[:1]])
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"pos_weight": [[[2.0]], [[0.5]], [[3.0]]]},
+        {"pos_weight": [[[[2.0]], [[0.5]], [[3.0]]]]},
+        {"pos_weight": [2.0, 0.5, 3.0], "axis": 1},
+        {"pos_weight": [2.0, 0.5, 3.0], "axis": -3},
+    ],
+    ids=["(C, 1, 1)", "(1, C, 1, 1)", "axis", "negative axis"],
+)
+def test_B9_weights_of_channels(config, mode):
+    x, target, want = images()
+    loss = build("BinaryCrossEntropy", reduction="none", **config)
+    tensors = side.tensor(x), side.tensor(target)
+    value, _ = side.value_and_gradient(lambda x, t: side.call(loss, x, t), tensors[0], mode, tensors[1])
+    np.testing.assert_allclose(side.numpy(value), want, rtol=1e-5)
+
+
+def test_B9_a_flat_one_lies_along_the_last_axis():
+    x, target, _ = images()
+    want = np.where(target == 1, [2.0, 0.5, 3.0] * np.logaddexp(0, -x), np.logaddexp(0, x)).mean()
+    assert call("BinaryCrossEntropy", x, side.tensor(target), config={"pos_weight": [2.0, 0.5, 3.0]}) == pytest.approx(
+        want, rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("given", NESTED.values(), ids=NESTED)
+def test_B9_rows_of_weights_are_kept_as_numbers(given):
+    given = side.tensor(np.array([[[2.0]], [[0.5]], [[3.0]]], "float32")) if isinstance(given, dict) else given
+    loss = build("BinaryCrossEntropy", pos_weight=given)
+    assert loss.pos_weight == (((2.0,),), ((0.5,),), ((3.0,),))
+    assert loss.get_config() == {"pos_weight": [[[2.0]], [[0.5]], [[3.0]]]}
+    again = package.get(json.loads(json.dumps({"loss": "BinaryCrossEntropy", "config": loss.get_config()})))
+    assert again.pos_weight == loss.pos_weight
+    x, target, want = images()
+    value = side.numpy(side.call(again, side.tensor(x), side.tensor(target)))
+    assert value == pytest.approx(want.mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in CLASSES if is_binary(name)])
+def test_B9_every_binary_loss_takes_them(name):
+    logits, target = inputs(name)
+    logits, target = (array.reshape(2, 3, 3) for array in (logits, target))
+    flat = build(name, pos_weight=[2.0, 0.5, 3.0], axis=1, reduction="none")
+    rows = build(name, pos_weight=[[2.0], [0.5], [3.0]], reduction="none")
+    moved = build(name, pos_weight=[2.0, 0.5, 3.0], reduction="none")
+    values = [side.numpy(side.call(loss, side.tensor(logits), side.tensor(target))) for loss in (flat, rows)]
+    others = [side.tensor(np.moveaxis(array, 1, -1).copy()) for array in (logits, target)]
+    for value in values:
+        np.testing.assert_allclose(value, np.moveaxis(side.numpy(side.call(moved, *others)), -1, 1), rtol=1e-5)
+
+
+WRONG_WEIGHTS = {
+    "ragged": ({"pos_weight": [[1.0], [1.0, 2.0]]}, r"pos_weight must be a number, or .* rows of one length"),
+    "a negative one": ({"pos_weight": [[1.0], [-2.0]]}, r"pos_weight\[1\]\[0\] must be a number in \[0, inf\)"),
+    "empty": ({"pos_weight": [[]]}, r"pos_weight.* must be a number, or a non-empty"),
+    "an axis for rows": ({"pos_weight": [[1.0], [2.0]], "axis": 1}, "axis must be None where pos_weight has rows"),
+    "a fraction": ({"axis": 0.5}, "axis must be an integer"),
+}
+
+
+@pytest.mark.parametrize(("config", "text"), WRONG_WEIGHTS.values(), ids=WRONG_WEIGHTS)
+def test_B9_what_is_refused(config, text):
+    with pytest.raises(ValueError, match=text):
+        build("BinaryCrossEntropy", **config)
+
+
+MISFITS = {
+    "axis": ({"pos_weight": [1.0, 2.0], "axis": 3}, r"axis must lie in \[-3, 2\] for .* of rank 3, got 3"),
+    "length": (
+        {"pos_weight": [1.0, 2.0, 3.0]},
+        r"pos_weight must have 4 numbers.*, got 3; they fit axis 1: set axis=1, or give them the shape \(3, 1\)",
+    ),
+    "broadcast": (
+        {"pos_weight": [[1.0], [2.0]]},
+        r"pos_weight must broadcast against .*, \(3, 4\), got shape \(2, 1\)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("config", "text"), MISFITS.values(), ids=MISFITS)
+def test_B9_what_does_not_fit(config, text):
+    with pytest.raises(ValueError, match=text):
+        call("BinaryCrossEntropy", np.zeros((2, 3, 4), "float32"), side.tensor(np.zeros((2, 3, 4))), config=config)
+
+
+def test_B9_check_outputs_tells_of_two_axes_as_long():
+    x, target, _ = images()
+    x, target = side.tensor(x), side.tensor(target)
+    (problem,) = package.check_outputs(build("BinaryCrossEntropy", pos_weight=[2.0, 0.5, 3.0]), x, target)
+    assert "takes the labels of pos_weight from axis 3" in problem
+    assert "set axis=3 or axis=1" in problem
+    for config in ({"pos_weight": [2.0, 0.5, 3.0], "axis": 1}, {"pos_weight": 2.0}, {"pos_weight": [[[2.0]]] * 3}):
+        assert package.check_outputs(build("BinaryCrossEntropy", **config), x, target) == []
