@@ -17,7 +17,7 @@ def required(name, classes=3):
     """The keywords without a default."""
     if all(field.name != "class_counts" for field in fields(getattr(side.package, name))):
         return {}
-    return {"class_counts": [float(60 // (index + 1)) for index in range(classes)]}
+    return {"class_counts": [float(max(1, 60 // (index + 1))) for index in range(classes)]}
 
 
 def build(name, /, *, classes=3, **config):

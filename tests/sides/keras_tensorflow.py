@@ -5,10 +5,15 @@ import tensorflow as tf
 from sides.keras_common import call, fit, given, package, parts
 
 dtypes = ("float64", "float32", "bfloat16", "float16")
+eager_modes = ("eager",)
+compiled_modes = ("tf.function", "tf.function(jit_compile=True)")
+modes = (*eager_modes, *compiled_modes)
+group_size = 24
+parts_mode = "eager"
 fast_share = 8
-compiled_share = 2
-modes = ("eager", "tf.function", "tf.function(jit_compile=True)")
-slow_modes = modes[1:]
+eager_dtypes, compiled_dtypes = dtypes, ("float32",)
+fast_dtypes = {"eager": ("float32", "bfloat16")}
+raising_modes = ("tf.function",)
 
 
 def tensor(array, dtype=None):
@@ -24,14 +29,34 @@ def dtype_name(value):
     return value.dtype.name
 
 
-def value_and_gradient(function, logits, mode, *rest):
-    def step(logits, *rest):
+def values_of(functions, inputs, mode):
+    """The values of functions, each of its own inputs; a compiled mode compiles all of them as one function."""
+
+    def of_all(inputs):
+        return [function(*of_one) for function, of_one in zip(functions, inputs, strict=True)]
+
+    return prepared(of_all, mode)(inputs)
+
+
+def values_and_gradients(functions, inputs, mode):
+    """`values_of`, each with the gradient of its sum in its first input."""
+
+    def step(inputs):
+        logits = [first for first, *_ in inputs]
         with tf.GradientTape() as tape:
             tape.watch(logits)
-            value = function(logits, *rest)
-            total = tf.reduce_sum(value)
-        return value, tape.gradient(total, logits)
+            found = [function(*of_one) for function, of_one in zip(functions, inputs, strict=True)]
+            totals = [tf.reduce_sum(value) for value in found]
+        return list(zip(found, tape.gradient(totals, logits), strict=True))
 
-    if mode != "eager":
-        step = tf.function(step, jit_compile="jit" in mode)
-    return step(logits, *rest)
+    return prepared(step, mode)(inputs)
+
+
+def value_and_gradient(function, logits, mode, *rest):
+    (result,) = values_and_gradients([function], [(logits, *rest)], mode)
+    return result
+
+
+def prepared(function, mode):
+    """`function` as the mode runs it."""
+    return tf.function(function, jit_compile="jit" in mode) if mode in compiled_modes else function

@@ -1,10 +1,23 @@
 """Keras on torch."""
 
 from sides.keras_common import call, fit, given, package, parts
-from sides.torch_gradient import dtype_name, modes, numpy, slow_modes, tensor, value_and_gradient
+from sides.torch_gradient import (
+    compiled_modes,
+    dtype_name,
+    eager_modes,
+    group_size,
+    modes,
+    numpy,
+    parts_mode,
+    tensor,
+    value_and_gradient,
+    values_and_gradients,
+    values_of,
+)
 
 # Keras' torch backend drops float64 to float32 inside some ops.
 dtypes = ("float32", "bfloat16", "float16")
-# Dynamo traces through all of Keras, a second a case; the torch side has every case.
 fast_share = 16
-compiled_share = 4
+eager_dtypes, compiled_dtypes = dtypes, ("float32",)
+fast_dtypes = {"eager": dtypes, "blocks": ("float32",)}
+raising_modes = ()

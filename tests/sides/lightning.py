@@ -6,11 +6,25 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_xent as package
 from lightning_xent.module import XentModule
-from sides.torch_gradient import dtype_name, modes, numpy, slow_modes, tensor, value_and_gradient
+from sides.torch_gradient import (
+    compiled_modes,
+    dtype_name,
+    eager_modes,
+    group_size,
+    modes,
+    numpy,
+    parts_mode,
+    tensor,
+    value_and_gradient,
+    values_and_gradients,
+    values_of,
+)
 
 dtypes = ("float64", "float32", "bfloat16", "float16")
 fast_share = 3
-compiled_share = 2
+eager_dtypes, compiled_dtypes = dtypes, ("float32",)
+fast_dtypes = {"eager": dtypes, "blocks": ("float32",)}
+raising_modes = ()
 
 
 def given(values):

@@ -1,14 +1,19 @@
 """Values and gradients by torch.autograd, for both sides that compute with torch."""
 
+import gc
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from unittest import mock
 
 import numpy as np
 import torch
 
-modes = ("eager", "blocks", "torch.compile")
-slow_modes = ("torch.compile",)
+eager_modes = ("eager", "blocks")
+compiled_modes = ("inductor",)
+modes = (*eager_modes, "torch.compile")  # with the backend "eager": the capture alone, which takes no compiler
+group_size = 24
+parts_mode = "eager"
 
 KERNELS = "lightning_xent.torch_kernel", "keras_xent.torch_kernel"
 
@@ -26,16 +31,42 @@ def dtype_name(value):
     return str(value.dtype).removeprefix("torch.")
 
 
-def value_and_gradient(function, logits, mode, *rest):
-    if mode == "torch.compile":
-        torch._dynamo.reset()
-        # What a loss can break is the capture. Inductor takes seconds a case: test_lightning.py has it once a class.
-        function = torch.compile(function, fullgraph=True, backend="eager", dynamic=False)
+@contextmanager
+def prepared(function, mode):
+    """Give `function` as the mode runs it."""
     with ExitStack() as stack:
+        if mode in ("torch.compile", *compiled_modes):
+            torch.compiler.reset()
+            backend = "eager" if mode == "torch.compile" else mode
+            function = torch.compile(function, fullgraph=True, backend=backend, dynamic=False)
+            # A compiler leaves so many objects that their collection takes much of its time.
+            gc.disable()
+            stack.callback(gc.enable)
         if mode == "blocks":  # of a row or two, for inputs that would be one block
             for kernel in (sys.modules[name] for name in KERNELS if name in sys.modules):
                 stack.enter_context(mock.patch.object(kernel, "BLOCK", 5))
-        logits = logits.clone().requires_grad_()
-        value = function(logits, *rest)
-        (gradient,) = torch.autograd.grad(value.sum(), logits)
-    return value, gradient
+        yield function
+
+
+def values_of(functions, inputs, mode):
+    """The values of functions, each of its own inputs; a compiled mode compiles all of them as one function."""
+    with prepared(partial(of_all, functions), mode) as function:
+        return function(inputs)
+
+
+def values_and_gradients(functions, inputs, mode):
+    """`values_of`, each with the gradient of its sum in its first input."""
+    inputs = [(logits.clone().requires_grad_(), *rest) for logits, *rest in inputs]
+    with prepared(partial(of_all, functions), mode) as function:
+        found = function(inputs)
+        gradients = torch.autograd.grad([value.sum() for value in found], [logits for logits, *_ in inputs])
+    return list(zip(found, gradients, strict=True))
+
+
+def value_and_gradient(function, logits, mode, *rest):
+    (result,) = values_and_gradients([function], [(logits, *rest)], mode)
+    return result
+
+
+def of_all(functions, inputs):
+    return [function(*of_one) for function, of_one in zip(functions, inputs, strict=True)]
