@@ -13,7 +13,7 @@ import torch
 import torch._dynamo.testing
 from pytorch_lightning.cli import LightningCLI
 from torch.autograd import forward_ad
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from torch.utils.data import DataLoader, TensorDataset
 
 import examples
@@ -473,8 +473,9 @@ def test_B4_checkpoints_keep_nothing_and_give_the_same(monkeypatch, config, bloc
     monkeypatch.setattr(torch_kernel, "BLOCK", block)
     loss, logits, target = kept_case(config)
     (want,) = torch.autograd.grad(loss(logits, target), logits)
-    for options in ({"use_reentrant": False}, {"use_reentrant": False, "early_stop": False}):
-        value = checkpoint(loss, logits, target, **options)
+    for stops_early in (True, False):
+        with set_checkpoint_early_stop(stops_early):
+            value = checkpoint(loss, logits, target, use_reentrant=False)
         torch.testing.assert_close(torch.autograd.grad(value, logits)[0], want, rtol=1e-12, atol=1e-14)
     with torch.autograd.graph.save_on_cpu():
         value = loss(logits, target)
