@@ -57,7 +57,7 @@ class Loss(keras.losses.Loss, ABC):
     """Whether the logits are cosines, which lie in [-1, 1]."""
 
     _is_built, _is_patched, _has_looked, _has_warned = False, False, False, False
-    _has_warned_of_fit = False
+    _has_warned_of_fit, _has_said = False, False
 
     def __new__(cls, *positional: Any, **keywords: Any) -> Self:
         """Refuse a keyword that the loss does not have, and say which one may be meant."""
@@ -221,6 +221,12 @@ class Loss(keras.losses.Loss, ABC):
             self._has_warned = True
             guard.warn(f"{type(self).__name__} {doubt}")
 
+    def _say_unwatched(self, losses: Tensor) -> None:
+        """Warn, once, that a trace has no way to tell of labels out of range."""
+        if not self._has_said and targets.is_unwatched(losses, self.check_labels):
+            self._has_said = True
+            guard.warn(f"{type(self).__name__} {guard.UNWATCHED}")
+
     def _doubt(self, logits: Any, rows: Rows | None, check: bool | None) -> tuple[bool, str | None]:
         """Return whether what can be seen of a call is enough, and why its input seems to be of the wrong kind.
 
@@ -232,7 +238,7 @@ class Loss(keras.losses.Loss, ABC):
         doubt = self._doubt_of_shape(logits) or guard.of_activation(activation, **kind)
         size = 1 if axis is None else logits.shape[axis]
         shape = tuple(logits.shape)
-        is_known = None not in shape
+        is_known = all(isinstance(length, int) for length in shape)
         has_rows = is_known and axis is not None and math.prod(shape) >= guard.ROWS * size
         can_tell = is_known and (not self.from_logits or has_rows or self.takes_cosines)
         values = targets.read(logits, check, axis) if can_tell and doubt is None else None
@@ -269,5 +275,5 @@ class Loss(keras.losses.Loss, ABC):
         both = values + log_odds
         if targets.are_finite(both):
             return mass * values
-        is_lost = (mass == 0) & ~ops.isnan(log_odds) & ~ops.isfinite(both)
+        is_lost = ops.equal(mass, 0) & ~ops.isnan(log_odds) & ~ops.isfinite(both)
         return ops.where(is_lost, 0.0, mass * curve(ops.where(is_lost, 0.0, log_odds)))

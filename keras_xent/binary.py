@@ -96,7 +96,9 @@ class BinaryLoss(Loss):
             losses = losses - self.entropy_penalty * log_odds.binary_entropy(logits, self.temperature, self.from_logits)
         # Under another floatx, Keras' torch backend promotes what a Python number takes part in.
         losses = ops.cast(losses, targets.compute_dtype(logits))
-        losses = losses if validity is None else losses * ops.cast(validity, losses.dtype)
+        if validity is not None:
+            losses = losses * ops.cast(validity, losses.dtype)
+            self._say_unwatched(losses)
         return Rows(losses, weights, kept, sample_weight)
 
     def _elementwise(

@@ -60,7 +60,7 @@ class CategoricalLoss(Loss):
     def _layout(self, logits: Tensor) -> tuple[int | None, int]:
         axis = targets.class_axis(logits, self.axis)
         size = logits.shape[axis]
-        return axis, 1 if size is None else max(1, size // self.count_classes(size))
+        return axis, max(1, size // self.count_classes(size)) if isinstance(size, int) else 1
 
     def _doubt_of_shape(self, logits: Tensor) -> str | None:
         axis, _ = self._layout(logits)
@@ -115,7 +115,7 @@ class CategoricalLoss(Loss):
 
     def of_target(self, logits: Tensor, target: Tensor, class_weight: Tensor | None) -> Tensor:
         """Return the losses [...] of targets [..., C], given the weights [C] of the classes."""
-        masses = target if class_weight is None else target * class_weight
+        masses = target if class_weight is None else target * targets.along_classes(class_weight, target)
         return ops.sum(self._expected(self.curve, masses, self.scores(logits)), -1)
 
     def regulariser(self, logits: Tensor, inputs: Tensor) -> Tensor | None:
@@ -157,7 +157,8 @@ class CategoricalLoss(Loss):
         """Return the losses [...] of labels [...] and their `weights`; rows that do not count may hold any logits."""
         share, others = 1.0, None
         if self.label_smoothing > 0.0:
-            classes = logits.shape[-1] or ops.cast(ops.shape(logits)[-1], targets.compute_dtype(logits))
+            classes = targets.class_count(logits)
+            classes = classes if isinstance(classes, int) else ops.cast(classes, targets.compute_dtype(logits))
             share, other_share = targets.smoothed_shares(classes, self.label_smoothing, self.smooth_over)
             score, others = log_odds.of_label_and_others(logits, label, self.divisor, class_weight, counts)  # [...]
             others = other_share * others
@@ -200,13 +201,14 @@ class CategoricalLoss(Loss):
             logits = targets.harmless_logits(logits, kept, sample_weight, ranked=is_ranked)
 
         validity = None
+        classes = self.count_classes(targets.class_count(logits))
         if is_labels:
-            classes = self.count_classes(ops.shape(logits)[-1])
             target, validity = targets.checked_labels(target, classes, active, self.check_labels)
         else:
             target, validity = targets.checked_distribution(
                 target, axis, active, self.check_labels, self.ignore_index, targets.compute_dtype(logits)
             )
+            target = targets.fitted("y_true", target, targets.with_classes(logits, classes))
             if kept is not None:
                 target = targets.harmless_logits(target, kept, None, ranked=False)
         class_weight = weights = None
@@ -215,7 +217,9 @@ class CategoricalLoss(Loss):
         if is_labels and class_weight is not None:
             weights = targets.per_label(class_weight, target)  # [...]
         elif not is_labels and self.reduction == "weighted_mean":
-            weights = ops.sum(target if class_weight is None else target * class_weight, -1)
+            weights = ops.sum(
+                target if class_weight is None else target * targets.along_classes(class_weight, target), -1
+            )
 
         if is_direct:
             losses = self._of_label(logits, target, class_weight, weights, active)
@@ -224,7 +228,9 @@ class CategoricalLoss(Loss):
             losses = log_odds.rowwise(rows_of, logits, target) if self._is_of_package() else rows_of(logits, target)
         # Under another floatx, Keras' torch backend promotes what a Python number takes part in.
         losses = ops.cast(losses, targets.compute_dtype(logits))
-        losses = losses if validity is None else losses * ops.cast(validity, losses.dtype)
+        if validity is not None:
+            losses = losses * ops.cast(validity, losses.dtype)
+            self._say_unwatched(losses)
         return Rows(losses, weights, kept, sample_weight)
 
     def _losses(self, inputs: Tensor, target: Tensor, class_weight: Tensor | None, is_labels: bool) -> Tensor:

@@ -15,6 +15,10 @@ SIGMOIDS = {"sigmoid", "hard_sigmoid"}
 ROWS = 8
 """Fewer rows of logits may sum to 1 by chance."""
 EPSILONS = {"bfloat16": 2.0**-7, "float16": 2.0**-10}
+UNWATCHED = (
+    "cannot look at labels under a trace: a loss of NaN means a label out of range, or an input that is not finite; "
+    "check_model tells which, of a batch; check_labels=False leaves this warning out"
+)
 FRAMES = {__package__, "jax", "keras", "lightning", "lightning_fabric", "pytorch_lightning", "tensorflow", "torch"}
 """Packages whose calls are none of the user's."""
 

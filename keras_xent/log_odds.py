@@ -12,6 +12,8 @@ import keras
 from keras import KerasTensor as Tensor
 from keras import ops
 
+from keras_xent.targets import along_classes, class_numbers
+
 _IS_ON_TORCH = keras.backend.backend() == "torch"
 
 if _IS_ON_TORCH:
@@ -103,9 +105,10 @@ def of_label_and_others(
         return kernel.of_label_and_others(logits, label, counts, class_weight, temperature)
     own, rivals, shifted = _label_and_rivals(logits, label, temperature, counts)
     surprise = ops.expand_dims(_log(rivals + ops.exp(own)), -1) - shifted  # [..., C]
-    weight = ops.ones_like(surprise) if class_weight is None else class_weight * ops.ones_like(surprise)
+    weight = ops.ones_like(surprise)
+    weight = weight if class_weight is None else weight * along_classes(class_weight, surprise)
     weight = ops.where(is_class(label, logits), 0.0, weight)
-    return own - _log(rivals), ops.sum(weight * ops.where(weight == 0, 0.0, surprise), -1)
+    return own - _log(rivals), ops.sum(weight * ops.where(ops.equal(weight, 0), 0.0, surprise), -1)
 
 
 def of_classes(logits: Tensor, temperature: float, from_logits: bool, margin: Tensor | float = 0.0) -> Tensor:
@@ -125,7 +128,7 @@ def of_distribution(logits: Tensor, masses: Tensor, temperature: float) -> Tenso
         return kernel.of_distribution(logits, masses, temperature)
     shifted, _, rest = _relative_to_peak(logits, temperature)
     surprise = ops.log1p(rest) - scaled(shifted, temperature)  # [..., C]
-    is_absent = (masses == 0) & ops.isinf(surprise)
+    is_absent = ops.equal(masses, 0) & ops.isinf(surprise)
     return ops.sum(ops.where(is_absent, 0.0, masses * ops.where(is_absent, 0.0, surprise)), -1)
 
 
@@ -185,7 +188,7 @@ def sign(label: Tensor) -> Tensor:
 
 def is_class(label: Tensor, logits: Tensor) -> Tensor:
     """Whether each class of `logits` [..., C] is the one of `label` [...]."""
-    return ops.equal(ops.expand_dims(label, -1), ops.arange(ops.shape(logits)[-1], dtype=label.dtype))  # [..., C]
+    return ops.equal(ops.expand_dims(label, -1), class_numbers(logits, label.dtype))  # [..., C]
 
 
 def log_partition(logits: Tensor, temperature: float) -> Tensor:
@@ -248,8 +251,9 @@ def _largest(logits: Tensor) -> Tensor:
 
 def poison(logits: Tensor) -> Tensor:
     """A factor [..., 1]: NaN for rows that hold NaN or +inf, else 1."""
-    is_bad = ops.logical_or(ops.isnan(logits), logits == math.inf)
-    return ops.where(ops.any(is_bad, -1, keepdims=True), math.nan, ops.ones_like(logits[..., :1]))
+    is_bad = ops.logical_or(ops.isnan(logits), ops.equal(logits, math.inf))
+    is_bad = ops.any(is_bad, -1, keepdims=True)
+    return ops.where(is_bad, math.nan, ops.ones_like(is_bad, dtype=logits.dtype))
 
 
 def _peak(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -294,5 +298,5 @@ def _surprise(probability: Tensor) -> Tensor:
 
 def _log(value: Tensor) -> Tensor:
     """log(value) whose slope at 0 is 0 instead of infinite."""
-    is_zero = value == 0
+    is_zero = ops.equal(value, 0)
     return ops.where(is_zero, -math.inf, ops.log(ops.where(is_zero, 1.0, value)))

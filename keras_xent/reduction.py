@@ -10,7 +10,7 @@ from keras import KerasTensor as Tensor
 from keras import ops
 from keras.backend import standardize_dtype
 
-from keras_xent import arguments
+from keras_xent import arguments, targets
 
 
 class Rows(NamedTuple):
@@ -38,7 +38,7 @@ def hardest(losses: Tensor, kept: Tensor | None, fraction: float) -> Tensor | No
     ranked = ops.reshape(ops.where(kept, ops.stop_gradient(ranked), -math.inf), (-1,))
     rank = ops.argsort(ops.argsort(-ranked))
     count = ops.ceil(fraction * _count(losses, kept) * (1 - 1e-6))
-    return ops.logical_and(kept, ops.reshape(ops.cast(rank, losses.dtype) < count, ops.shape(losses)))
+    return ops.logical_and(kept, ops.reshape(ops.cast(rank, losses.dtype) < count, targets.sizes(losses)))
 
 
 def counted(rows: Rows) -> Tensor | None:
@@ -56,7 +56,7 @@ def weighted_losses(rows: Rows) -> Tensor:
         losses = ops.where(rows.kept, losses, zero)
     if rows.sample_weight is None:
         return losses
-    return ops.where(rows.sample_weight == 0, zero, rows.sample_weight * losses)
+    return ops.where(ops.equal(rows.sample_weight, 0), zero, rows.sample_weight * losses)
 
 
 def parts(rows: Rows, reduction: str) -> tuple[Tensor, Tensor]:
@@ -90,7 +90,7 @@ def reduce(rows: Rows, reduction: str, denominator: Any = None) -> Tensor:
 
 def quotient(total: Tensor, denominator: Tensor) -> Tensor:
     """total / denominator; 0 with gradient 0 where the denominator is 0."""
-    is_empty = denominator == 0
+    is_empty = ops.equal(denominator, 0)
     total = ops.where(is_empty, ops.zeros_like(total), total)
     return total / ops.where(is_empty, ops.ones_like(denominator), denominator)
 

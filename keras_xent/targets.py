@@ -17,7 +17,11 @@ _BACKEND = keras.backend.backend()
 
 if _BACKEND == "torch":
     from keras_xent import torch_kernel
+if _BACKEND == "tensorflow":
+    from keras_xent import tensorflow_graph
 
+
+CURE = "ignore_index=... leaves the rows of one label out"
 
 CORNER = 16
 """Entries that are read along each axis of rows, where values are looked at: few, however large the batch is."""
@@ -69,9 +73,16 @@ def labels_or_distribution(
     target = _tensor("y_true", target, logits)
     given, before, after = tuple(target.shape), tuple(logits.shape)[:axis], tuple(logits.shape)[axis + 1 :]
     rows, columns, shape = (*before, *after), (*before, 1, *after), (*before, classes, *after)
-    if _fits(given, shape) and not labels_only:
-        if given[axis] != shape[axis] and not _is_floating(target):
-            raise ValueError(f"y_true must have a static size on axis {axis}: 1 for labels, {shape[axis]} for one-hot")
+    # One of an unknown number of classes: a label, for one class alone has a loss of 0.
+    is_column = _fits(given, columns) and given[axis] == 1 and not _are_known(shape[axis])
+    if _fits(given, shape) and not labels_only and not is_column:
+        is_known = given[axis] is not None and (_are_known(given[axis]) or given[axis] == shape[axis])
+        if not is_known and not _is_floating(target):
+            one_hot = "their number" if classes is None else classes
+            raise ValueError(
+                f"y_true must have a static size on axis {axis}, that of the classes: 1 for labels, {one_hot} for "
+                "one-hot; tf.ensure_shape sets it"
+            )
         is_checked = not _is_floating(target) and _dtype(target) != "bool"
         target = _wide(target) if is_checked else ops.cast(target, compute_dtype(logits))
         return class_axis_last(target, axis), False  # [..., C]
@@ -83,30 +94,30 @@ def labels_or_distribution(
         raise ValueError(f"y_true must be {wanted}, got shape {given}{hint}")
     if _dtype(target) == "bool":
         raise TypeError("y_true must hold class indices of an integer dtype, got bool")
-    if len(given) > len(rows):
-        target = ops.reshape(target, (*ops.shape(logits)[:axis], *ops.shape(logits)[axis + 1 :]))
-    return _wide(target), True  # [...]
+    if len(given) > len(rows) and given[axis] == 1:
+        target = ops.squeeze(target, axis)
+    elif len(given) > len(rows):
+        target = ops.reshape(target, _without(sizes(target), axis))  # fails where it is not 1
+    return fitted("y_true", _wide(target), class_axis_last(logits, axis)[..., 0]), True  # [...]
 
 
 def teacher_and_label(target: Any, logits: Any, axis: int | None, *, has_label: bool) -> tuple[Tensor, Tensor | None]:
     """Split a target into the teacher's logits, in the shape of `logits`, and the class indices [...] behind them."""
     target, axis = _tensor("y_true", target, logits), class_axis(logits, axis)
     shape, classes = tuple(logits.shape), logits.shape[axis]
-    if classes is None:
-        raise ValueError(f"y_pred must have a static size on axis {axis}, beside a target of teacher logits")
-    wanted = (*shape[:axis], classes + has_label, *shape[axis + 1 :])
+    wanted = (*shape[:axis], None if classes is None else classes + has_label, *shape[axis + 1 :])
     if not _fits(tuple(target.shape), wanted):
         holds = "the teacher's logits" + (" and the class index" if has_label else "")
         raise ValueError(f"y_true must hold {holds} in shape {wanted}, got shape {tuple(target.shape)}")
     dtype = _dtype(target)
-    if not _is_floating(target) or (has_label and classes > LARGEST_LABELS.get(dtype, 2**24)):
+    if not _is_floating(target) or (has_label and is_at_least(classes, LARGEST_LABELS.get(dtype, 2**24) + 1)):
         raise TypeError(f"y_true must have a floating-point dtype that holds all {classes} labels, got {dtype}")
     if not has_label:
-        return ops.cast(target, logits.dtype), None
+        return fitted("y_true", ops.cast(target, logits.dtype), logits), None
     # ops.split does not trace under torch.compile(fullgraph).
     before = (slice(None),) * axis
-    teacher, label = target[(*before, slice(classes))], target[(*before, classes)]
-    return ops.cast(teacher, logits.dtype), label
+    teacher, label = target[(*before, slice(-1))], target[(*before, -1)]
+    return fitted("y_true", ops.cast(teacher, logits.dtype), logits), label
 
 
 def binary_target(target: Any, logits: Tensor) -> Tensor:
@@ -123,7 +134,20 @@ def binary_target(target: Any, logits: Tensor) -> Tensor:
             f"y_true must have the shape of y_pred, {wanted}, got shape {given}; only an axis of size 1, the last or "
             "axis 1, may be missing"
         )
-    return _wide(target)
+    return fitted("y_true", _wide(target), logits)
+
+
+def fitted(name: str, tensor: Tensor, like: Tensor) -> Tensor:
+    """Return a tensor of the shape of `like`, as far as both are known; an operation fails where run time differs."""
+    pairs = [pair for pair in zip(tensor.shape, like.shape, strict=True) if not _are_known(*pair)]
+    if all(None not in pair and pair[0] == pair[1] for pair in pairs):
+        return tensor
+    with keras.name_scope(f"{name}_must_fit_the_shape_of_y_pred"):
+        if len(pairs) == 1 and not isinstance(tensor, Tensor) and not isinstance(like, Tensor):
+            return _reshaped(tensor, ops.shape(like))
+        # A reshape would take one shape for another that has as many entries; a stack takes no shapes but equal ones.
+        pair = ops.stack([tensor, ops.zeros_like(like, dtype=tensor.dtype)])
+        return ops.any(pair, 0) if _dtype(tensor) == "bool" else ops.cast(ops.sum(pair, 0), tensor.dtype)
 
 
 def constant(values: float | Sequence[Any]) -> Any:
@@ -140,7 +164,51 @@ def per_class(name: str, values: Any, logits: Tensor, classes: int | None = None
         raise ValueError(
             f"{name} must have {wanted[0] if wanted else 'no'} numbers for y_pred of this shape, got {values.shape[0]}"
         )
-    return ops.convert_to_tensor(ops.cast(values, compute_dtype(logits)))
+    values = ops.convert_to_tensor(ops.cast(values, compute_dtype(logits)))
+    if len(values.shape) == 1 and not _are_known(*wanted) and not isinstance(logits, Tensor):
+        values = _reshaped(values, (class_count(logits) if classes is None else classes,))
+    return values
+
+
+def along_classes(values: Tensor, like: Tensor) -> Tensor:
+    """Give weights [C] the rank of `like` [..., C]; those of any other shape, as one number, are returned as given."""
+    rank = len(like.shape)
+    if len(values.shape) != 1 or rank == 1:
+        return values
+    return ops.reshape(values, (1,) * (rank - 1) + (-1,))
+
+
+def class_numbers(logits: Tensor, dtype: Any) -> Tensor:
+    """Return the numbers of the classes of `logits` [..., C], of the same rank."""
+    if logits.shape[-1] is None and isinstance(logits, Tensor):  # whose size no operation gives
+        return ops.cumsum(ops.ones_like(logits, dtype=dtype), -1) - 1
+    return along_classes(ops.arange(ops.shape(logits)[-1], dtype=dtype), logits)
+
+
+def class_count(logits: Tensor) -> Any:
+    """Return the number of classes of `logits` [..., C]: an int, or what stands for it where run time tells."""
+    if logits.shape[-1] is None and isinstance(logits, Tensor):
+        return ops.max(class_numbers(logits, "int32"), initial=-1) + 1
+    return ops.shape(logits)[-1]
+
+
+def sizes(tensor: Tensor) -> tuple[Any, ...]:
+    """Return the shape of `tensor` as run time has it, for a reshape; one None of a KerasTensor becomes -1."""
+    return tuple(-1 if size is None else size for size in ops.shape(tensor))
+
+
+def with_classes(logits: Tensor, classes: Any) -> Tensor:
+    """Return a tensor of the shape of `logits` [..., C], but of so many `classes`."""
+    if logits.shape[-1] is None and isinstance(logits, Tensor):
+        return logits
+    if _are_known(classes) and classes == logits.shape[-1]:
+        return logits
+    return ops.zeros_like(logits[..., :1]) * along_classes(ops.zeros((classes,), dtype=logits.dtype), logits)
+
+
+def is_at_least(size: Any, number: int) -> bool:
+    """Whether a size is known, before run time, to be no smaller than `number`."""
+    return isinstance(size, int) and size >= number
 
 
 def of_labels(name: str, values: Any, logits: Tensor, axis: int | None) -> Tensor:
@@ -258,6 +326,9 @@ def checked_distribution(
     is_wrong = ops.logical_or(target < 0, target > 1)  # [..., C]
     is_wrong = is_wrong if active is None else ops.logical_and(is_wrong, ops.expand_dims(active, -1))
     if not _readable(is_wrong, check_labels):
+        if is_asserted(is_wrong, check_labels):
+            wanted = ["integers in the shape of y_pred that are 0 or 1"]
+            distribution = tensorflow_graph.asserted(distribution, target, is_wrong, wanted, CURE)
         return distribution, ops.where(ops.any(is_wrong, -1), math.nan, 1.0)
     if not bool(ops.any(is_wrong)):
         return distribution, None
@@ -351,7 +422,8 @@ def smoothed(distribution: Tensor, label_smoothing: float, smooth_over: str) -> 
     """Give the share `label_smoothing` of a distribution [..., C] to all classes or to each one's others."""
     if label_smoothing == 0.0 or (smooth_over == "others" and distribution.shape[-1] == 1):
         return distribution
-    classes = ops.cast(ops.shape(distribution)[-1], distribution.dtype)
+    classes = class_count(distribution)
+    classes = classes if isinstance(classes, int) else ops.cast(classes, distribution.dtype)
     if smooth_over == "all":
         return (1 - label_smoothing) * distribution + label_smoothing / classes
     others = ops.sum(distribution, -1, keepdims=True) - distribution
@@ -390,6 +462,11 @@ def _checked(
     safe = ops.where(valid, target, ops.zeros_like(target))
     invalid = ops.logical_not(valid) if active is None else active & ops.logical_not(valid)
     if not _readable(invalid, check_labels):
+        if is_asserted(invalid, check_labels):
+            wanted = (
+                ["labels in [0, 1]"] if classes is None else ["class indices, whole numbers from 0 to", classes - 1]
+            )
+            safe = tensorflow_graph.asserted(safe, target, invalid, wanted, CURE)
         return safe, ops.where(invalid, math.nan, 1.0)
     if not bool(ops.any(invalid)):
         return safe, None
@@ -397,8 +474,7 @@ def _checked(
     label = ops.convert_to_numpy(target)[tuple(positions[0])].item()
     wanted = "labels in [0, 1]" if classes is None else f"class indices, whole numbers in [0, {classes - 1}]"
     raise error(
-        f"y_true must hold {wanted}, got {label} at {positions[0]}, one of {len(positions)} such labels; "
-        "ignore_index=... leaves the rows of one label out"
+        f"y_true must hold {wanted}, got {label} at {positions[0]}, one of {len(positions)} such labels; {CURE}"
     )
 
 
@@ -411,17 +487,9 @@ def _are_binary(values: Tensor, check_labels: bool | None) -> bool:
 
 def _readable(tensor: Tensor, check_labels: bool | None) -> bool:
     """Whether values can be read here: never under a trace, and by default only on the CPU."""
-    if _BACKEND == "torch":
-        torch = sys.modules["torch"]
-        traced = (
-            torch.compiler.is_compiling()
-            or torch._C._get_tracing_state() is not None
-            or torch._C._are_functorch_transforms_active()
-        )
-        traced = traced or getattr(tensor, "is_meta", True) or not torch_kernel.is_plain(tensor)
-    else:
-        traced = not hasattr(tensor, "numpy" if _BACKEND == "tensorflow" else "device")
-    if traced:
+    if isinstance(tensor, Tensor) or _is_traced(tensor) or getattr(tensor, "is_meta", False):
+        return False
+    if _BACKEND == "torch" and not torch_kernel.is_plain(tensor):
         return False
     return "cpu" in str(tensor.device).lower() if check_labels is None else check_labels
 
@@ -446,6 +514,8 @@ def _tensor(name: str, value: Any, logits: Tensor | None = None) -> Tensor:
         raise ValueError(f"{name} must have a known rank, got a tensor of unknown shape; set it by tf.ensure_shape")
     if _dtype(tensor) == "string" or _dtype(tensor).startswith("complex"):
         raise TypeError(f"{name} must hold real numbers, got {_dtype(tensor)}")
+    if hasattr(tensor, "read_value"):  # of a variable of TensorFlow
+        tensor = tensor.read_value()
     return torch_kernel.plain(tensor) if _BACKEND == "torch" and ops.is_tensor(tensor) else tensor
 
 
@@ -467,10 +537,10 @@ def _along_rows(name: str, values: Tensor, rows: Tensor) -> Tensor:
     """Give values whose shape is a leading part of that of the rows [...], and may end in 1, the rank of the rows."""
     given, wanted = tuple(values.shape), tuple(rows.shape)
     if _fits(given, wanted[: len(given)]):
-        return _align(values, rows)
+        return _leading(name, values, rows)
     extra, missing = _axis_too_many(given, wanted), _axis_too_many(wanted, given)
     if missing is not None:
-        return ops.expand_dims(values, missing)
+        return fitted(name, ops.expand_dims(values, missing), rows)
     is_column = (
         given[-1:] == (1,) and _fits(given[:-1], wanted[: len(given) - 1]) and (len(given) > 1 or name != "mask")
     )
@@ -478,11 +548,24 @@ def _along_rows(name: str, values: Tensor, rows: Tensor) -> Tensor:
         extra = len(given) - 1
     if extra is None:
         raise ValueError(f"{name} must have the shape of the rows, {wanted}, or a leading part, got shape {given}")
-    return _align(ops.squeeze(values, extra), rows)
+    return _leading(name, ops.squeeze(values, extra), rows)
 
 
 def _without(shape: tuple[int | None, ...], place: int) -> tuple[int | None, ...]:
     return shape[:place] + shape[place + 1 :]
+
+
+def _reshaped(tensor: Tensor, shape: Any) -> Tensor:
+    """Return a tensor in a shape of its rank that run time tells; fails where it differs."""
+    return (tensorflow_graph.of_shape if _BACKEND == "tensorflow" else ops.reshape)(tensor, shape)
+
+
+def _leading(name: str, values: Tensor, rows: Tensor) -> Tensor:
+    """Give values whose shape is a leading part of that of the rows [...] their rank."""
+    like = rows
+    for _ in range(len(rows.shape) - len(values.shape)):
+        like = like[..., 0]
+    return _align(fitted(name, values, like), rows)
 
 
 def _align(values: Tensor, like: Tensor) -> Tensor:
@@ -499,11 +582,46 @@ def _wide(target: Tensor) -> Tensor:
     return ops.cast(target, "int32" if _BACKEND == "jax" else "int64")
 
 
-def _fits(given: tuple[int | None, ...], wanted: tuple[int | None, ...]) -> bool:
-    """Whether two shapes agree in every dimension that both know."""
-    return len(given) == len(wanted) and all(
-        None in pair or pair[0] == pair[1] for pair in zip(given, wanted, strict=True)
+def _fits(given: tuple[Any, ...], wanted: tuple[Any, ...]) -> bool:
+    """Whether two shapes agree in every size that both know before run time."""
+    pairs = zip(given, wanted, strict=False)
+    return len(given) == len(wanted) and all(not _are_known(*pair) or pair[0] == pair[1] for pair in pairs)
+
+
+def _are_known(*sizes: Any) -> bool:
+    """Whether all sizes are known before run time: None, JAX's symbols and tensors are not."""
+    return all(isinstance(size, int) for size in sizes)
+
+
+def is_unwatched(tensor: Tensor, check_labels: bool | None) -> bool:
+    """Whether labels are looked at nowhere: under a trace that can neither read nor assert them."""
+    return check_labels is not False and _is_traced(tensor) and not is_asserted(tensor, check_labels)
+
+
+def is_asserted(tensor: Tensor, check_labels: bool | None) -> bool:
+    """Whether labels are asserted in a graph: of TensorFlow, and by default on the CPU."""
+    if _BACKEND != "tensorflow" or check_labels is False or not _is_traced(tensor):
+        return False
+    return bool(check_labels) or tensorflow_graph.is_on_cpu(tensor)
+
+
+def _is_traced(tensor: Tensor) -> bool:
+    """Whether a tensor stands for the values of a later run."""
+    if isinstance(tensor, Tensor):
+        return False
+    if _BACKEND == "tensorflow":
+        return tensorflow_graph.is_symbolic(tensor)
+    if _BACKEND == "jax":
+        import jax
+
+        return isinstance(tensor, jax.core.Tracer)
+    torch = sys.modules["torch"]
+    traced = (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._are_functorch_transforms_active()
     )
+    return bool(traced)
 
 
 def _is_floating(tensor: Tensor) -> bool:

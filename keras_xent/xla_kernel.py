@@ -13,6 +13,8 @@ import keras
 from keras import KerasTensor as Tensor
 from keras import ops
 
+from keras_xent.targets import along_classes, class_numbers, is_at_least
+
 _BACKEND = keras.backend.backend()
 
 COMPILED_FROM = 1000
@@ -68,7 +70,7 @@ def _of_tensorflow() -> Any:
     compiled = [tensorflow.function(each, jit_compile=True, reduce_retracing=True) for each in passes]
 
     def kernel(logits: Any, label: Any, counts: Any, class_weight: Any, temperature: float) -> Any:
-        outputs, gradient = compiled if (logits.shape[-1] or 0) >= COMPILED_FROM else passes
+        outputs, gradient = compiled if is_at_least(logits.shape[-1], COMPILED_FROM) else passes
         # A traced function that met logits of two ranks would take those of a third without any rank.
         rows, flat = tensorflow.shape(label), [-1]
         logits = tensorflow.reshape(logits, [-1, tensorflow.shape(logits)[-1]])
@@ -100,7 +102,9 @@ def _of_jax() -> Any:
         logits, label, counts, class_weight = inputs
         outputs, statistics = _outputs(logits, label, counts, class_weight, temperature)
         peak, own, rivals, weight = statistics
-        if logits.shape[-1] >= RECOMPUTED_FROM:  # XLA would find the exponentials in both passes, and keep them
+        if is_at_least(
+            logits.shape[-1], RECOMPUTED_FROM
+        ):  # XLA would find the exponentials in both passes, and keep them
             peak = jax.lax.optimization_barrier(peak)
         x, is_own = _harmless(logits, counts), _is_own(label, logits)  # [..., C]
         # A tangent enters each sum once, so that XLA makes one pass of the gradient.
@@ -108,11 +112,11 @@ def _of_jax() -> Any:
         exponentials = ops.where(is_own, 0.0, ops.exp((x - peak) / temperature))
         of_own = ops.sum(ops.where(is_own, tangent, 0.0), -1, keepdims=True)
         of_rivals = ops.sum(exponentials * tangent, -1, keepdims=True)
-        is_alone = rivals == 0
+        is_alone = ops.equal(rivals, 0)
         found = [of_own - ops.where(is_alone, 0.0, of_rivals / ops.where(is_alone, 1.0, rivals))]
         if weight is not None:
             own = ops.exp(own)
-            of_spread = ops.sum(class_weight * ops.where(is_own, 0.0, tangent), -1, keepdims=True)
+            of_spread = ops.sum(along_classes(class_weight, x) * ops.where(is_own, 0.0, tangent), -1, keepdims=True)
             found.append(weight * (of_rivals + own * of_own) / (rivals + own) - of_spread)
         if counts is not None:
             found = [ops.where(ops.expand_dims(counts, -1), part, 0.0) for part in found]
@@ -135,9 +139,9 @@ def _outputs(
     weight = None
     outputs = [own - ops.log(rivals)]
     if class_weight is not None:
-        others = ops.where(is_own, 0.0, class_weight * ops.ones_like(x))
+        others = ops.where(is_own, 0.0, along_classes(class_weight, x) * ops.ones_like(x))
         weight = ops.sum(others, -1, keepdims=True)
-        spread = -ops.sum(others * ops.where(others == 0, 0.0, shifted), -1, keepdims=True)
+        spread = -ops.sum(others * ops.where(ops.equal(others, 0), 0.0, shifted), -1, keepdims=True)
         outputs.append(weight * ops.log(rivals + ops.exp(own)) + spread)
     if counts is not None:
         outputs = [ops.where(ops.expand_dims(counts, -1), output, 0.0) for output in outputs]
@@ -160,7 +164,7 @@ def _gradient(
     slopes = [ops.expand_dims(slope, -1) for slope in slopes]
     if counts is not None:
         slopes = [ops.where(ops.expand_dims(counts, -1), slope, 0.0) for slope in slopes]
-    is_alone = rivals == 0
+    is_alone = ops.equal(rivals, 0)
     of_rivals = ops.where(is_alone, 0.0, -slopes[0] / ops.where(is_alone, 1.0, rivals))
     of_own = slopes[0]
     if weight is not None:
@@ -168,7 +172,7 @@ def _gradient(
         of_rivals, of_own = of_rivals + share, of_own + share * ops.exp(own)
     gradient = of_rivals * ops.exp((x - peak) / temperature)
     if class_weight is not None:
-        gradient = gradient - class_weight * slopes[1]
+        gradient = gradient - along_classes(class_weight, x) * slopes[1]
     gradient = ops.where(_is_own(label, x), of_own, gradient) / temperature
     return ops.cast(gradient, logits.dtype)
 
@@ -181,7 +185,7 @@ def _harmless(logits: Tensor, counts: Tensor | None) -> Tensor:
 
 def _is_own(label: Tensor, x: Tensor) -> Tensor:
     """Whether each class of x [..., C] is the label."""
-    return ops.equal(ops.expand_dims(label, -1), ops.arange(ops.shape(x)[-1], dtype=label.dtype))
+    return ops.equal(ops.expand_dims(label, -1), class_numbers(x, label.dtype))
 
 
 def _compute_dtype(logits: Tensor) -> str:

@@ -7,7 +7,7 @@ import keras
 from keras import KerasTensor as Tensor
 from keras import ops
 
-from keras_xent import arguments, log_odds
+from keras_xent import arguments, log_odds, targets
 from keras_xent.categorical import CategoricalLoss
 from keras_xent.log_odds import log1p, softplus
 
@@ -52,10 +52,10 @@ class BiTemperedLogistic(CategoricalLoss):
         return log_odds
 
     def of_target(self, logits: Tensor, target: Tensor, class_weight: Tensor | None) -> Tensor:
-        is_empty = target == 0
+        is_empty = ops.equal(target, 0)
         log_t = ops.log(ops.where(is_empty, 1.0, target))
         own = ops.where(is_empty, 0.0, target * tempered_log(log_t, self.t1)) / (2 - self.t1)  # [..., C]
-        own = own if class_weight is None else own * class_weight
+        own = own if class_weight is None else own * targets.along_classes(class_weight, own)
         return super().of_target(logits, target, class_weight) + ops.sum(own, -1)
 
     def class_probabilities(self, logits: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ def tempered_exponent(shifted: Tensor, t: float) -> Tensor:
 
 def tempered_log(log_value: Tensor, t: float) -> Tensor:
     """log_t(value) = (value^(1-t) - 1) / (1-t), given log(value); at value 0 its limit, with gradient 0."""
-    is_zero = log_value == -math.inf
+    is_zero = ops.equal(log_value, -math.inf)
     safe = ops.where(is_zero, 0.0, log_value)
     value = safe if t == 1.0 else ops.expm1((1 - t) * safe) / (1 - t)
     return ops.where(is_zero, -1 / (1 - t) if t < 1 else -math.inf, value)

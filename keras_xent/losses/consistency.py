@@ -57,7 +57,7 @@ class JensenShannonConsistency(CategoricalCrossEntropy):
     def _divergence(self, logits: Tensor) -> Tensor:
         """Jensen-Shannon divergence [...] of the views in logits [..., V, C]."""
         m = log_odds.of_classes(logits, self.divisor, self.from_logits)
-        p, log_p = sigmoid(m), ops.where(m == -math.inf, IMPOSSIBLE, -softplus(-m))
+        p, log_p = sigmoid(m), ops.where(ops.equal(m, -math.inf), IMPOSSIBLE, -softplus(-m))
         mean = ops.mean(p, -2, keepdims=True)  # [..., 1, C]
         # p log(p / mean) - (p - mean) sums to the divergence, as the deviations sum to 0: near the mean it is of the
         # order of their squares. Tiny means are no divisors: in JAX the slope of a quotient squares them.

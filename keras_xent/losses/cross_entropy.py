@@ -9,7 +9,7 @@ from keras import KerasTensor as Tensor
 from keras_xent.binary import BinaryLoss
 from keras_xent.categorical import CategoricalLoss
 from keras_xent.log_odds import of_distribution, sigmoid, softplus
-from keras_xent.targets import take_any_loss
+from keras_xent.targets import along_classes, take_any_loss
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -28,7 +28,7 @@ class CategoricalCrossEntropy(CategoricalLoss):
     def of_target(self, logits: Tensor, target: Tensor, class_weight: Tensor | None) -> Tensor:
         if not self._is_of_softmax("scores"):
             return super().of_target(logits, target, class_weight)
-        masses = target if class_weight is None else target * class_weight
+        masses = target if class_weight is None else target * along_classes(class_weight, target)
         return of_distribution(logits, masses, self.divisor)
 
     def _has_closed_form(self) -> bool:

@@ -28,9 +28,9 @@ class KLDivergence(CategoricalCrossEntropy):
     """
 
     def of_target(self, logits: Tensor, target: Tensor, class_weight: Tensor | None) -> Tensor:
-        is_empty = target == 0
+        is_empty = ops.equal(target, 0)
         own = ops.where(is_empty, 0.0, target * ops.log(ops.where(is_empty, 1.0, target)))  # [..., C]
-        own = own if class_weight is None else own * class_weight
+        own = own if class_weight is None else own * targets.along_classes(class_weight, own)
         return super().of_target(logits, target, class_weight) + ops.sum(own, -1)
 
 
@@ -69,7 +69,7 @@ class Distillation(KLDivergence):
         # As p and t both sum to 1, p - t adds nothing, and leaves terms >= 0 of the order of (p - t)^2: the square of
         # the temperature would make much of what rounding leaves of a difference of logarithms.
         m = self.scores(logits)
-        p, is_empty = sigmoid(m), target == 0
+        p, is_empty = sigmoid(m), ops.equal(target, 0)
         safe = ops.where(is_empty, 1.0, target)
         deviation = (p - target) / safe
         is_near = ops.abs(deviation) < 0.5

@@ -33,7 +33,7 @@ class QualityFocalLoss(BinaryCrossEntropy):
         if self.beta == 0.0:
             return cross_entropy
         distance = ops.abs(target * sigmoid(-x) - (1 - target) * sigmoid(x))
-        is_met = distance == 0
+        is_met = ops.equal(distance, 0)
         return ops.where(is_met, 0.0, ops.where(is_met, 1.0, distance) ** self.beta) * cross_entropy
 
 

@@ -57,4 +57,4 @@ class BinaryHinge(BinaryLoss):
 def hinge(margin: Tensor) -> Tensor:
     """max(0, 1 - margin)."""
     step = ops.where(margin >= 1, 0.0, ops.where(ops.isnan(margin), margin, ops.ones_like(margin)))
-    return (1 - ops.where(margin == math.inf, 1.0, margin)) * step
+    return (1 - ops.where(ops.equal(margin, math.inf), 1.0, margin)) * step

@@ -45,5 +45,6 @@ class LogitAdjustedCrossEntropy(CategoricalCrossEntropy):
 
     def _adjusted(self, logits: Tensor) -> Tensor:
         adjustment = targets.per_class("class_counts", self._adjustment, logits)  # [C]
+        adjustment = targets.along_classes(adjustment, logits)
         # Of logits near 4096 float32 would keep three digits of the sum.
         return log_odds.relative(logits) + self.divisor * adjustment

@@ -52,7 +52,7 @@ class LDAMCrossEntropy(CategoricalCrossEntropy):
 
     def margin_of(self, logits: Tensor, label: Tensor | None) -> Tensor:
         margins = self.temperature * targets.per_class("class_counts", self._margins, logits)  # [C]
-        return margins if label is None else targets.per_label(margins, label)
+        return targets.along_classes(margins, logits) if label is None else targets.per_label(margins, label)
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")

@@ -39,9 +39,9 @@ class NormalizedCrossEntropy(CategoricalLoss):
         surprise = softplus(-m)  # [..., C]
         total = ops.sum(surprise, -1, keepdims=True)
         # Of an impossible class the ratio is 1; beside one, and of the only class, it is 0.
-        is_certain = (total == 0) | (surprise == math.inf)
-        ratio = ops.where(is_certain, 0.0, surprise) / ops.where(total == 0, 1.0, total)
-        ratio = ops.where(surprise == math.inf, 1.0, ratio)
+        is_certain = ops.equal(total, 0) | ops.equal(surprise, math.inf)
+        ratio = ops.where(is_certain, 0.0, surprise) / ops.where(ops.equal(total, 0), 1.0, total)
+        ratio = ops.where(ops.equal(surprise, math.inf), 1.0, ratio)
         return self.alpha * ratio - self.beta * self.log_zero * sigmoid(-m)
 
     def curve(self, log_odds: Tensor) -> Tensor:

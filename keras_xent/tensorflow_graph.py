@@ -1,0 +1,68 @@
+"""What only graphs of TensorFlow need: an assertion on labels, and where it is made."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+
+def is_symbolic(tensor: Any) -> bool:
+    """Whether a graph computes a tensor later."""
+    return bool(tf.is_symbolic_tensor(tensor))
+
+
+def is_on_cpu(tensor: Any) -> bool:
+    """Whether a symbolic tensor is computed on the CPU: its own device says so, or there is no other."""
+    if tensor.device:
+        return "cpu" in str(tensor.device).lower()
+    return all(device.device_type == "CPU" for device in tf.config.get_visible_devices())
+
+
+def of_shape(tensor: Any, shape: Any) -> Any:
+    """Return a tensor whose shape is asserted; under XLA, which drops assertions, the reshape fails.
+
+    A reshape alone would not do: TensorFlow's optimiser takes it out where the known parts of both shapes are equal.
+    """
+    message = "y_true, and its weights and mask, must fit the shape of y_pred"
+    with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(tensor), shape, message=message)]):
+        return tf.reshape(tensor, shape)
+
+
+def asserted(target: Any, labels: Any, invalid: Any, wanted: Sequence[Any], cure: str) -> Any:
+    """Return `target`, behind an assertion that no entry of `labels` [...] is `invalid` [...]; XLA drops it.
+
+    Args:
+        target: What the loss goes on with.
+        labels: What the error shows.
+        invalid: Whether each label counts and is out of range.
+        wanted: What the labels have to be.
+        cure: The way out.
+    """
+
+    def fail() -> Any:
+        flat = tf.reshape(invalid, [-1])
+        # One more entry, since XLA compiles this for an empty batch too.
+        place = tf.argmax(tf.cast(tf.concat([flat, [True]], 0), "int32"), output_type="int32")
+        rest, position = place, []
+        for size in reversed(tf.unstack(tf.shape(invalid))):
+            position.append(rest % size)
+            rest = rest // size
+        label = tf.gather(tf.concat([tf.reshape(labels, [-1]), tf.zeros([1], labels.dtype)], 0), place)
+        found = [label, "at", tf.stack(position[::-1]) if position else "[]"]
+        data = [
+            "y_true must hold",
+            *wanted,
+            "got",
+            *found,
+            "one of",
+            tf.math.count_nonzero(flat),
+            f"such labels; {cure}",
+        ]
+        # tf.vectorized_map runs this branch without a row where none is bad: a constant would fail there.
+        with tf.control_dependencies([tf.debugging.Assert(tf.logical_not(tf.reduce_any(flat)), data, summarize=32)]):
+            return tf.constant(False)
+
+    # The assertion alone would have its data computed at every step.
+    checked = tf.cond(tf.reduce_any(invalid), fail, lambda: tf.constant(True))
+    with tf.control_dependencies([checked]):
+        return tf.identity(target)
