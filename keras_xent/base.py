@@ -181,7 +181,7 @@ class Loss(keras.losses.Loss, ABC):
 
     def _counted(self, logits: Any, target: Any, sample_weight: Any, mask: Any, *, has_gradient: bool = True) -> Rows:
         """Take a call up to the rows that count."""
-        keras_mask = get_keras_mask(logits)
+        keras_mask = keras_mask_of(logits)
         logits, target, sample_weight, mask = map(targets.whole, (logits, target, sample_weight, mask))
         tensor = targets.checked_logits(logits)
         tensor = tensor if has_gradient else ops.stop_gradient(tensor)
@@ -277,3 +277,8 @@ class Loss(keras.losses.Loss, ABC):
             return mass * values
         is_lost = ops.equal(mass, 0) & ~ops.isnan(log_odds) & ~ops.isfinite(both)
         return ops.where(is_lost, 0.0, mass * curve(ops.where(is_lost, 0.0, log_odds)))
+
+
+def keras_mask_of(logits: Any) -> Any:
+    """Return Keras' own mask of predictions; None if they have none."""
+    return get_keras_mask(logits)

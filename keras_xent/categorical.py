@@ -205,10 +205,10 @@ class CategoricalLoss(Loss):
         if is_labels:
             target, validity = targets.checked_labels(target, classes, active, self.check_labels)
         else:
+            target = targets.fitted("y_true", target, targets.with_classes(logits, classes))
             target, validity = targets.checked_distribution(
                 target, axis, active, self.check_labels, self.ignore_index, targets.compute_dtype(logits)
             )
-            target = targets.fitted("y_true", target, targets.with_classes(logits, classes))
             if kept is not None:
                 target = targets.harmless_logits(target, kept, None, ranked=False)
         class_weight = weights = None

@@ -21,6 +21,7 @@ if _BACKEND == "tensorflow":
     from keras_xent import tensorflow_graph
 
 
+UNIT = "labels in [0, 1] (clip what rounding left outside)"
 CURE = "ignore_index=... leaves the rows of one label out"
 
 CORNER = 16
@@ -463,16 +464,15 @@ def _checked(
     invalid = ops.logical_not(valid) if active is None else active & ops.logical_not(valid)
     if not _readable(invalid, check_labels):
         if is_asserted(invalid, check_labels):
-            wanted = (
-                ["labels in [0, 1]"] if classes is None else ["class indices, whole numbers from 0 to", classes - 1]
-            )
-            safe = tensorflow_graph.asserted(safe, target, invalid, wanted, CURE)
+            range_of = ["class indices, whole numbers from 0 to", "" if classes is None else classes - 1]
+            range_of = [UNIT] if classes is None else range_of
+            safe = tensorflow_graph.asserted(safe, target, invalid, range_of, CURE)
         return safe, ops.where(invalid, math.nan, 1.0)
     if not bool(ops.any(invalid)):
         return safe, None
     positions = np.argwhere(ops.convert_to_numpy(invalid)).tolist()
     label = ops.convert_to_numpy(target)[tuple(positions[0])].item()
-    wanted = "labels in [0, 1]" if classes is None else f"class indices, whole numbers in [0, {classes - 1}]"
+    wanted = UNIT if classes is None else f"class indices, whole numbers in [0, {classes - 1}]"
     raise error(
         f"y_true must hold {wanted}, got {label} at {positions[0]}, one of {len(positions)} such labels; {CURE}"
     )

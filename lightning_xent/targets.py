@@ -344,7 +344,7 @@ def _checked(
         return safe, None
     positions = invalid.nonzero().tolist()
     label = target[tuple(positions[0])].item()
-    wanted = "labels in [0, 1]" if classes is None else f"class indices, whole numbers in [0, {classes - 1}]"
+    wanted = "labels in [0, 1] (clip what rounding left outside)" if classes is None else f"class indices, whole numbers in [0, {classes - 1}]"
     raise ValueError(
         f"target must hold {wanted}, got {label} at {positions[0]}, one of {len(positions)} such labels; "
         "ignore_index=... leaves the rows of one label out"
