@@ -505,7 +505,7 @@ def _tensor(name: str, value: Any, logits: Tensor | None = None) -> Tensor:
             # JAX would wrap 2^32 + 1 to label 1; the ends of int32 are as far out of range.
             value = np.minimum(value, 2**31 - 1) if value.dtype.kind == "u" else np.clip(value, -(2**31), 2**31 - 1)
             value = value.astype("int32")
-    elif hasattr(value, "ragged_rank") or getattr(value, "is_nested", False):
+    elif getattr(value, "ragged_rank", None) or getattr(value, "is_nested", False):
         raise ValueError(f"{name} must have rows of one length, got a ragged tensor; pad it, and pass a mask")
     if _lacks_float64(logits) and str(getattr(value, "dtype", "")).endswith("float64"):
         value = value.astype("float32") if isinstance(value, np.ndarray) else ops.cast(value, "float32")
