@@ -35,7 +35,11 @@ class Loss(keras.losses.Loss, ABC):
         entropy_penalty: Any finite number; each row's loss gets -entropy_penalty * H(p), in nats.
         hard_fraction: Share of the kept rows that count, in (0, 1]: those of largest loss, without sample weights.
         check_labels: Whether a label out of range raises. None: on CPU, where reading labels costs no
-            synchronisation. Where they are not read, as under a trace, the loss of their rows is NaN.
+            synchronisation. A graph of TensorFlow raises too, by an assertion, which XLA drops. Where nothing can
+            raise, under XLA, jax.jit or torch.compile, the loss of such rows is NaN. On JAX the loss says so in a
+            warning when it is first traced, which names `check_model`: a report of the label itself, by a callback to
+            the host, made steps of small networks 2 to 5 times slower. False: labels are never read, and nothing is
+            said.
         reduction: "mean" over the kept rows, "weighted_mean" by sample weight and class weight of the
             target, "sum" or "none". Keras' "sum_over_batch_size" is "mean" and its
             "mean_with_sample_weight" is "weighted_mean".

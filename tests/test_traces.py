@@ -1,6 +1,7 @@
 """Losses under the traces of TensorFlow and JAX: sizes that run time tells, symbolic inputs, labels out of range."""
 
 import inspect
+import warnings
 
 import keras
 import numpy as np
@@ -248,7 +249,8 @@ class Penalised(keras.layers.Layer):
 
 def test_B10_a_layer_that_adds_a_loss():
     loss = keras_xent.CategoricalCrossEntropy(class_weight=[1.0, 2.0, 3.0], label_smoothing=0.1)
-    model = keras.Sequential([keras.Input((3,)), Penalised(loss), keras.layers.Dense(1)])
+    first = keras.layers.Dense(3, kernel_initializer="identity")
+    model = keras.Sequential([keras.Input((3,)), first, Penalised(loss), keras.layers.Dense(1)])
     model.compile(optimizer=keras.optimizers.SGD(0.0), loss=lambda target, output: ops.zeros_like(output))
     got = model.fit(LOGITS, ONE_HOT[:, :1], batch_size=6, verbose=0).history["loss"]
     assert got == pytest.approx([number(loss(0 * LABELS, LOGITS))], rel=1e-6)
@@ -282,3 +284,56 @@ def test_B12_no_rank_is_promoted(loss, target, inputs):
             weight = np.ones(shape[:1], "float32")
             arrays = (array.reshape(shape + array.shape[1:]) for array in (inputs, target))
             jax.eval_shape(step, *arrays, weight)
+
+
+BAD = {
+    # name: (loss, its target with one label out of range, what the message has of it)
+    "label above": ("CategoricalCrossEntropy", np.array([0, 2, 7, 1, 0, 2]), "7"),
+    "label below": ("SparseCategoricalCrossEntropy", np.array([0, 2, -1, 1, 0, 2]), "-1"),
+    "binary above": ("BinaryCrossEntropy", np.where(np.eye(6, 3) > 0, 2.0, 0.0).astype("float32"), "2"),
+    "rounding": ("BinaryCrossEntropy", np.full((6, 3), np.nextafter(np.float32(1), np.float32(2))), "1"),
+}
+OUTCOMES = {  # of each way of compiling: whether the label raises, or the loss is NaN and has said so
+    "keras-tensorflow": {"auto": "raises", False: "raises", True: "NaN"},
+    "keras-jax": {"auto": "says", True: "says"},
+    "keras-torch": {"auto": "raises", False: "raises"},
+}[side_name]
+
+
+def fit(loss, target, jit_compile, **options):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)])
+    model.compile(optimizer="sgd", loss=loss, jit_compile=jit_compile)
+    return model.fit(LOGITS, target, batch_size=6, verbose=0, **options).history["loss"]
+
+
+@pytest.mark.parametrize("check_labels", [None, True])
+@pytest.mark.parametrize("jit_compile", OUTCOMES)
+@pytest.mark.parametrize(("name", "target", "label"), BAD.values(), ids=BAD)
+def test_A11_a_label_out_of_range_in_fit(name, target, label, jit_compile, check_labels):
+    loss, outcome = getattr(keras_xent, name)(check_labels=check_labels), OUTCOMES[jit_compile]
+    if outcome == "raises":
+        with pytest.raises(Exception, match=rf"(?s)y_true must hold.*{label}.*ignore_index"):
+            fit(loss, target, jit_compile)
+    elif outcome == "says":
+        with pytest.warns(UserWarning, match="check_model"):
+            assert np.isnan(fit(loss, target, jit_compile)).all()
+        assert np.isnan(fit(loss, target, jit_compile)).all()  # once
+    else:
+        assert np.isnan(fit(loss, target, jit_compile)).all()
+
+
+@pytest.mark.parametrize("jit_compile", OUTCOMES)
+def test_A11_rows_that_do_not_count_are_not_checked(jit_compile):
+    bad = np.array([0, 2, -1, 7, 0, 2])
+    loss = keras_xent.CategoricalCrossEntropy(ignore_index=-1, check_labels=True)
+    weight = np.where(bad == 7, 0.0, 1.0).astype("float32")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*cannot look at labels under a trace")
+        assert np.isfinite(fit(loss, bad, jit_compile, sample_weight=weight)).all()
+
+
+def test_A11_without_checks_nothing_is_said():
+    loss = keras_xent.CategoricalCrossEntropy(check_labels=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isnan(fit(loss, BAD["label above"][1], "auto")).all()
