@@ -104,7 +104,7 @@ def test_C8_probabilities_compiled_and_along_an_axis(name, config, want):
     row = np.array(logits_of(name))[0]
     logits = side.tensor(np.tile(row[None, :, None], (2, 1, 3)))
     want = np.tile(np.array(want)[None, :, None], (2, 1, 3))
-    for mode in side.modes:
+    for mode in side.modes[1:]:  # the first is eager
         got, gradient = side.value_and_gradient(loss.probabilities, logits, mode)
         np.testing.assert_allclose(side.numpy(got), want, rtol=4e-6)
         # Those of the classes add up to 1.
