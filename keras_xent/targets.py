@@ -143,7 +143,7 @@ def fitted(name: str, tensor: Tensor, like: Tensor) -> Tensor:
     pairs = [pair for pair in zip(tensor.shape, like.shape, strict=True) if not _are_known(*pair)]
     if all(None not in pair and pair[0] == pair[1] for pair in pairs):
         return tensor
-    with keras.name_scope(f"{name}_must_fit_the_shape_of_y_pred"):
+    with keras.name_scope(f"{name} must fit the shape of y_pred".replace(" ", "_")):
         if len(pairs) == 1 and not isinstance(tensor, Tensor) and not isinstance(like, Tensor):
             return _reshaped(tensor, ops.shape(like))
         # A reshape would take one shape for another that has as many entries; a stack takes no shapes but equal ones.
