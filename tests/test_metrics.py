@@ -10,11 +10,15 @@ import pytest
 
 import keras_xent
 from keras_xent.metrics import (
+    F1,
+    Accuracy,
     BinaryNegativeLogLikelihood,
     CategoricalNegativeLogLikelihood,
     ExpectedCalibrationError,
     MeanLoss,
     Perplexity,
+    Precision,
+    Recall,
 )
 from sides import name as side_name
 
@@ -302,3 +306,61 @@ REFUSED = {
 def test_the_constructor_checks_its_arguments(build, error, message):
     with pytest.raises(error, match=message):
         build()
+
+
+Y = np.array([0, 1, 2, 2, -1, 1, 0])
+SCORES = np.array([[2, 0, 0], [0, 1, 0], [0, 3, 1], [0, 0, 1], [np.nan] * 3, [2, 1, 0], [1, 0, 0]], "float32")
+SAFE = np.nan_to_num(SCORES)
+W = np.array([1, 2, 1, 0, 1, 1, 1], "float32")
+ONE = {"ignore_index": -1}
+CLASSES = keras_xent.CategoricalCrossEntropy(**ONE)
+BINARY = keras_xent.BinaryCrossEntropy(**ONE)
+SINGLE = np.array([1, -1, -1, 0]), np.array([0.25, 3.0, -3.0, 0.125], "float32")
+SEVERAL = np.array([[1, 0], [1, -1], [0, 1]], "float32"), np.array([[1, -1], [-1, 2], [2, -2]], "float32")
+# Predicted are 0 1 1 2 . 0 0 for 0 1 2 2 . 1 0: hits 2 1 1, predictions 3 2 1, rows 2 2 2.
+RIGHT = {
+    "accuracy": (Accuracy, CLASSES, {}, (Y, SCORES), None, 4 / 6),
+    "accuracy, weighted rows": (Accuracy, CLASSES, {}, (Y, SCORES), W, 4 / 6),
+    "accuracy of one-hot rows": (Accuracy, CLASSES, {}, (np.eye(3, dtype="float32")[Y], SAFE), None, 4 / 7),
+    "precision, none": (Precision, CLASSES, {"average": "none"}, (Y, SCORES), None, [2 / 3, 1 / 2, 1]),
+    "recall, none": (Recall, CLASSES, {"average": None}, (Y, SCORES), None, [1, 1 / 2, 1 / 2]),
+    "F1, none": (F1, CLASSES, {"average": "none"}, (Y, SCORES), None, [4 / 5, 2 / 4, 2 / 3]),
+    "F1, macro": (F1, CLASSES, {}, (Y, SCORES), None, (4 / 5 + 2 / 4 + 2 / 3) / 3),
+    "F1, micro": (F1, CLASSES, {"average": "micro"}, (Y, SCORES), None, 4 / 6),
+    "recall, weighted": (Recall, CLASSES, {"average": "weighted"}, (Y, SCORES), W, 4 / 6),
+    "macro leaves classes out": (Recall, CLASSES, {}, (Y[:2], SCORES[:2]), None, 1.0),
+    "accuracy, binary": (Accuracy, BINARY, {}, SINGLE, None, 1 / 2),
+    "precision, binary": (Precision, BINARY, {}, SINGLE, None, 1 / 2),
+    "recall, binary": (Recall, BINARY, {}, SINGLE, None, 1.0),
+    "F1, binary": (F1, BINARY, {}, SINGLE, None, 2 / 3),
+    "threshold": (Precision, BINARY, {"threshold": 0.55}, SINGLE, None, 1.0),  # 0.562 and 0.531
+    "accuracy, multi-label": (Accuracy, BINARY, {}, SEVERAL, None, 2 / 5),
+    "precision, multi-label": (Precision, BINARY, {"average": "none"}, SEVERAL, None, [1 / 2, 0]),
+    "recall, multi-label": (Recall, BINARY, {}, SEVERAL, None, 1 / 4),
+}
+
+
+@pytest.mark.parametrize(("kind", "loss", "options", "batch", "weight", "want"), RIGHT.values(), ids=RIGHT)
+def test_A10_predictions_as_the_loss_reads_them(kind, loss, options, batch, weight, want):
+    """In two batches, by hand."""
+    metric = kind(loss, **options)
+    for part in (slice(2), slice(2, None)):
+        values = (array[part] for array in batch)
+        metric.update_state(*values, sample_weight=None if weight is None else weight[part])
+    assert keras.ops.convert_to_numpy(metric.result()) == pytest.approx(np.array(want), rel=1e-6)
+    metric.reset_state()
+    assert not keras.ops.convert_to_numpy(metric.result()).any()
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_A10_in_evaluate_and_a_keras_file(mode, tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Identity()])
+    measures = [Accuracy(CLASSES), Precision(CLASSES), Recall(CLASSES, average="micro", name="found"), F1(CLASSES)]
+    model.compile(optimizer="sgd", loss=CLASSES, weighted_metrics=measures, **mode)
+    # Weighted: hits 2 2 0, predictions 3 3 0, rows 2 3 1.
+    want = {"accuracy": 4 / 6, "precision": (2 / 3 + 2 / 3) / 3, "found": 4 / 6, "f1": (4 / 5 + 4 / 6) / 3}
+    model.save(tmp_path / "model.keras")
+    for each in (model, keras.models.load_model(tmp_path / "model.keras")):
+        for _ in range(2):
+            got = each.evaluate(SAFE, Y, sample_weight=W, batch_size=3, verbose=0, return_dict=True)
+            assert {name: got[name] for name in want} == pytest.approx(want, rel=1e-6)
