@@ -24,7 +24,7 @@ PAGES = {
 }
 OTHER_PAGES = [
     *("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
-    *("benchmarks/README.md", "benchmarks/RESULTS.md", "demo/README.md", "shared_specs/README.md"),
+    *("benchmarks/README.md", "benchmarks/RESULTS.md", "demo/README.md", "shared_specs/README.md", "tests/README.md"),
 ]
 BLOCKS = [
     (f"{page}:{text.count(chr(10), 0, block.start()) + 2}", block[1], block[2])
