@@ -24,16 +24,17 @@ class Loss(keras.losses.Loss, ABC):
     """Base of every loss: the common keywords, the call, and its reduction.
 
     Args:
-        from_logits: Whether the input holds logits. False: probabilities, whose log-odds are limited
-            to +-16.118, those of 1e-7; the gradient beyond is 0.
+        from_logits: Whether the input holds logits. False: it holds probabilities; their log-odds are limited to
+            +-16.118 (a probability of 1e-7), with gradient 0 beyond.
         label_smoothing: Share of the target that is spread over the classes, in [0, 1].
         smooth_over: "all": (1-e)t + e/K over all K classes, as in torch, Keras and optax; "others":
             (1-e)t + e(sum t - t)/(K-1), over the other classes only.
-        ignore_index: Rows (binary: elements) with this label count nowhere, whatever their logits hold. It is no
-            label of a distribution: mask its rows.
-        temperature: Divisor of the logits, > 0, before everything else.
-        entropy_penalty: Any finite number; each row's loss gets -entropy_penalty * H(p), in nats.
-        hard_fraction: Share of the kept rows that count, in (0, 1]: those of largest loss, without sample weights.
+        ignore_index: Rows (binary: elements) with this label are ignored, whatever their logits hold. Has no effect on
+            soft targets; use `mask` there.
+        temperature: Divides the logits, before everything else; > 0.
+        entropy_penalty: Any finite number; -entropy_penalty * H(p), in nats, is added to the loss of each row.
+        hard_fraction: Share of the kept rows that count, in (0, 1]. The rows with the largest loss are chosen, without
+            sample weights.
         check_labels: Whether a label out of range raises. None: on CPU, where reading labels costs no
             synchronisation. A graph of TensorFlow raises too, by an assertion, which XLA drops. Where nothing can
             raise, under XLA, jax.jit or torch.compile, the loss of such rows is NaN. On JAX the loss says so in a
@@ -74,7 +75,7 @@ class Loss(keras.losses.Loss, ABC):
         self._is_built = True
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Assign an attribute. What a field does not take raises, and the field keeps its value."""
+        """Assign an attribute. A value that a field does not accept raises, and the field keeps its value."""
         if name not in self.__dataclass_fields__:
             super().__setattr__(name, value)
             if callable(getattr(type(self), name, None)):
@@ -93,9 +94,9 @@ class Loss(keras.losses.Loss, ABC):
             raise
 
     def fields_changed(self) -> None:
-        """Raise where fields contradict each other, and make what derives from them.
+        """Raise if fields contradict each other, and compute what derives from them.
 
-        Runs after construction and after each assignment of a field. A subclass calls that of its base first.
+        Runs after construction and after each assignment of a field. A subclass calls the method of its base first.
         """
         if self.name is None:
             self._take_name()

@@ -17,12 +17,12 @@ class ClassWeighting(keras.callbacks.Callback):
 
     A categorical loss gets the `class_weight` of `class_weights`, K numbers that sum to K; a binary loss gets the
     `pos_weight` of `pos_weights`: negatives / positives. They stay when training ends, and in the loss's config. With
-    `start_epoch` the loss keeps what weights it has until then: deferred re-weighting.
+    `start_epoch` the loss keeps its own weights until that epoch: deferred re-weighting.
 
     Args:
         data: Targets, an array or tensor, or a finite iterable of batches (inputs, target[, sample_weight]) such as a
-            tf.data.Dataset, keras.utils.PyDataset or torch DataLoader, which every `fit` reads once. Keras shows a
-            callback no data of its own. Sample weights do not count, so leave out `class_weight` of `fit`: it would
+            tf.data.Dataset, keras.utils.PyDataset or torch DataLoader, which every `fit` reads once. Keras callbacks
+            cannot see the training data. Sample weights do not count, so leave out `class_weight` of `fit`: it would
             multiply these weights.
         scheme: "balanced", "inverse" or "effective", see `class_weights`.
         beta: Overlap of the rows for "effective", in [0, 1).
@@ -131,9 +131,9 @@ class CheckModel(keras.callbacks.Callback):
 
     Args:
         data: A batch (inputs, target[, sample_weight]), a tuple; or an iterable of batches such as a tf.data.Dataset,
-            keras.utils.PyDataset or torch DataLoader, of which the first is taken. Keras shows a callback no data of
-            its own. None: only the activation at the end of the network is looked at, which a subclassed model does
-            not show.
+            keras.utils.PyDataset or torch DataLoader, of which the first is taken. Keras callbacks cannot see the
+            training data. None: only the activation at the end of the network is looked at, which a subclassed model
+            does not show.
 
     Raises:
         TypeError: When training begins, a model without a loss of this package.

@@ -17,8 +17,8 @@ from keras_xent.reduction import Rows
 class CategoricalLoss(Loss):
     """Base of the losses over K exclusive classes; a variant adds its curve.
 
-    A row is a position of the logits without the class axis. Its target is a class index (any integer dtype)
-    or a distribution over the classes, of which the loss is the expectation: sum_c t_c w_c curve(m_c). A target in
+    A row is a position of the logits without the class axis. Its target is a class index (any integer dtype) or a
+    distribution over the classes. The loss of a distribution is the expectation: sum_c t_c w_c curve(m_c). A target in
     the shape of the logits is a distribution. Integers there must be one-hot or multi-hot rows of 0 and 1: class
     indices are an error, or NaN where labels are not read. One class alone warns: its loss is always 0.
 
@@ -26,11 +26,11 @@ class CategoricalLoss(Loss):
         axis: Class axis of the logits. None: the last, as in Keras.
         class_weight: K numbers >= 0 that multiply the loss of each class, or a dictionary
             {class: number} of all K classes, as Keras' `fit` takes.
-        z_loss: Factor >= 0 of logsumexp(logits / temperature)^2, which each row's loss gets.
-        softcap: Bound > 0 of the logits after the temperature, softcap * tanh(logits / softcap). None: no bound.
-            It makes -softcap of -inf: mask no classes with that.
-        ignore_index: Rows (binary: elements) with this label count nowhere, whatever their logits hold. It is no
-            label of a distribution: mask its rows.
+        z_loss: z_loss * logsumexp(logits / temperature)^2 is added to the loss of each row; >= 0.
+        softcap: Bound > 0 of the logits after the temperature, softcap * tanh(logits / softcap). None: no bound. A
+            logit of -inf becomes -softcap, so do not rule out classes by -inf.
+        ignore_index: Rows (binary: elements) with this label are ignored, whatever their logits hold. Has no effect on
+            soft targets; use `mask` there.
     """
 
     axis: int | None = arguments.field(None, arguments.integer)

@@ -18,11 +18,11 @@ SAME_VALUES = (keras.layers.Reshape, keras.layers.Flatten, keras.layers.Permute,
 
 
 def check_model(model: keras.Model, loss: Any, batch: Any) -> list[str]:
-    """Return what is wrong with a network and its loss on one batch, in plain words; nothing if the list is empty.
+    """Return the problems of a network and its loss on one batch, in plain words; an empty list if there are none.
 
-    It runs the network once, in evaluation mode, changes nothing, and reads values on every device. It finds
-    probabilities that are taken for logits, and the reverse: by the activation at the end of the network or by the
-    values (those of a sigmoid alone are no proof: logits may lie in [0, 1], too); a sigmoid under a categorical loss;
+    It runs the network once, in evaluation mode. It changes nothing, and reads values on every device. It finds
+    probabilities that are taken for logits, and the reverse, by the activation at the end of the network or by the
+    values (those of a sigmoid alone prove nothing: logits may lie in [0, 1], too); a sigmoid under a categorical loss;
     logits of one class; shapes that do not fit, or do not tell the class axis; labels out of range; soft targets that
     do not sum to 1; the first output or loss that is not finite; cosines beyond [-1, 1].
 

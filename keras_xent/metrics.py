@@ -122,7 +122,7 @@ class CategoricalNegativeLogLikelihood(LossMetric):
 
     Args:
         from_logits: Whether the input holds logits. False: probabilities, whose log-odds are limited to +-16.118.
-        ignore_index: Rows with this label count nowhere, whatever their logits hold.
+        ignore_index: Rows with this label are ignored, whatever their logits hold.
         axis: Class axis of the logits. None: the last, as in Keras.
         name: Name of the metric in Keras.
 
@@ -178,7 +178,7 @@ class BinaryNegativeLogLikelihood(LossMetric):
 
     Args:
         from_logits: Whether the input holds logits. False: probabilities, whose log-odds are limited to +-16.118.
-        ignore_index: Elements with this target count nowhere, whatever their logits hold.
+        ignore_index: Elements with this target are ignored, whatever their logits hold.
         name: Name of the metric in Keras.
 
     Reference: Cox, 1958, The Regression Analysis of Binary Sequences.
@@ -225,7 +225,7 @@ class ExpectedCalibrationError(SumMetric):
     Args:
         bins: Number of bins of equal width, >= 1.
         from_logits: Whether the input holds logits. False: probabilities, whose log-odds are limited to +-16.118.
-        ignore_index: Rows with this label count nowhere, whatever their logits hold.
+        ignore_index: Rows with this label are ignored, whatever their logits hold.
         axis: Class axis of the logits. None: the last, as in Keras.
         name: Name of the metric in Keras.
 

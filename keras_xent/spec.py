@@ -45,7 +45,8 @@ def get(spec: LossSpec | str | Loss) -> Loss:
     if unknown:
         listed = ", ".join(keywords)
         meant = arguments.meant_by(unknown[0], keywords)
-        raise TypeError(f"{unknown[0]!r} is no keyword of {name}, which has {listed}{meant and '; ' + meant}")
+        hint = meant and f": {meant}"
+        raise TypeError(f"{name} got an unexpected keyword argument {unknown[0]!r}{hint}; its keywords are {listed}")
     values = {keyword: value if keyword == "name" else arguments.parsed(value) for keyword, value in config.items()}
     return classes[name](**values)
 

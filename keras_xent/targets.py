@@ -22,7 +22,7 @@ if _BACKEND == "tensorflow":
 
 
 UNIT = "labels in [0, 1] (clip what rounding left outside)"
-CURE = "ignore_index=... leaves the rows of one label out"
+CURE = "pass ignore_index=... to skip the rows of one label"
 
 CORNER = 16
 """Entries that are read along each axis of rows, where values are looked at: few, however large the batch is."""
@@ -282,7 +282,7 @@ def both(first: Tensor | None, second: Tensor | None) -> Tensor | None:
 
 
 def harmless_logits(logits: Tensor, kept: Tensor | None, sample_weight: Tensor | None, ranked: bool) -> Tensor:
-    """Keep what rows that count nowhere hold out of the loss and its gradient.
+    """Keep the logits of ignored rows out of the loss and its gradient.
 
     Ignored rows become 0.5, of logits and probabilities alike, and so do rows of weight 0. Where rows are `ranked` by
     their loss those keep their logits, but not their gradient, which may be NaN.
@@ -415,7 +415,8 @@ def is_compiling() -> bool:
 
 
 def take_any_loss(*weights: float) -> bool:
-    """Whether no weight becomes 0, which takes no infinite loss; float32 may round to 0 what is below 1e-30."""
+    """Whether all weights stay positive, so that weight * inf is never 0 * inf; float32 may round to 0 what is below
+    1e-30."""
     return all(weight >= 1e-30 for weight in weights)
 
 

@@ -26,13 +26,12 @@ class ClassWeighting(Callback):
 
     A categorical loss gets the `class_weight` of `class_weights`, K numbers that sum to K; a binary loss gets the
     `pos_weight` of `pos_weights`: negatives / positives. They stay when training ends, and in the loss's config. With
-    `start_epoch` the loss keeps what weights it has until then: deferred re-weighting.
+    `start_epoch` the loss keeps its own weights until that epoch: deferred re-weighting.
 
     Args:
         data: Targets, an array or tensor, or a finite iterable of batches as the module takes them, such as a
-            DataLoader, which every `fit` reads once. None: the batches of an epoch of the trainer's own training
-            data, which training then reads as if nobody had before, summed over all devices. Sample weights do not
-            count.
+            DataLoader, which every `fit` reads once. None: the batches of an epoch of the trainer's own training data,
+            summed over all devices. Training then reads the same data from the start. Sample weights do not count.
         scheme: "balanced", "inverse" or "effective", see `class_weights`.
         beta: Overlap of the rows for "effective", in [0, 1).
         classes: Number K of classes, >= 1, where the targets of a categorical loss are class indices; those equal to
@@ -153,11 +152,11 @@ class CheckModel(Callback):
 
     Args:
         data: A batch as the module takes it, a tuple or a dictionary; or an iterable of batches such as a DataLoader,
-            whose first batch is taken. None: the first batch of the trainer's own training data, which training then
-            reads as if nobody had before.
+            whose first batch is used. None: the first batch of the trainer's own training data; training then reads it
+            again from the start.
 
     Raises:
-        TypeError: When training begins, a module whose `loss` is none of this package.
+        TypeError: When training begins, a module whose `loss` is not a loss of this package.
         ValueError: When training begins, a batch of another form.
     """
 

@@ -30,7 +30,7 @@ def of_activation(activation: str | None, *, has_classes: bool, from_logits: boo
     """
     if from_logits and activation in (PROBABILITIES if has_classes else PROBABILITIES | LOGARITHMS):
         kind = "logarithms of probabilities" if activation in LOGARITHMS else "probabilities"
-        cure = "" if activation in LOGARITHMS else ", or set from_logits=False where the loss takes it"
+        cure = "" if activation in LOGARITHMS else ", or set from_logits=False if the loss accepts it"
         return f"takes logits (from_logits=True) but gets {kind}, those of a {activation}: leave it out{cure}"
     if not from_logits and has_classes and activation in SIGMOIDS:
         return (
@@ -84,8 +84,8 @@ def of_values(
         return None
     return (
         f"takes logits (from_logits=True) but gets what look like probabilities, {len(rows)} rows in [0, 1] "
-        f"that sum to {views}: leave out the softmax at the end of the network, or set from_logits=False where the "
-        "loss takes it"
+        f"that sum to {views}: leave out the softmax at the end of the network, or set from_logits=False if the "
+        "loss accepts it"
     )
 
 

@@ -28,7 +28,7 @@ def entropy(distribution: Any, *, axis: int = -1, unit: str = "nats") -> Tensor:
         H [..., ...], the shape without the class axis, in float64 for float64 and else in float32.
 
     Raises:
-        ValueError: A class axis that is none, or another unit.
+        ValueError: A class axis that does not exist, or another unit.
         TypeError: A distribution that is not floating point.
 
     Reference: Shannon, 1948, A Mathematical Theory of Communication.
@@ -43,7 +43,7 @@ def cross_entropy(distribution: Any, other: Any, *, axis: int = -1, unit: str = 
     Args:
         distribution: p [..., C, ...], probabilities >= 0, a floating-point tensor; neither checked for sum 1 nor
             normalised. A class with p_c = 0 adds 0, with gradient 0, whatever q_c >= 0 is.
-        other: q, of the same shape, likewise. A class with p_c > 0 and q_c = 0 makes the result +inf.
+        other: q, of the same shape and kind. A class with p_c > 0 and q_c = 0 makes the result +inf.
         axis: Class axis.
         unit: "nats" or "bits".
 
@@ -51,7 +51,7 @@ def cross_entropy(distribution: Any, other: Any, *, axis: int = -1, unit: str = 
         H [..., ...], the shape without the class axis, in float64 if one of the two is float64 and else in float32.
 
     Raises:
-        ValueError: Unequal shapes, a class axis that is none, or another unit.
+        ValueError: Unequal shapes, a class axis that does not exist, or another unit.
         TypeError: A distribution that is not floating point.
 
     Reference: Shannon, 1948, A Mathematical Theory of Communication.
@@ -66,7 +66,7 @@ def kl_divergence(distribution: Any, other: Any, *, axis: int = -1, unit: str = 
     Args:
         distribution: p [..., C, ...], probabilities >= 0, a floating-point tensor; neither checked for sum 1 nor
             normalised. A class with p_c = 0 adds 0, with gradient 0, whatever q_c >= 0 is.
-        other: q, of the same shape, likewise. A class with p_c > 0 and q_c = 0 makes the result +inf.
+        other: q, of the same shape and kind. A class with p_c > 0 and q_c = 0 makes the result +inf.
         axis: Class axis.
         unit: "nats" or "bits".
 
@@ -75,7 +75,7 @@ def kl_divergence(distribution: Any, other: Any, *, axis: int = -1, unit: str = 
         >= 0 where p and q have the same sum, which rounded probabilities have to within eps.
 
     Raises:
-        ValueError: Unequal shapes, a class axis that is none, or another unit.
+        ValueError: Unequal shapes, a class axis that does not exist, or another unit.
         TypeError: A distribution that is not floating point.
 
     Reference: Kullback and Leibler, 1951, On Information and Sufficiency.

@@ -1,4 +1,4 @@
-"""The LightningModule for lightning, whose Trainer takes no module of pytorch_lightning."""
+"""The LightningModule for lightning, whose Trainer accepts only modules of its own package."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -136,7 +136,7 @@ class ExpectedCalibrationError(CalibrationError):
     Args:
         bins: Number of bins of equal width, >= 1.
         from_logits: Whether the input holds logits. False: probabilities, p_c / sum p.
-        ignore_index: Rows with this label do not count, whatever their logits hold.
+        ignore_index: Rows with this label are ignored, whatever their logits hold.
         axis: Class axis of the logits. None: 1, and 0 for 1-D logits, as in torch.
 
     Reference: Guo et al., 2017, On Calibration of Modern Neural Networks.

@@ -187,7 +187,7 @@ def both(first: Tensor | None, second: Tensor | None) -> Tensor | None:
 
 
 def harmless_logits(logits: Tensor, kept: Tensor | None, sample_weight: Tensor | None, ranked: bool) -> Tensor:
-    """Keep what rows that count nowhere hold out of the loss and its gradient.
+    """Keep the logits of ignored rows out of the loss and its gradient.
 
     Ignored rows become 0.5, of logits and probabilities alike, and so do rows of weight 0. Where rows are `ranked` by
     their loss those keep their logits, but not their gradient, which may be NaN.
@@ -299,7 +299,8 @@ def activation_of(logits: Tensor) -> str | None:
 
 
 def take_any_loss(*weights: float) -> bool:
-    """Whether no weight becomes 0, which takes no infinite loss; float32 may round to 0 what is below 1e-30."""
+    """Whether all weights stay positive, so that weight * inf is never 0 * inf; float32 may round to 0 what is below
+    1e-30."""
     return all(weight >= 1e-30 for weight in weights)
 
 
@@ -344,10 +345,14 @@ def _checked(
         return safe, None
     positions = invalid.nonzero().tolist()
     label = target[tuple(positions[0])].item()
-    wanted = "labels in [0, 1] (clip what rounding left outside)" if classes is None else f"class indices, whole numbers in [0, {classes - 1}]"
+    wanted = (
+        "labels in [0, 1] (clip what rounding left outside)"
+        if classes is None
+        else f"class indices, whole numbers in [0, {classes - 1}]"
+    )
     raise ValueError(
         f"target must hold {wanted}, got {label} at {positions[0]}, one of {len(positions)} such labels; "
-        "ignore_index=... leaves the rows of one label out"
+        "pass ignore_index=... to skip the rows of one label"
     )
 
 

@@ -59,10 +59,10 @@ class Training(nn.Module):
 
     The gradient of a step is that of its loss over all rows that the step sees, whatever `accumulate_grad_batches` and
     the number of devices are: each micro-batch gives its sum, and `on_before_optimizer_step` divides by the denominator
-    of all, after fp16's unscaling and before clipping. A Trainer alone averages means, which is another number where
-    rows are ignored or weighted, and where the last accumulation of an epoch is short. Callbacks see gradients
-    before that division; a module that overrides the hook calls it by `super()`. `training_step` returns the sum over a
-    constant near the first batch's denominator: what a subclass adds to it is divided by the rows of the step, too.
+    of all, after fp16's unscaling and before clipping. A Trainer alone averages means. That is another number if rows
+    are ignored or weighted, or if the last accumulation of an epoch is short. Callbacks see the gradients before that
+    division. A subclass that overrides the hook calls `super()`. `training_step` returns the sum over a constant near
+    the first batch's denominator: what a subclass adds to it is divided by the rows of the step, too.
 
     Batches are `(inputs, target)`, with sample_weight and mask as third and fourth part if there are any, or
     dictionaries: see `input_key`. The network returns logits, an output with `.logits`, or a dictionary with "logits"
@@ -77,9 +77,9 @@ class Training(nn.Module):
     batch of each. The table of all classes is `report`, and goes to a logger that takes text, as TensorBoard's. It is
     printed when fit, validate or test ends, without a line for each of more than 20 classes.
 
-    The checkpoint has the spec of the loss as it is when it is saved. `load_from_checkpoint` makes all of a module that
-    came from a config; otherwise pass it what is code: `network=...`, `optimizer=...` for training to go on, and
-    `loss=...` for a loss class of your own. Both work with `weights_only=True`.
+    The checkpoint holds the current spec of the loss. `load_from_checkpoint` makes all of a module that came from a
+    config; otherwise pass it what is code: `network=...`, `optimizer=...` for training to go on, and `loss=...` for a
+    loss class of your own. Both work with `weights_only=True`.
 
     Args:
         network: Maps inputs to what the loss takes, logits by default.

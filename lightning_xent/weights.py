@@ -35,9 +35,11 @@ def class_weights(
             an integer dtype or whole numbers. A list, tuple, array or tensor. Without `classes`, 8 or more whole
             numbers that take every value from 0 or 1 up to their largest, two values or more, each 4 times on average,
             are refused: they look like labels.
-        scheme: "balanced" and "inverse": n_c. They are the names of n/(K n_c), as in scikit-learn, and of 1/n_c,
-            which differ by a factor that the sum takes out again. "effective": E(n_c), see `effective_numbers`.
-        beta: Overlap of the rows for "effective", in [0, 1): 0 weighs all classes alike, towards 1 it is "inverse".
+        scheme: "balanced" and "inverse": n_c. Elsewhere they are n/(K n_c), as in scikit-learn, and 1/n_c. They differ
+            by a factor, which disappears here because the weights sum to K. "effective": E(n_c), see
+            `effective_numbers`.
+        beta: Overlap of the rows for "effective", in [0, 1): with 0 all weights are equal, towards 1 they are those of
+            "inverse".
         classes: Number K of classes, >= 1, where labels are given.
         power: Exponent >= 0: 1 balances the classes, 0.5 takes the square root, 0 weighs all classes alike.
         max_weight: Largest weight, > 0, applied after the weights were scaled to sum to K. They are not scaled again:
@@ -45,7 +47,8 @@ def class_weights(
         pseudo_count: Number >= 0 of rows that is added to the count of each class.
 
     Raises:
-        ValueError: A class without rows, a label out of range, labels without `classes`, or an argument out of its own.
+        ValueError: A class without rows, a label out of range, labels without `classes`, or an argument out of its
+            range.
         TypeError: Labels that are not whole numbers.
 
     Reference: Cui et al., 2019, Class-Balanced Loss Based on Effective Number of Samples.

@@ -349,7 +349,7 @@ FITS = {
         2 * ONE_HOT,
         {},
         ValueError,
-        r"must hold labels in \[0, 1\], got 2.0",
+        r"must hold labels in \[0, 1\].*, got 2.0",
     ),
     "class without rows": (loss_of, LABELS, {"classes": 4}, ValueError, r"counts of data\[3\] must be > 0"),
     "label out of range": (

@@ -193,7 +193,7 @@ GOOD = [
 BAD = [
     ("{class_path: lightning_xent.CategoricalFocalCrossEntropy, init_args: {gama: 3}}", "gama"),
     ("{class_path: lightning_xent.CategoricalFocalCrossEntropy, init_args: {gamma: much}}", "gamma"),
-    ("{loss: CategoricalFocalCrossEntropy, config: {gama: 3}}", "'gama' is no keyword"),
+    ("{loss: CategoricalFocalCrossEntropy, config: {gama: 3}}", "got an unexpected keyword argument 'gama'"),
     ("{loss: FocalLoss}", "loss must be one of"),
 ]
 

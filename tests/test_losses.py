@@ -149,7 +149,7 @@ BAD_SPECS = [
     (
         {"loss": "CategoricalFocalCrossEntropy", "config": {"gama": 2}},
         TypeError,
-        "'gama' is no keyword of CategoricalFocalCrossEntropy, which has .*gamma",
+        "CategoricalFocalCrossEntropy got an unexpected keyword argument 'gama'.*; its keywords are .*gamma",
     ),
     (
         {"loss": "CategoricalFocalCrossEntropy", "config": {"gamma": "two"}},
@@ -185,7 +185,9 @@ def test_newcomer_17_unknown_keywords_say_what_may_be_meant(name, keyword, messa
     with pytest.raises(TypeError, match=rf"{name} got an unexpected keyword argument '{keyword}': {message}"):
         getattr(side.package, name)(**{keyword: 1})
     message = "" if message.startswith("its keywords") else message
-    with pytest.raises(TypeError, match=rf"'{keyword}' is no keyword of {name}, which has .*{message}"):
+    with pytest.raises(
+        TypeError, match=rf"{name} got an unexpected keyword argument '{keyword}'.*{message}.*; its keywords are "
+    ):
         side.package.get({"loss": name, "config": {keyword: 1}})
 
 

@@ -17,7 +17,7 @@ from keras_xent.losses.focal import modulator
 class AsymmetricLoss(BinaryLoss):
     """Multi-label loss: -(t w_1 (1-p)^gamma_pos log p + (1-t) q^gamma_neg log(1-q)), q = max(p - margin, 0).
 
-    p = sigmoid(logits), elementwise. A label 0 with p below the margin costs nothing.
+    p = sigmoid(logits), elementwise. A label 0 with p below the margin has loss 0.
 
     Args:
         gamma_pos: Focusing exponent of label 1, >= 0.

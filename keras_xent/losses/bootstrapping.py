@@ -1,4 +1,4 @@
-"""Bootstrapping: labels mixed with what the network says itself."""
+"""Bootstrapping: labels mixed with the network's own prediction."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -17,12 +17,12 @@ from keras_xent.log_odds import sigmoid, softplus
 class Bootstrapping(CategoricalLoss):
     """Bootstrapping: -sum_c (beta t_c w_c + (1 - beta) b_c) log p_c, p = softmax(logits).
 
-    b is p itself ("soft"), with its gradient: the entropy of p; or the one-hot most probable class ("hard"). No class
-    weights it.
+    b is p itself ("soft"), not detached: its term is the entropy of p. Or b is the one-hot most probable class
+    ("hard"). Class weights do not apply to b.
 
     Args:
-        beta: Share of the target, in [0, 1]; 1 is cross-entropy. The paper has 0.95 for "soft" and 0.8 for "hard",
-            which does not follow from `mode`.
+        beta: Share of the target, in [0, 1]; 1 is cross-entropy. The paper has 0.95 for "soft" and 0.8 for "hard"; set
+            it together with `mode`.
         mode: "soft" or "hard".
 
     Reference: Reed et al., 2015, Training Deep Neural Networks on Noisy Labels with Bootstrapping.

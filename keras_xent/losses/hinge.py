@@ -17,7 +17,7 @@ from keras_xent.categorical import CategoricalLoss
 class CategoricalHinge(CategoricalLoss):
     """Hinge loss over K classes: sum_c t_c w_c max(0, 1 - (x_c - max_{j != c} x_j)), x the logits / temperature.
 
-    Takes no from_logits=False.
+    Only logits are accepted: `from_logits=False` raises ValueError.
 
     Reference: Crammer and Singer, 2001, On the Algorithmic Implementation of Multiclass Kernel-based Vector Machines.
     """
@@ -41,7 +41,7 @@ class CategoricalHinge(CategoricalLoss):
 class BinaryHinge(BinaryLoss):
     """Binary and multi-label hinge loss: max(0, 1 - m), m the logit of label 1, or minus it of label 0.
 
-    Takes no from_logits=False.
+    Only logits are accepted: `from_logits=False` raises ValueError.
 
     Reference: Cortes and Vapnik, 1995, Support-Vector Networks.
     """

@@ -16,8 +16,8 @@ from keras_xent.losses.cross_entropy import CategoricalCrossEntropy
 class LogitAdjustedCrossEntropy(CategoricalCrossEntropy):
     """Logit-adjusted cross-entropy: -sum_c t_c w_c log p_c, p = softmax(logits + tau log(class_counts)).
 
-    tau = 1 is the balanced softmax. Predict with the logits as they are. Regularisers are of those, too. Takes no
-    from_logits=False.
+    tau = 1 is the balanced softmax. Predict with the plain logits. Regularisers use the plain logits, too. Only logits
+    are accepted: `from_logits=False` raises ValueError.
 
     Args:
         class_counts: K numbers of training rows, > 0, or frequencies.

@@ -19,8 +19,8 @@ class LDAMCrossEntropy(CategoricalCrossEntropy):
     """Label-distribution-aware margin loss: cross-entropy of scale * (x_c - margin_c) against scale * x_j, j != c.
 
     margin_c is proportional to class_counts_c^(-1/4), x the logits / temperature: cosines of features and class
-    vectors, in [-1, 1]. With logits that are not normalised set `scale` to 1. Regularisers are of scale * x, without
-    the margin. Takes no from_logits=False.
+    vectors, in [-1, 1]. With logits that are not normalised set `scale` to 1. Regularisers use scale * x, without the
+    margin. Only logits are accepted: `from_logits=False` raises ValueError.
 
     Args:
         class_counts: K numbers of training rows, > 0.
@@ -60,11 +60,11 @@ class LDAMCrossEntropy(CategoricalCrossEntropy):
 class CosFaceCrossEntropy(CategoricalCrossEntropy):
     """CosFace, AM-softmax: cross-entropy of scale * (x_c - margin) against scale * x_j, j != c.
 
-    x are the logits / temperature: cosines of features and class vectors. Logits beyond [-1, 1] warn. Regularisers are
-    of scale * x, without the margin. Takes no from_logits=False.
+    x are the logits / temperature: cosines of features and class vectors. Logits beyond [-1, 1] warn. Regularisers use
+    scale * x, without the margin. Only logits are accepted: `from_logits=False` raises ValueError.
 
     Args:
-        margin: What the cosine of the true class lacks, >= 0.
+        margin: Is subtracted from the cosine of the true class, >= 0.
         scale: Factor > 0 of the cosines.
 
     Reference: Wang et al., 2018, CosFace: Large Margin Cosine Loss for Deep Face Recognition; Wang et al., 2018,
@@ -93,14 +93,14 @@ class CosFaceCrossEntropy(CategoricalCrossEntropy):
 class ArcFaceCrossEntropy(CategoricalCrossEntropy):
     """ArcFace: cross-entropy of scale * cos(angle_c + margin) against scale * x_j, j != c.
 
-    x = cos(angle) are cosines of features and class vectors. Logits beyond [-1, 1] warn. Where angle + margin is
-    beyond pi the cosine of the true class is x_c - margin * sin(margin), which keeps falling with the angle. The
-    gradient is that of the value; where rounding takes |x_c| to 1 or beyond, the infinite part of it is left out.
-    Regularisers are of scale * x, without the margin. Takes no from_logits=False and no temperature, for which there is
-    the scale.
+    x = cos(angle) are cosines of features and class vectors. Logits beyond [-1, 1] warn. Where angle + margin is beyond
+    pi the cosine of the true class is x_c - margin * sin(margin), which keeps falling with the angle. The gradient is
+    that of the value; where rounding takes |x_c| to 1 or beyond, the infinite part of it is left out. Regularisers use
+    scale * x, without the margin. Only logits are accepted: `from_logits=False` raises ValueError, and so does a
+    temperature: use the scale.
 
     Args:
-        margin: What is added to the angle of the true class, in radians, in [0, pi / 2].
+        margin: Is added to the angle of the true class, in radians, in [0, pi / 2].
         scale: Factor > 0 of the cosines.
 
     Reference: Deng et al., 2019, ArcFace: Additive Angular Margin Loss for Deep Face Recognition.

@@ -20,12 +20,13 @@ class BiTemperedLogistic(CategoricalLoss):
 
     log_t1(u) = (u^(1-t1) - 1) / (1-t1), and p = exp_t2(logits - norm) is the softmax of temperature t2,
     exp_t2(u) = (1 + (1-t2) u)^(1/(1-t2)). Not linear in the target, but its gradient is: the loss is the expectation
-    over the classes plus sum_c w_c t_c log_t1(t_c) / (2-t1). Takes no from_logits=False.
+    over the classes plus sum_c w_c t_c log_t1(t_c) / (2-t1). Only logits are accepted: `from_logits=False` raises
+    ValueError.
 
     Args:
         t1: Temperature of the logarithm, in [0, 2); below 1 the loss is bounded.
         t2: Temperature of the softmax, > 0; above 1 its tails are heavy. t1 = t2 = 1 is the divergence KL(t || p).
-            K^(t2 - 1) has to be a number of the compute dtype, in float32 below 3e38.
+            K^(t2 - 1) must not overflow; in float32 it must be below 3e38.
 
     Reference: Amid et al., 2019, Robust Bi-Tempered Logistic Loss Based on Bregman Divergences.
     """

@@ -19,7 +19,7 @@ class JensenShannonConsistency(CategoricalCrossEntropy):
     """Cross-entropy of the first view plus weight * JS(p_1, ..., p_V) of all: sum_v KL(p_v || mean_v p_v) / V.
 
     The class axis of the logits holds the K logits of each view, one view after the other: V K numbers. Regularisers
-    are of the first view.
+    use the first view.
 
     Args:
         views: Number of views V, >= 2; the first is the clean one.

@@ -44,7 +44,7 @@ class CategoricalCrossEntropy(CategoricalLoss):
 class SparseCategoricalCrossEntropy(CategoricalCrossEntropy):
     """Cross-entropy over K classes with class indices as targets: -w_y log p_y, p = softmax(logits).
 
-    A distribution as target is an error; with K = 1 too, a target in the shape of the logits holds indices.
+    A distribution as target is an error. A target in the shape of the logits holds indices, also if K = 1.
 
     Reference: Good, 1952, Rational Decisions.
     """

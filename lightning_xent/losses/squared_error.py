@@ -14,7 +14,7 @@ from lightning_xent.log_odds import sigmoid
 class CategoricalSquaredError(CategoricalLoss):
     """Brier score over K classes: sum_c t_c w_c ||p - e_c||^2, e_c the one-hot label, p = softmax(logits).
 
-    Of a soft target it is the expectation: ||p - t||^2 plus 1 - ||t||^2, which no gradient sees.
+    For a soft target it is the expectation: ||p - t||^2 plus a constant, 1 - ||t||^2.
 
     Reference: Brier, 1950, Verification of Forecasts Expressed in Terms of Probability.
     """
