@@ -106,7 +106,7 @@ LAYERS = {
     "log_odds.py": {"torch_kernel", "xla_kernel"},
     "tensorflow_graph.py": set(),
     "targets.py": {"guard", "tensorflow_graph", "torch_kernel"},
-    "reduction.py": {"arguments"},
+    "reduction.py": {"arguments", "targets"},
     "guard.py": set(),
     "base.py": {"arguments", "guard", "log_odds", "reduction", "targets"},
     "categorical.py": {"arguments", "base", "guard", "log_odds", "reduction", "targets"},
