@@ -87,7 +87,7 @@ def number(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
         result = _as_float(item)
         above = result > low or (result == low and interval[0] == "[")
         below = result < high or (result == high and interval[-1] == "]")
-        if above and below and math.isfinite(result):
+        if above and below:
             return result
     raise ValueError(f"{name} must be a number in {interval}, got {value!r}")
 

@@ -56,6 +56,7 @@ def problems(
 ) -> tuple[list[str], list[str]]:
     """Return what is wrong with the kind of the outputs, given the activation behind them if known, and all else."""
     name, others = type(loss).__name__, []
+    outputs, target, sample_weight = map(targets.whole, (outputs, target, sample_weight))
     layout = rows = doubt = None
     before = loss.check_labels, loss._has_looked
     loss.check_labels, loss._has_looked = True, True

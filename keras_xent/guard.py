@@ -200,7 +200,8 @@ def as_array(name: str, value: Any) -> NDArray[Any]:
             "cannot read; pad shorter rows, and leave the padding out by mask"
         ) from error
     if array.dtype.kind in "biuf" or (array.dtype.kind == "V" and array.dtype.names is None):  # V: bfloat16
-        return array
+        # torch takes neither another byte order nor negative strides, and warns of read-only memory, as pandas has it.
+        return np.require(array, array.dtype.newbyteorder("="), ["C", "W"])
     if array.dtype.kind in "SU":
         cure = "; number the classes from 0, and pass these numbers" if name in ("target", "y_true") else ""
         raise TypeError(f"{name} must hold numbers, got strings such as {str(next(iter(array.flat), ''))!r}{cure}")

@@ -248,6 +248,7 @@ class ExpectedCalibrationError(SumMetric):
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, mask: Any = None) -> None:
         """Count a batch, given as to a loss."""
+        y_pred = targets.whole(y_pred)
         rows = self._hit._counted(y_pred, y_true, sample_weight, mask, has_gradient=False)
         logits = ops.cast(ops.stop_gradient(ops.convert_to_tensor(y_pred)), rows.losses.dtype)
         logits = targets.class_axis_last(logits, targets.class_axis(logits, self._hit.axis))  # [..., C]

@@ -125,9 +125,10 @@ def _needs_a_sum(reduction: str) -> None:
 
 def _scalar(denominator: Any, total: Tensor) -> Tensor:
     """Return the denominator of a caller as a scalar tensor beside `total`."""
-    if not ops.is_tensor(denominator) and not isinstance(denominator, Tensor):
+    if not ops.is_tensor(denominator) and not isinstance(denominator, Tensor | keras.Variable):
         denominator = arguments.number("denominator", denominator, "[0, inf)")
         return ops.convert_to_tensor(denominator, total.dtype)
+    denominator = denominator.full_tensor() if hasattr(denominator, "full_tensor") else denominator
     shape = tuple(denominator.shape)
     if any(size not in (1, None) for size in shape):
         raise ValueError(f"denominator must be a number or a scalar tensor, got shape {shape}")

@@ -150,6 +150,7 @@ class ExpectedCalibrationError(CalibrationError):
 
     def update(self, logits: Tensor, target: Any, sample_weight: Any = None, mask: Any = None) -> None:
         """Add a batch, given as to a loss."""
+        logits, target, sample_weight, mask = map(targets.whole, (logits, target, sample_weight, mask))
         logits = targets.checked_logits(logits)
         target, is_label, kept = _target_of(self._loss, logits, target, mask)
         weight = targets.sample_weight_per_row(sample_weight, tuple(kept.shape), logits)
@@ -203,7 +204,7 @@ def predictions(
         mask: Its mask.
         has_probabilities: Whether confidences and surprises are wanted.
     """
-    logits = logits.detach()
+    logits, target, sample_weight, mask = map(targets.whole, (logits.detach(), target, sample_weight, mask))
     if isinstance(loss, CategoricalLoss):
         target, is_label, kept = _target_of(loss, logits, target, mask)
         label = target if is_label else target.argmax(-1)

@@ -94,6 +94,7 @@ def _scalar(denominator: Any, total: Tensor) -> Tensor:
     """Return the denominator of a caller as a scalar tensor beside `total`."""
     if not isinstance(denominator, Tensor):
         return total.new_full((), arguments.number("denominator", denominator, "[0, inf)"))
+    denominator = denominator.full_tensor() if hasattr(denominator, "full_tensor") else denominator
     if denominator.numel() != 1:
         raise ValueError(f"denominator must be a number or a scalar tensor, got shape {tuple(denominator.shape)}")
     return denominator.reshape(()).to(total.dtype).to(total.device)

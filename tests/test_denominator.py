@@ -7,6 +7,7 @@ import pytest
 
 from examples import CLASSES, build, inputs, is_binary
 from sides import is_keras, side
+from sides import name as side_name
 
 IGNORED = -1
 SPLITS = [0, 1, 4, 9]
@@ -86,6 +87,32 @@ def test_numbers_and_tensors(kind):
     value = side.call(build("CategoricalCrossEntropy"), logits, target=target, denominator=kind(8))
     assert side.numpy(value) == pytest.approx(2 * np.log(2) / 8, rel=1e-6)
     assert side.dtype_name(value) == "float32"
+
+
+@pytest.mark.skipif(side_name != "lightning", reason="other traces get tensors")
+def test_compiled_once_for_all_numbers():
+    """Dynamo makes a symbol of a float, and of a whole number that changes."""
+    import torch
+
+    logits, target = side.tensor(np.zeros((2, 2), "float32")), side.tensor(np.array([0, 1]))
+    loss = build("CategoricalCrossEntropy")
+
+    def function(denominator):
+        return side.call(loss, logits, target=target, denominator=denominator)
+
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    for denominator in (7, 8, 9, 2.5, 3.5):
+        assert side.numpy(compiled(denominator)) == pytest.approx(2 * np.log(2) / denominator, rel=1e-6)
+
+
+@pytest.mark.skipif(not is_keras, reason="a variable of Keras")
+def test_a_variable():
+    import keras
+
+    logits, target = side.tensor(np.zeros((2, 2), "float32")), side.tensor(np.array([0, 1]))
+    counter = keras.Variable(8, dtype="int32", trainable=False)
+    value = side.call(build("CategoricalCrossEntropy"), logits, target=target, denominator=counter)
+    assert side.numpy(value) == pytest.approx(2 * np.log(2) / 8, rel=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -356,6 +356,42 @@ HOLDERS = {
 }
 
 
+def read_only(array):
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+# torch takes neither of the first two, and warns of the third, which pandas and jax give.
+@pytest.mark.parametrize(
+    "hold", [lambda a: a[::-1].copy()[::-1], lambda a: a.astype(a.dtype.newbyteorder()), read_only]
+)
+@pytest.mark.parametrize("dtype", ["int64", "float32"])
+def test_B16_arrays_in_any_memory_are_read(hold, dtype):
+    logits = side.tensor(np.array([[2.0, 0.0, 1.0], [0.0, 0.0, 0.0]], "float32"))
+    rows = np.eye(3, dtype=dtype)[[2, 0]]
+    want = (np.log(1 + np.e + np.e**-1) + 0.5 * np.log(3)) / 1.5
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = side.call(
+            build("CategoricalCrossEntropy", reduction="weighted_mean"),
+            logits,
+            target=hold(rows),
+            sample_weight=hold(np.array([1.0, 0.5], "float32")),
+            mask=hold(np.array([True, True])),
+        )
+    assert side.numpy(found) == pytest.approx(want, rel=1e-6)
+
+
+@pytest.mark.skipif(not is_keras, reason="inputs of Keras")
+def test_B16_inputs_of_keras_are_not_ragged():
+    """A KerasTensor has a `ragged_rank`, too: None."""
+    import keras
+
+    found = side.call(build("CategoricalCrossEntropy"), keras.Input((3,)), target=keras.Input((), dtype="int32"))
+    assert (found.shape, found.dtype) == ((), "float32")
+
+
 @pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")  # torch says so of any such array
 @pytest.mark.parametrize("target", HOLDERS.values(), ids=HOLDERS)
 def test_A9_labels_in_any_holder_are_read(target):

@@ -9,6 +9,8 @@ from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tenso
 
 import examples
 from examples import CLASSES
+from lightning_xent import check_outputs
+from lightning_xent.metrics import ExpectedCalibrationError, predictions
 
 KEYWORDS = {
     "plain": ("CategoricalCrossEntropy", {}),
@@ -75,3 +77,32 @@ def test_B5_logits_that_are_a_dtensor(ranks):
         results = manager.dict()
         multiprocessing.spawn(failures, (ranks, 29_520 + ranks, results), nprocs=ranks)
         assert dict(results) == {rank: ([], 6 * len(CASES)) for rank in range(ranks)}
+
+
+@pytest.fixture
+def mesh():
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("name", ["CategoricalCrossEntropy", "BinaryCrossEntropy"])
+def test_B5_metrics_and_checks_take_a_dtensor(name, mesh):
+    logits, target = inputs_of(name)
+    loss = examples.build(name, classes=4)
+    placed, labels = (distribute_tensor(value, mesh, [Shard(0)]) for value in (logits, target))
+    for got, want in zip(predictions(loss, placed, labels), predictions(loss, logits, target), strict=True):
+        assert torch.equal(torch.as_tensor(got), torch.as_tensor(want))
+    assert check_outputs(loss, placed, labels) == check_outputs(loss, logits, target)
+    assert loss(logits, target, denominator=distribute_tensor(torch.tensor(4.0), mesh, [Replicate()])) == loss(
+        logits, target, denominator=4.0
+    )
+
+
+def test_B5_the_calibration_error_takes_a_dtensor(mesh):
+    logits, target = inputs_of("CategoricalCrossEntropy")
+    error, same = ExpectedCalibrationError(), ExpectedCalibrationError()
+    error.update(distribute_tensor(logits, mesh, [Shard(1)]), target)
+    same.update(logits, target)
+    assert error.compute() == same.compute()
