@@ -103,7 +103,7 @@ LAYERS = {
     "arguments.py": set(),
     "torch_kernel.py": set(),
     "xla_kernel.py": {"targets"},
-    "log_odds.py": {"torch_kernel", "xla_kernel"},
+    "log_odds.py": {"targets", "torch_kernel", "xla_kernel"},
     "tensorflow_graph.py": set(),
     "targets.py": {"guard", "tensorflow_graph", "torch_kernel"},
     "reduction.py": {"arguments", "targets"},
