@@ -12,6 +12,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module, metadata
@@ -37,6 +38,12 @@ SMALLEST = 2.0**-126
 """The smallest normal float32: below it digits are lost, and TensorFlow and JAX round to 0."""
 FLUSHED = 64.0
 """Where they do, a result below this many times `SMALLEST` may lack a part or a factor below `SMALLEST`."""
+NEAR_ZERO = 2.0**-30
+"""Up to here a curve and its slope are lines through their values at 0: what is left is below 2^-60 of them."""
+FAR = [2.0**exponent for exponent in range(10, 21)]
+"""From the first of these on that does for it, a curve is a line, too, as its exponentials are 0."""
+EXPONENT = 0x7F800000
+"""The bits of the exponent of a float32."""
 PAGE = Path(__file__).parent.parent / "docs" / "accuracy.md"
 
 
@@ -202,6 +209,61 @@ CURVES = {
 """A curve is that of the binary and of the categorical loss of its name."""
 
 
+class Reference:
+    """A curve's value and slope in float64, by its formula or by a line, where that is the formula to 2^-40.
+
+    Most float32 numbers are tiny or huge, and there the lines save exponentials and logarithms. Each line is compared
+    with the formula first; where one is not exact enough, the formula stays.
+    """
+
+    def __init__(self, curve: Curve) -> None:
+        self.curve = curve
+        self.sections: list[tuple[int, Callable[[Floats], tuple[Floats, Floats]]]] = []
+        """(bit pattern of the first number, evaluation), in ascending order."""
+        largest = float(np.finfo(np.float32).max)
+        for sign in (1.0, -1.0):
+            near = self.line(sign * 0.0, sign * NEAR_ZERO)
+            lines = [(limit, self.line(sign * limit, sign * largest)) for limit in FAR]
+            far = [(limit, line) for limit, line in lines if line is not None][:1]
+            for limit, evaluation in [(0.0, near or self.formula), (NEAR_ZERO, self.formula), *far]:
+                self.sections.append((int(np.float32(np.copysign(limit, sign)).view(np.uint32)), evaluation))
+
+    def __call__(self, points: NDArray[np.float32]) -> tuple[Floats, Floats]:
+        """Value and slope at numbers in the order of their bit patterns."""
+        starts = np.array([first for first, _ in self.sections], np.uint32)
+        bounds = [*np.searchsorted(points.view(np.uint32), starts).tolist(), points.size]
+        m = points.astype(np.float64)
+        parts = [
+            evaluation(m[first:last])
+            for (_, evaluation), first, last in zip(self.sections, bounds[:-1], bounds[1:], strict=True)
+            if first < last
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate([value for value, _ in parts]), np.concatenate([slope for _, slope in parts])
+
+    def formula(self, m: Floats) -> tuple[Floats, Floats]:
+        return self.curve.reference(Odds.of(m), **self.curve.config)
+
+    def line(self, first: float, last: float) -> Callable[[Floats], tuple[Floats, Floats]] | None:
+        """The lines through value and slope at two log-odds; None if the formula between them is not on the lines."""
+        with np.errstate(all="ignore"):
+            ends = self.formula(np.array([first, last]))
+            factors = [(float(end[0]), float((end[1] - end[0]) / (last - first))) for end in ends]
+
+            def evaluation(m: Floats) -> tuple[Floats, Floats]:
+                distance = m - first if first else m
+                (value, steep), (slope, bend) = factors
+                return value + steep * distance, slope + bend * distance
+
+            lowest = abs(first) if first else SMALLEST * 2.0**-23
+            m = np.copysign(np.geomspace(lowest, abs(last), 2001), first if first else last)
+            for found, want in zip(evaluation(m), self.formula(m), strict=True):
+                if not (np.abs(found - want) <= 2.0**-40 * np.maximum(np.abs(want), SMALLEST)).all():
+                    return None
+        return evaluation
+
+
 # ---- The sides.
 
 
@@ -237,7 +299,7 @@ def of_torch(function: Any, own: Any, is_compiled: bool) -> Evaluation:
     def evaluate(points: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         m = torch.from_numpy(points).requires_grad_()
         value = function(m)
-        (slope,) = torch.autograd.grad(value.sum(), m)
+        (slope,) = torch.autograd.grad(value, m, torch.ones_like(value))
         results = {"value": value.detach().numpy(), "slope": slope.numpy()}
         if own is not None:
             with torch.no_grad():
@@ -259,13 +321,50 @@ def of_tensorflow(function: Any, own: Any, is_compiled: bool) -> Evaluation:
         return value, tape.gradient(value, m), m if own is None else own(m)
 
     if is_compiled:
-        step = tensorflow.function(step, jit_compile=True, reduce_retracing=True)
+        chosen = tensorflow.function(step, jit_compile=True, reduce_retracing=True)
+    else:
+        chosen = without_overhead(step)
 
     def evaluate(points: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        value, slope, method = (result.numpy() for result in step(tensorflow.constant(points)))
+        value, slope, method = (result.numpy() for result in chosen(tensorflow.constant(points)))
         return {"value": value, "slope": slope} | ({} if own is None else {"method": method})
 
     return evaluate
+
+
+def without_overhead(step: Any) -> Any:
+    """A TensorFlow function as a graph of the operations that it has in eager mode, none rewritten.
+
+    Whole blocks go through the graph, if its results at numbers over all of float32 are those of eager mode bit by bit;
+    if not, none does.
+    """
+    tensorflow = import_module("tensorflow")
+    graph = tensorflow.function(step, autograph=False)
+    sample = tensorflow.constant(next(patterns(0, BLOCK, PATTERNS // BLOCK), np.empty(0, np.float32)))
+    whole = tensorflow.constant(np.resize(sample.numpy(), BLOCK))
+    with not_rewritten(tensorflow):
+        pairs = zip(step(whole), graph(whole), strict=True)
+        is_same = all(np.array_equal(a.numpy().view(np.int32), b.numpy().view(np.int32)) for a, b in pairs)
+
+    def chosen(m: Any) -> Any:
+        if not is_same or m.shape[0] != BLOCK:
+            return step(m)
+        with not_rewritten(tensorflow):
+            return graph(m)
+
+    return chosen
+
+
+@contextmanager
+def not_rewritten(tensorflow: Any) -> Iterator[None]:
+    """Run graphs without Grappler, which would simplify and fuse operations."""
+    optimizer, option = tensorflow.config.optimizer, "disable_meta_optimizer"
+    before = optimizer.get_experimental_options().get(option, False)
+    optimizer.set_experimental_options({option: True})
+    try:
+        yield
+    finally:
+        optimizer.set_experimental_options({option: before})
 
 
 def of_jax(function: Any, own: Any, is_compiled: bool) -> Evaluation:
@@ -304,14 +403,26 @@ def errors(got: NDArray[np.float32], want: Floats, level: float = 0.0, flushes: 
 
     A number below `SMALLEST` may be 0. Where the side `flushes`, that may be so of its parts and factors, too.
     """
-    size = np.maximum(np.abs(want), SMALLEST)
-    spacing = (size.astype(np.float32).view(np.int32) & 0x7F800000).view(np.float32).astype(np.float64) * 2.0**-23
+    bits = want.astype(np.float32).view(np.int32)
+    bits &= EXPONENT
+    np.maximum(bits, np.float32(SMALLEST).view(np.int32), out=bits)
+    spacing = bits.view(np.float32).astype(np.float64)  # 2^23 spacings, at least `SMALLEST`
+    smallest = float(spacing.min(initial=np.inf))
     if level > 0:
-        spacing = np.maximum(spacing, level * 2.0**-23)
-    found: Floats = np.abs(got - want) / spacing
-    found[(got == 0) & (size <= SMALLEST)] = 0
+        np.maximum(spacing, level, out=spacing)
+    found: Floats = np.subtract(got, want, dtype=np.float64)
+    np.abs(found, out=found)
+    if smallest > FLUSHED * SMALLEST:
+        found /= spacing
+        found *= 2.0**23
+        return found
+    size = np.maximum(np.abs(want), SMALLEST)
+    is_right = (got == 0) & (size <= SMALLEST)
     if flushes:
-        found[(size < FLUSHED * SMALLEST) & (np.abs(got - want) < SMALLEST * np.where(got == 0, FLUSHED, 4))] = 0
+        is_right |= (size < FLUSHED * SMALLEST) & (found < SMALLEST * np.where(got == 0, FLUSHED, 4))
+    found /= spacing
+    found *= 2.0**23
+    found[is_right] = 0
     return found
 
 
@@ -320,7 +431,8 @@ def patterns(first: int, last: int, every: int) -> Iterator[NDArray[np.float32]]
     for start in range(first, last, BLOCK):
         bits = np.arange(start, min(start + BLOCK, last), dtype=np.uint64) * np.uint64(every)
         points = bits.astype(np.uint32).view(np.float32)
-        yield points[np.isfinite(points)]
+        is_finite = np.isfinite(points)
+        yield points if is_finite.all() else points[is_finite]
 
 
 def measure(
@@ -328,19 +440,23 @@ def measure(
 ) -> dict[str, Worst]:
     """The worst points of every result over some blocks of log-odds."""
     worst: dict[str, Worst] = {}
+    reference = Reference(curve)
     level_of_value, level_of_slope = curve.level()
     for points in blocks:
         if not points.size:
             continue
         with np.errstate(all="ignore"):
-            value, slope = curve.reference(Odds.of(points.astype(np.float64)), **curve.config)
+            value, slope = reference(points)
             for name, got in evaluate(points).items():
                 want, level = (value, level_of_value) if name == "value" else (slope, level_of_slope)
                 found = errors(got, want, level, flushes)
-                is_finite = np.isfinite(got)
-                found[~is_finite] = 0
-                place = int(found.argmax())
-                of_block = Worst([(float(found[place]), float(points[place]))], int(np.sum(~is_finite)))
+                place, lost = int(found.argmax()), 0
+                if not np.isfinite(found[place]):  # NaN counts as the largest
+                    is_finite = np.isfinite(got)
+                    lost = int(np.sum(~is_finite))
+                    found[~is_finite] = 0
+                    place = int(found.argmax())
+                of_block = Worst([(float(found[place]), float(points[place]))], lost)
                 worst.setdefault(name, Worst()).add(of_block)
     return worst
 
@@ -429,6 +545,8 @@ of them where N is 1. The error is the largest one in ulp, spacings of float32 n
 is the log-odds where it is. "slope" is by automatic differentiation; "slope()" is the method that binary losses have
 to save it. The right values are a float64 evaluation that the oracle confirms at the worst points with 150 digits.
 
+- On TensorFlow whole blocks run as a graph of the same operations as in eager mode, with Grappler off. Each run first
+  checks that both give the same bits.
 - Wanted: at most 4 ulp for cross-entropy, at most 8 for the others, and no NaN or infinity at a finite log-odds.
 - Below 2^-126, the smallest normal number, an ulp is 2^-149, and 0 is taken for right. TensorFlow and JAX round numbers
   below it to 0, so there a result up to 64 times that may lack a part or a factor.

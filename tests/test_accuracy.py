@@ -5,7 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from shared_specs.exhaustive import CURVES, Odds, confirm, errors, exact, flushes_to_zero, run
+from shared_specs.exhaustive import (
+    CURVES,
+    PATTERNS,
+    Curve,
+    Odds,
+    Reference,
+    confirm,
+    errors,
+    exact,
+    flushes_to_zero,
+    patterns,
+    run,
+)
 from sides import is_keras, name, side
 
 ONLY_BINARY = {"AsymmetricLoss", "BinarySquaredError"}
@@ -68,3 +80,31 @@ def test_A7_the_oracle_and_the_evaluation_are_those_of_the_formula():
     assert exact(CURVES["focal"], 3.0) == pytest.approx(want, rel=1e-12)
     with pytest.raises(AssertionError, match="BinaryFocalCrossEntropy at 3"):
         confirm(replace(CURVES["focal"], reference=lambda odds: (odds.log_p, -odds.u)), [3.0])
+
+
+@pytest.mark.parametrize("curve", CURVES)
+def test_A7_the_lines_of_a_reference_are_its_formula(curve):
+    curve = CURVES[curve]
+    reference = Reference(curve)
+    assert [evaluation == reference.formula for _, evaluation in reference.sections] == [False, True, False] * 2
+    for points in patterns(0, PATTERNS // 40099, 40099):
+        with np.errstate(all="ignore"):
+            want = curve.reference(Odds.of(points.astype(np.float64)), **curve.config)
+            for found, right in zip(reference(points), want, strict=True):
+                assert (np.abs(found - right) <= 2.0**-40 * np.maximum(np.abs(right), 2.0**-126)).all()
+
+
+def test_A7_a_curve_without_lines_keeps_its_formula():
+    curve = Curve("BinaryHinge", lambda odds: (np.sqrt(np.abs(odds.m)), np.cos(odds.m)))
+    reference = Reference(curve)
+    assert {evaluation for _, evaluation in reference.sections} == {reference.formula}
+
+
+def test_A7_errors_are_in_spacings_of_the_right_value():
+    want = np.array([1.0, 1.5, 3.0, -3.0, 2.0**-126, 2.0**-140, 1e-40, 0.0, np.nan])
+    got = np.array([1.0, 1.5, 3.0, -3.0, 2.0**-126, 2.0**-140, 0.0, 2.0**-149, 1.0], np.float32)
+    got[:6] += np.array([2.0**-23, 2.0**-22, 2.0**-21, -(2.0**-22), 2.0**-148, 2.0**-149], np.float32)
+    assert errors(got, want).tolist()[:-1] == [1, 2, 2, 1, 2, 1, 0, 1]
+    assert np.isnan(errors(got, want)[-1])
+    assert errors(got[:3], want[:3], level=8.0).tolist() == [2.0**-3, 2.0**-2, 2.0**-1]
+    assert errors(np.float32([0.0, 2.0**-121]), np.array([2.0**-121, 2.0**-120]), flushes=True).tolist() == [0, 2.0**22]
