@@ -223,8 +223,8 @@ class Reference:
         largest = float(np.finfo(np.float32).max)
         for sign in (1.0, -1.0):
             near = self.line(sign * 0.0, sign * NEAR_ZERO)
-            lines = [(limit, self.line(sign * limit, sign * largest)) for limit in FAR]
-            far = [(limit, line) for limit, line in lines if line is not None][:1]
+            lines = ((limit, self.line(sign * limit, sign * largest)) for limit in FAR)
+            far = [next(((limit, line) for limit, line in lines if line is not None), (FAR[-1], self.formula))]
             for limit, evaluation in [(0.0, near or self.formula), (NEAR_ZERO, self.formula), *far]:
                 self.sections.append((int(np.float32(np.copysign(limit, sign)).view(np.uint32)), evaluation))
 
