@@ -16,6 +16,19 @@ if "XENT_SIDE" in os.environ:
     importlib.import_module("sides")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--shard", default="0/1", help="I/N: every N-th test of those that are left, from the I-th on")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """Leave the tests of one shard; the N shards have each test once."""
+    first, count = map(int, config.getoption("shard").split("/"))
+    kept = items[first::count]
+    config.hook.pytest_deselected(items=[item for place, item in enumerate(items) if place % count != first])
+    items[:] = kept
+
+
 @pytest.fixture(scope="session")
 def results_file(worker_id, pytestconfig):
     folder = os.environ.get("XENT_RESULTS")
@@ -23,6 +36,7 @@ def results_file(worker_id, pytestconfig):
         yield None
         return
     selection = pytestconfig.getoption("markexpr").replace(" ", "-") or "all"
+    selection += "-" + pytestconfig.getoption("shard").replace("/", "-of-")
     path = Path(folder) / f"{os.environ['TOX_ENV_NAME']}-{selection}-{worker_id}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
