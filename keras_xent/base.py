@@ -39,7 +39,7 @@ class Loss(keras.losses.Loss, ABC):
             synchronisation. A graph of TensorFlow raises too, by an assertion, which XLA drops. Where nothing can
             raise, under XLA, jax.jit or torch.compile, the loss of such rows is NaN. On JAX the loss says so in a
             warning when it is first traced, which names `check_model`: a report of the label itself, by a callback to
-            the host, made steps of small networks 2 to 5 times slower. False: labels are never read, and nothing is
+            the host, made steps of small networks 2 to 7 times slower. False: labels are never read, and nothing is
             said.
         reduction: "mean" over the kept rows, "weighted_mean" by sample weight and class weight of the
             target, "sum" or "none". Keras' "sum_over_batch_size" is "mean" and its
@@ -131,7 +131,7 @@ class Loss(keras.losses.Loss, ABC):
 
         Raises:
             ValueError: A shape that does not fit, a label out of range (see `check_labels`), or a `denominator`
-                that is negative, is not a scalar, or comes with the reduction "none".
+                that is a negative number, is not a scalar, or comes with the reduction "none".
             TypeError: Logits that are not floating point, class indices that are not integers, or an input that does
                 not hold numbers.
         """

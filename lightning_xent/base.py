@@ -119,7 +119,7 @@ class Loss(nn.Module, ABC):
 
         Raises:
             ValueError: A shape that does not fit, a label out of range (see `check_labels`), or a `denominator`
-                that is negative, is not a scalar, or comes with the reduction "none".
+                that is a negative number, is not a scalar, or comes with the reduction "none".
             TypeError: Logits that are not floating point, class indices that are not integers, or an input that does
                 not hold numbers.
         """
