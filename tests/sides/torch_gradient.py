@@ -44,6 +44,8 @@ def prepared(function, mode):
             # A compiler leaves so many objects that their collection takes much of its time.
             gc.disable()
             stack.callback(gc.enable)
+            # Numbers of a loss are constants of its graph in the end; Dynamo finds that out by tracing all of it twice.
+            stack.enter_context(torch._dynamo.config.patch(specialize_float=True))
         if mode == "blocks":  # of a row or two, for inputs that would be one block
             for kernel in (sys.modules[name] for name in KERNELS if name in sys.modules):
                 stack.enter_context(mock.patch.object(kernel, "BLOCK", 5))
