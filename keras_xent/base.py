@@ -230,7 +230,7 @@ class Loss(keras.losses.Loss, ABC):
         """Warn, once, that a trace has no way to tell of labels out of range."""
         if not self._has_said and targets.is_unwatched(losses, self.check_labels):
             self._has_said = True
-            guard.warn(f"{type(self).__name__} {guard.UNWATCHED}")
+            targets.now(guard.warn, f"{type(self).__name__} {guard.UNWATCHED}")
 
     def _doubt(self, logits: Any, rows: Rows | None, check: bool | None) -> tuple[bool, str | None]:
         """Return whether what can be seen of a call is enough, and why its input seems to be of the wrong kind.

@@ -12,6 +12,7 @@ import torch
 eager_modes = ("eager", "blocks")
 compiled_modes = ("inductor",)
 modes = (*eager_modes, "torch.compile")  # with the backend "eager": the capture alone, which takes no compiler
+BACKENDS = {"torch.compile": "eager", "inductor": "inductor"}
 group_size = 24
 parts_mode = "eager"
 
@@ -35,9 +36,9 @@ def dtype_name(value):
 def prepared(function, mode):
     """Give `function` as the mode runs it."""
     with ExitStack() as stack:
-        if mode in ("torch.compile", *compiled_modes):
+        if mode in BACKENDS:
             torch.compiler.reset()
-            backend = "eager" if mode == "torch.compile" else mode
+            backend = BACKENDS[mode]
             # Code for one thread, as OMP_NUM_THREADS=1 has it, differs: it hid gradients that were wrong for all users.
             options = {"cpp.threads": 2} if backend == "inductor" else None
             function = torch.compile(function, fullgraph=True, backend=backend, dynamic=False, options=options)
