@@ -62,6 +62,7 @@ class Loss(keras.losses.Loss, ABC):
     """Whether the logits are cosines, which lie in [-1, 1]."""
 
     _is_built, _is_patched, _has_looked, _has_warned = False, False, False, False
+    _is_naming = False
     _has_warned_of_fit, _has_said = False, False
 
     def __new__(cls, *positional: Any, **keywords: Any) -> Self:
@@ -76,6 +77,9 @@ class Loss(keras.losses.Loss, ABC):
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Assign an attribute. A value that a field does not accept raises, and the field keeps its value."""
+        if self._is_naming:
+            super().__setattr__(name, value)
+            return
         if name not in self.__dataclass_fields__:
             super().__setattr__(name, value)
             if callable(getattr(type(self), name, None)):
@@ -105,10 +109,12 @@ class Loss(keras.losses.Loss, ABC):
 
     def _take_name(self) -> None:
         """Let Keras make up a name where none is given. It knows neither all reductions nor that fields are checked."""
-        name, reduction_name, is_built, self._is_built = self.name, self.reduction, self._is_built, False
+        name, reduction_name = self.name, self.reduction
+        self._is_naming = True
         super().__init__(name=name, reduction="none")
         self._made_up_name = None if name else self.name
-        self.reduction, self._is_built = reduction_name, is_built
+        self.reduction = reduction_name
+        self._is_naming = False
 
     def __call__(
         self, y_true: Any, y_pred: Any, sample_weight: Any = None, mask: Any = None, denominator: Any = None

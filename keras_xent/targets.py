@@ -429,16 +429,20 @@ def smoothed(distribution: Tensor, label_smoothing: float, smooth_over: str) -> 
     if smooth_over == "all":
         return (1 - label_smoothing) * distribution + label_smoothing / classes
     others = ops.sum(distribution, -1, keepdims=True) - distribution
-    return (1 - label_smoothing) * distribution + label_smoothing / (classes - 1) * others
+    if isinstance(classes, int):
+        return (1 - label_smoothing) * distribution + label_smoothing / (classes - 1) * others
+    share = ops.where(ops.equal(classes, 1), 0.0, label_smoothing)  # run time may tell that there is one class
+    return (1 - share) * distribution + share / ops.maximum(classes - 1, 1) * others
 
 
 def smoothed_shares(classes: Any, label_smoothing: float, smooth_over: str) -> tuple[Any, Any]:
     """Return what `smoothed` leaves of a one-hot target: the shares of its label and of each other class."""
     if smooth_over == "all":
         return 1 - label_smoothing + label_smoothing / classes, label_smoothing / classes
-    if isinstance(classes, int) and classes == 1:
-        return 1.0, 0.0
-    return 1 - label_smoothing, label_smoothing / (classes - 1)
+    if isinstance(classes, int):
+        return (1.0, 0.0) if classes == 1 else (1 - label_smoothing, label_smoothing / (classes - 1))
+    share = ops.where(ops.equal(classes, 1), 0.0, label_smoothing)
+    return 1 - share, share / ops.maximum(classes - 1, 1)
 
 
 def smoothed_binary(target: Tensor, label_smoothing: float, smooth_over: str) -> Tensor:
@@ -563,10 +567,12 @@ def _reshaped(tensor: Tensor, shape: Any) -> Tensor:
 
 def _leading(name: str, values: Tensor, rows: Tensor) -> Tensor:
     """Give values whose shape is a leading part of that of the rows [...] their rank."""
-    like = rows
-    for _ in range(len(rows.shape) - len(values.shape)):
-        like = like[..., 0]
-    return _align(fitted(name, values, like), rows)
+    if not _are_known(*values.shape, *rows.shape):
+        like = rows
+        for _ in range(len(rows.shape) - len(values.shape)):
+            like = ops.sum(like, -1)  # an entry would be missing where there is no row
+        values = fitted(name, values, like)
+    return _align(values, rows)
 
 
 def _align(values: Tensor, like: Tensor) -> Tensor:

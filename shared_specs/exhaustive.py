@@ -12,7 +12,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module, metadata
@@ -312,7 +312,8 @@ def of_torch(function: Any, own: Any, is_compiled: bool) -> Evaluation:
 def of_tensorflow(function: Any, own: Any, is_compiled: bool) -> Evaluation:
     tensorflow = import_module("tensorflow")
     for kind in ("inter", "intra"):
-        getattr(tensorflow.config.threading, f"set_{kind}_op_parallelism_threads")(1)
+        with suppress(RuntimeError):  # a process that has used TensorFlow keeps its threads
+            getattr(tensorflow.config.threading, f"set_{kind}_op_parallelism_threads")(1)
 
     def step(m: Any) -> Any:
         with tensorflow.GradientTape() as tape:
