@@ -225,8 +225,9 @@ def of_labels(name: str, values: Any, logits: Tensor, axis: int | None) -> Tenso
         values = per_class(name, values, logits) if is_last else ops.cast(values, compute_dtype(logits))
         return ops.reshape(ops.convert_to_tensor(values), (1,) * axis + (-1,) + (1,) * (rank - 1 - axis))
     wanted = shape[1:] if len(given) < rank else (1, *shape[1:])
-    pairs = zip(given[::-1], wanted[::-1], strict=False)
-    if len(given) > rank or any(size != 1 and not _fits((size,), (other,)) for size, other in pairs):
+    if len(given) > rank or any(
+        size != 1 and not _fits((size,), (other,)) for size, other in zip(given, wanted[-len(given) :], strict=True)
+    ):
         raise ValueError(f"{name} must broadcast against y_pred without its batch axis, {shape[1:]}, got shape {given}")
     values = ops.convert_to_tensor(ops.cast(values, compute_dtype(logits)))
     return ops.reshape(values, (1,) * (rank - len(given)) + given)

@@ -121,7 +121,9 @@ def listed(value: Any) -> Any:
 
 def least(value: Any) -> float:
     """Return the smallest of weights in tuples of any depth, and 1 for None."""
-    return min(map(least, value)) if isinstance(value, tuple) else 1.0 if value is None else float(value)
+    if isinstance(value, tuple):
+        return min([least(item) for item in value])  # a list: the Dynamo of torch 2.6 takes no min of a map
+    return 1.0 if value is None else float(value)
 
 
 def _nested(name: str, value: Any) -> tuple[Any, tuple[int, ...]]:

@@ -144,8 +144,9 @@ def of_labels(name: str, values: Tensor, logits: Tensor, axis: int | None) -> Te
             raise ValueError(guard.of_label_weights(name, given[0], shape, axis))
         return values.reshape((1,) * axis + given + (1,) * (rank - 1 - axis))
     wanted = shape[1:] if len(given) < rank else (1, *shape[1:])
-    pairs = zip(given[::-1], wanted[::-1], strict=False)
-    if len(given) > rank or any(size not in (1, other) for size, other in pairs):
+    if len(given) > rank or any(
+        size not in (1, other) for size, other in zip(given, wanted[-len(given) :], strict=True)
+    ):
         raise ValueError(
             f"{name} must broadcast against logits without their batch axis, {shape[1:]}, got shape {given}"
         )
