@@ -1,4 +1,4 @@
-"""What only graphs of TensorFlow need: an assertion on labels, and where it is made."""
+"""What only TensorFlow needs: an assertion on labels in a graph, where it is made, and a gather."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +16,14 @@ def is_on_cpu(tensor: Any) -> bool:
     if tensor.device:
         return "cpu" in str(tensor.device).lower()
     return all(device.device_type == "CPU" for device in tf.config.get_visible_devices())
+
+
+def of_class(values: Any, label: Any) -> Any:
+    """The entry [..., 1] of `values` [..., C] at `label` [..., 1].
+
+    ops.take_along_axis takes longer, and in Keras 3.8 XLA can't compile it for shapes that are not known.
+    """
+    return tf.gather(values, label, batch_dims=label.shape.rank - 1)
 
 
 def of_shape(tensor: Any, shape: Any) -> Any:

@@ -17,6 +17,11 @@ from keras_xent.targets import along_classes, class_numbers, is_at_least
 
 _BACKEND = keras.backend.backend()
 
+if _BACKEND == "tensorflow":
+    from keras_xent.tensorflow_graph import of_class
+else:
+    of_class = partial(ops.take_along_axis, axis=-1)
+
 COMPILED_FROM = 1000
 """Classes from which TensorFlow compiles the passes; that takes some tenths of a second for each shape."""
 
@@ -133,7 +138,7 @@ def _outputs(
     x = _harmless(logits, counts)  # [..., C]
     peak = ops.stop_gradient(ops.max(x, -1, keepdims=True))  # [..., 1]
     is_own, place = _is_own(label, x), ops.expand_dims(label, -1)
-    own = (ops.take_along_axis(x, place, -1) - peak) / temperature
+    own = (of_class(x, place) - peak) / temperature
     shifted = (x - peak) / temperature
     rivals = ops.sum(ops.where(is_own, 0.0, ops.exp(shifted)), -1, keepdims=True)
     weight = None

@@ -102,7 +102,7 @@ def test_bases_document_every_common_keyword():
 LAYERS = {
     "arguments.py": set(),
     "torch_kernel.py": set(),
-    "xla_kernel.py": {"targets"},
+    "xla_kernel.py": {"targets", "tensorflow_graph"},
     "log_odds.py": {"targets", "torch_kernel", "xla_kernel"},
     "tensorflow_graph.py": set(),
     "targets.py": {"guard", "tensorflow_graph", "torch_kernel"},

@@ -83,8 +83,8 @@ def newton_step(shifted: Tensor, t: float) -> Tensor:
     Taken on (sum p)^(1-t), which is concave or convex in the norm: from 0 no step goes too far.
     """
     log_p = tempered_exponent(shifted, t)
-    log_total = ops.logsumexp(log_p, -1, keepdims=True)
-    log_slope = ops.logsumexp(t * log_p, -1, keepdims=True) - log_total
+    log_total = ops.logsumexp(log_p, (-1,), keepdims=True)
+    log_slope = ops.logsumexp(t * log_p, (-1,), keepdims=True) - log_total
     return ops.expm1((t - 1) * log_total) / (t - 1) * ops.exp(-log_slope)
 
 

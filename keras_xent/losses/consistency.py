@@ -65,7 +65,7 @@ class JensenShannonConsistency(CategoricalCrossEntropy):
         deviation = (p - mean) / ops.where(is_divisor, mean, 1.0)
         is_near = ops.logical_and(is_divisor, ops.abs(deviation) < 0.5)
         d = ops.where(is_near, deviation, 0.0)
-        log_mean = ops.logsumexp(log_p, -2, keepdims=True) - math.log(self.views)
+        log_mean = ops.logsumexp(log_p, (-2,), keepdims=True) - math.log(self.views)
         far = p * (log_p - log_mean) - (p - mean)
         term = ops.where(is_near, mean * ((1 + d) * log1p(d) - d), far)
         return ops.mean(ops.sum(term, -1), -1)

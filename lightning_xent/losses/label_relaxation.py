@@ -49,8 +49,8 @@ class BinaryLabelRelaxation(BinaryLoss):
 def relaxation(log_odds: Tensor, alpha: float) -> Tensor:
     """KL of (1 - alpha, alpha) from (p, 1 - p), p = sigmoid(log_odds), where p < 1 - alpha, else 0."""
     highest = math.log1p(-alpha) - math.log(alpha)
-    is_far = log_odds < highest - 60
-    m = torch.clamp(log_odds, max=highest - 60)
+    is_far = log_odds < highest - 4
+    m = torch.clamp(log_odds, max=highest - 4)
     label = (1 - alpha) * (math.log1p(-alpha) + softplus(-m))
     far = label + alpha * (math.log(alpha) + softplus(m))
     # With d = m - highest it is log((1 - alpha) exp(alpha d) + alpha exp(-(1 - alpha) d)): all digits are left close to
