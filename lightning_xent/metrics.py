@@ -13,6 +13,7 @@ from lightning_xent.base import Loss
 from lightning_xent.binary import BinaryLoss
 from lightning_xent.categorical import CategoricalLoss
 from lightning_xent.log_odds import scaled, softplus, take
+from lightning_xent.losses.bi_tempered import BiTemperedLogistic
 from lightning_xent.losses.cross_entropy import CategoricalCrossEntropy
 from lightning_xent.losses.divergence import Distillation
 from lightning_xent.reduction import quotient
@@ -261,7 +262,11 @@ def _by_rows(
 def _of_rows(loss: CategoricalLoss, logits: Tensor, label: Tensor, has_probabilities: bool) -> list[Tensor]:
     """Return what `_by_rows` does, of logits [..., C] with the class axis last."""
     logits = logits.to(targets.compute_dtype(logits))
-    scores = scaled(loss.transformed(logits), loss.divisor) if loss.from_logits else logits.log()  # [..., K]
+    logits = loss.transformed(logits)
+    if isinstance(loss, BiTemperedLogistic):
+        scores = loss.log_probabilities(logits)
+    else:
+        scores = scaled(logits, loss.divisor) if loss.from_logits else logits.log()  # [..., K]
     peak, predicted = scores.max(-1)
     if not has_probabilities:
         return [predicted]

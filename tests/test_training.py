@@ -9,6 +9,7 @@ from torch import multiprocessing
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import Metric
 
+import examples
 import lightning_xent
 from benchmarks.memory import torch_cpu
 from lightning_xent.metrics import EpochMean, Report, predictions
@@ -51,6 +52,17 @@ def sgd(parameters):
 
 def halving(optimizer):
     return torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5)
+
+
+@pytest.mark.parametrize("name", examples.CLASSES)
+def test_predictions_are_those_of_probabilities(name):
+    loss = examples.build(name, **({} if name == "ArcFaceCrossEntropy" else {"temperature": 2.0}))
+    logits, target = (torch.tensor(array) for array in examples.inputs(name))
+    wanted, found = loss.probabilities(logits), predictions(loss, logits, target)
+    if not examples.is_binary(name):
+        wanted, predicted = wanted.max(-1)
+        assert found.predicted.tolist() == predicted.tolist()
+    torch.testing.assert_close(found.confidence, wanted)
 
 
 CLASSES = 20_000
