@@ -19,7 +19,9 @@ WITH_PARTS = [case for case in VALUES if "denominator" not in case.inputs]
 KERAS_NAMES = {"target": "y_true", "logits": "y_pred"}
 
 # Compiled on every Python and with the oldest versions; of the other losses the compiled modes are slow.
-FAST_COMPILED = ("BinaryHinge",) if side_name == "keras-torch" else ("SparseCategoricalCrossEntropy", "BinaryHinge")
+FAST_COMPILED = (
+    ("BinaryHinge",) if "inductor" in side.compiled_modes else ("SparseCategoricalCrossEntropy", "BinaryHinge")
+)
 
 
 def arguments(case, dtype):
@@ -178,9 +180,15 @@ def test_error(case, record_verdict):
 
 # A dtype is known while tracing: torch refuses float labels there too, which Keras reads as whole numbers.
 TRACED = [case for case in CASES if case.error and case.error.traced and (is_keras or case.error.kind != "dtype")]
+# What torch.compile captures is the same for all its backends; inductor takes seconds a case.
+TRACES = [
+    pytest.param(mode, marks=pytest.mark.slow if mode == "inductor" else [])
+    for mode in dict.fromkeys((*side.modes, *side.compiled_modes))
+    if mode not in side.eager_modes
+]
 
 
-@pytest.mark.parametrize("mode", side.compiled_modes)
+@pytest.mark.parametrize("mode", TRACES)
 @pytest.mark.parametrize("cases", [pytest.param(cases, id=str(number)) for number, cases in enumerate(chunks(TRACED))])
 def test_traced_error(cases, mode):
     """Under a trace nothing can raise: the rows of labels out of range become NaN, value and gradient.

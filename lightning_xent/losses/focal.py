@@ -52,7 +52,7 @@ class BinaryFocalCrossEntropy(BinaryLoss):
         return focal(log_odds, self.gamma)
 
     def slope(self, log_odds: Tensor) -> Tensor:
-        other = sigmoid(-log_odds)  # 1 - p
+        other = torch.sigmoid(-log_odds)  # 1 - p
         if self.gamma == 0.0:
             return -other
         exponent = torch.where(is_low(log_odds), 5.0, 3.0) if isinstance(self.gamma, str) else self.gamma
