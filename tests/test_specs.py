@@ -11,7 +11,6 @@ import pytest
 
 from shared_specs import load
 from sides import is_keras, side
-from sides import name as side_name
 
 CASES = load.cases()
 VALUES = [case for case in CASES if case.expected]
