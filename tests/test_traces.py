@@ -43,8 +43,33 @@ WITHOUT = {
 }
 
 
+# Losses whose calls differ by more than the curve. A trace takes seconds: of the others it is slow.
+OWN_CALLS = (
+    "ArcFaceCrossEntropy",
+    "AsymmetricLoss",
+    "BinaryCrossEntropy",
+    "BiTemperedLogistic",
+    "Bootstrapping",
+    "CategoricalCrossEntropy",
+    "Distillation",
+    "JensenShannonConsistency",
+    "LDAMCrossEntropy",
+    "NormalizedCrossEntropy",
+    "OrdinalCrossEntropy",
+    "SquaredEarthMoverDistance",
+)
+
+
 def losses(*labels):
     return list(each_loss(*labels))
+
+
+def compiled_losses(*labels):
+    """`losses`, of which those are slow that differ from others by their curve alone."""
+    return [
+        pytest.param(*entry.values, id=entry.id, marks=[] if entry.id.startswith(OWN_CALLS) else pytest.mark.slow)
+        for entry in each_loss(*labels)
+    ]
 
 
 def each_loss(*labels):
@@ -194,7 +219,7 @@ def test_A6_fit_of_data_of_unknown_shapes(jit_compile):
 
 @only_tensorflow
 @pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize(("loss", "target", "inputs"), losses("plain", "weighted", "regularised"))
+@pytest.mark.parametrize(("loss", "target", "inputs"), compiled_losses("plain", "weighted", "regularised"))
 def test_B13_number_of_classes_unknown(loss, target, inputs, jit_compile):
     shapes = [([None] * target.ndim, target.dtype), ([None] * inputs.ndim, "float32")]
     assert number(shaped(loss, shapes, jit_compile)(target, inputs)) == pytest.approx(
@@ -226,7 +251,7 @@ def test_B13_variables_as_logits(loss, target, inputs):
     assert number(tf.function(lambda: loss(target, variable))()) == pytest.approx(want, rel=1e-6)
 
 
-@pytest.mark.parametrize(("loss", "target", "inputs"), losses())
+@pytest.mark.parametrize(("loss", "target", "inputs"), compiled_losses())
 def test_B11_symbolic_inputs(loss, target, inputs):
     """A model whose output is the loss has its value."""
     symbols = keras.Input(target.shape[1:], dtype=str(target.dtype)), keras.Input(inputs.shape[1:])
@@ -259,7 +284,7 @@ def test_B10_a_layer_that_adds_a_loss():
 
 
 @only_jax
-@pytest.mark.parametrize(("loss", "target", "inputs"), losses("plain", "weighted", "regularised"))
+@pytest.mark.parametrize(("loss", "target", "inputs"), compiled_losses("plain", "weighted", "regularised"))
 def test_B10_export_with_a_symbolic_batch(loss, target, inputs):
     import jax
     from jax import export
