@@ -49,7 +49,7 @@ def test_commands_are_those_that_ci_runs():
     # What is installed has the name, the version and the extras of pyproject.
     wheel = f"./{PROJECT['name']}-{PROJECT['version']}-py3-none-any.whl"
     found = re.findall(r'pip install "(\S+)\[(\w+)\]"', blocks[0])
-    assert [name for name, _ in found] == ["./xent", "./xent", wheel]
+    assert [name for name, _ in found] == ["./xent", wheel]
     assert {extra for _, extra in found} <= set(PROJECT["optional-dependencies"])
 
 
