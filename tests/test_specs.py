@@ -144,7 +144,13 @@ def test_group_that_fails_names_its_case():
         outcomes(run, side.call, cases, "float32", "together")
 
 
-@pytest.mark.parametrize("cases", [pytest.param(group, id=name) for name, _, group in groups(WITH_PARTS)])
+def parts_runs():
+    for name, loss, group in groups(WITH_PARTS):
+        is_fast = side.parts_mode not in side.compiled_modes or loss in FAST_COMPILED
+        yield pytest.param(group, id=name, marks=[] if is_fast else [pytest.mark.slow])
+
+
+@pytest.mark.parametrize("cases", list(parts_runs()))
 def test_parts(cases):
     for case in cases:
         if case.expected.denominator is None:
