@@ -1,4 +1,4 @@
-"""The call of every loss, from its input to one number; `categorical` and `binary` take it up to the rows.
+"""The call of every loss, from the inputs to one number; `categorical` and `binary` compute the losses of the rows.
 
 target, logits -> ignored rows out -> target -> log-odds -> curve (+ regulariser) -> weights -> reduction
 """
@@ -37,14 +37,13 @@ class Loss(keras.losses.Loss, ABC):
             sample weights.
         check_labels: Whether a label out of range raises. None: on CPU, where reading labels costs no
             synchronisation. A graph of TensorFlow raises too, by an assertion, which XLA drops. Where nothing can
-            raise, under XLA, jax.jit or torch.compile, the loss of such rows is NaN. On JAX the loss says so in a
-            warning when it is first traced, which names `check_model`: a report of the label itself, by a callback to
-            the host, made steps of small networks 2 to 7 times slower. False: labels are never read, and nothing is
-            said.
+            raise, under XLA, jax.jit or torch.compile, the loss of such rows is NaN. On JAX the loss warns of that when
+            it is first traced, and names `check_model`: a report of the label itself, by a callback to the host, made
+            steps of small networks 2 to 7 times slower. False: labels are never read, and there is no warning.
         reduction: "mean" over the kept rows, "weighted_mean" by sample weight and class weight of the
             target, "sum" or "none". Keras' "sum_over_batch_size" is "mean" and its
             "mean_with_sample_weight" is "weighted_mean".
-        name: Name of the loss in Keras; by default that of the class in snake case.
+        name: Name of the loss in Keras; by default the name of the class in snake case.
     """
 
     from_logits: bool = arguments.field(True, arguments.choice, (True, False))
@@ -108,7 +107,7 @@ class Loss(keras.losses.Loss, ABC):
             raise ValueError(f"temperature must be 1 with from_logits=False, got {self.temperature}")
 
     def _take_name(self) -> None:
-        """Let Keras make up a name where none is given. It knows neither all reductions nor that fields are checked."""
+        """Let Keras make up a name if none is given. It does not know all reductions, so it gets "none" meanwhile."""
         name, reduction_name = self.name, self.reduction
         self._is_naming = True
         super().__init__(name=name, reduction="none")
@@ -121,9 +120,9 @@ class Loss(keras.losses.Loss, ABC):
     ) -> Tensor:
         """Return the loss in the compute dtype: float64 for float64 tensors, float32 for all others.
 
-        In a replica of tf.distribute it is that of the rows of all replicas, over the number of replicas: what they
-        return and their gradients add up to those of the whole batch, as Keras adds them. hard_fraction ranks the rows
-        of each replica by themselves.
+        In a replica of tf.distribute it is the loss of the rows of all replicas, divided by the number of replicas.
+        Keras adds up what the replicas return, and their gradients: both sums are those of the whole batch.
+        hard_fraction ranks the rows of each replica separately.
 
         Args:
             y_true: Labels or distributions, as the class says.
@@ -131,9 +130,9 @@ class Loss(keras.losses.Loss, ABC):
             sample_weight: A number, or weights whose shape is a leading part of the rows' shape.
                 A row of weight 0 adds exactly 0, but "mean" counts it.
             mask: True for rows that count, in a leading part of the rows' shape.
-            denominator: What the sum of the row losses is divided by instead of the denominator of `reduction`: a
-                number >= 0 or a scalar tensor, such as the number of rows of all micro-batches of a step, and of
-                all replicas. 0 gives 0.
+            denominator: Divides the sum of the row losses, in place of the denominator of `reduction`. A number >= 0 or
+                a scalar tensor, such as the number of rows of all micro-batches of a step, on all replicas. 0 gives a
+                loss of 0.
 
         Raises:
             ValueError: A shape that does not fit, a label out of range (see `check_labels`), or a `denominator`
@@ -154,19 +153,19 @@ class Loss(keras.losses.Loss, ABC):
         """Return (weighted sum of the row losses, denominator), whose quotient is the loss.
 
         Add both over micro-batches or devices, then divide: that is the mean of the whole batch. With "sum" the
-        denominator is 1, that of the whole sum: add the first number alone. hard_fraction ranks each part by itself.
+        denominator is 1, so add the sums only. hard_fraction ranks the rows of each part separately.
         """
         if self.reduction == "none":
             raise ValueError('reduction must be "mean", "weighted_mean" or "sum" for parts(), got "none"')
         return reduction.parts(self._counted(y_pred, y_true, sample_weight, mask), self.reduction)
 
     def probabilities(self, logits: Any) -> Tensor:
-        """Return the probabilities that the loss takes its input for, in the compute dtype.
+        """Return the probabilities that the loss computes from the logits, in the compute dtype.
 
-        They are after temperature and softcap, and without what only training needs: margins, logit adjustment and
-        class weights are left out. The gradient reaches the logits, and small probabilities keep their digits.
+        Temperature and softcap apply. Margins, logit adjustment and class weights do not: only training needs them. The
+        gradient reaches the logits, and small probabilities keep their digits.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not say which probabilities it takes its input for")
+        raise NotImplementedError(f"{type(self).__name__} does not define probabilities()")
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor arguments that differ from their defaults, ready for JSON."""
@@ -188,10 +187,10 @@ class Loss(keras.losses.Loss, ABC):
 
     @abstractmethod
     def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, keras_mask: Any) -> Rows:
-        """Take a call up to its rows."""
+        """Return the rows of a call: their losses and weights, and which are kept."""
 
     def _counted(self, logits: Any, target: Any, sample_weight: Any, mask: Any, *, has_gradient: bool = True) -> Rows:
-        """Take a call up to the rows that count."""
+        """Return the rows of a call after `hard_fraction`. The first call may warn of its input."""
         keras_mask = keras_mask_of(logits)
         logits, target, sample_weight, mask = map(targets.whole, (logits, target, sample_weight, mask))
         tensor = targets.checked_logits(logits)
@@ -207,10 +206,10 @@ class Loss(keras.losses.Loss, ABC):
         return Rows(rows.losses, rows.weights, kept, rows.sample_weight)
 
     def _look_at_fit(self) -> None:
-        """Warn, once, of class weights that `fit` multiplies with those of the loss.
+        """Warn once of class weights of `fit` that multiply those of the loss.
 
-        Keras makes sample weights of them. That they are class weights shows in the arguments of the call of `fit` or
-        `train_on_batch`, which are read from the stack; where a loss is called from another thread it does not show.
+        Keras turns them into sample weights. That they are class weights shows only in the arguments of `fit` or
+        `train_on_batch`, which are read from the stack. If another thread calls the loss, there is no warning.
         """
         own = next((name for name in ("class_weight", "pos_weight") if getattr(self, name, None) is not None), None)
         frame = None if own is None else sys._getframe(1)
@@ -220,28 +219,28 @@ class Loss(keras.losses.Loss, ABC):
                 self._has_warned_of_fit = True
                 guard.warn(
                     f"{type(self).__name__} has {own}, and class_weight of {frame.f_code.co_name}() multiplies its "
-                    "losses once more: leave one of both out"
+                    "losses once more: leave one of the two out"
                 )
                 return
             frame = frame.f_back
 
     def _look(self, logits: Any, rows: Rows) -> None:
-        """Warn, once, of probabilities where logits are wanted, or the reverse; read no values that cost a wait."""
+        """Warn once of probabilities where logits are wanted, or the reverse; read only values that cost no wait."""
         self._has_looked, doubt = self._doubt(logits, rows, None)
         if doubt is not None:
             self._has_warned = True
             guard.warn(f"{type(self).__name__} {doubt}")
 
     def _say_unwatched(self, losses: Tensor) -> None:
-        """Warn, once, that a trace has no way to tell of labels out of range."""
+        """Warn once that a trace cannot report labels out of range."""
         if not self._has_said and targets.is_unwatched(losses, self.check_labels):
             self._has_said = True
             targets.now(guard.warn, f"{type(self).__name__} {guard.UNWATCHED}")
 
     def _doubt(self, logits: Any, rows: Rows | None, check: bool | None) -> tuple[bool, str | None]:
-        """Return whether what can be seen of a call is enough, and why its input seems to be of the wrong kind.
+        """Return whether the call showed enough to decide, and what seems wrong with its input (None: nothing).
 
-        Its values are read as `targets.read` does with `check`.
+        Values are read as `targets.read` does with `check`.
         """
         activation, logits = targets.activation_of(logits), targets.checked_logits(logits)
         axis, views = self._layout(logits)
@@ -264,11 +263,11 @@ class Loss(keras.losses.Loss, ABC):
         return True, doubt or guard.of_values(values, counts, dtype, views, **kind)
 
     def _doubt_of_shape(self, logits: Tensor) -> str | None:
-        """Return why logits of this shape are of the wrong kind, which a trace knows too; None if nothing shows."""
+        """Return what is wrong with logits of this shape, which a trace knows too; None if nothing is."""
         return None
 
     def _layout(self, logits: Tensor) -> tuple[int | None, int]:
-        """Return the class axis of the logits, None if there is none, and how many softmaxes lie along it."""
+        """Return the class axis of the logits (None if there is none), and how many softmaxes lie along it."""
         return None, 1
 
     def _needs_logits(self) -> None:
@@ -276,12 +275,12 @@ class Loss(keras.losses.Loss, ABC):
             raise ValueError(f"from_logits must be True for {type(self).__name__}, got False")
 
     def _is_of_package(self) -> bool:
-        """Whether no method of it is a user's, who may have parameters there: kernels would give them no gradient."""
+        """Whether all methods are of this package. A user's may hold parameters, which kernels give no gradient."""
         return type(self).__module__.startswith(__name__.partition(".")[0] + ".") and not self._is_patched
 
     @staticmethod
     def _expected(curve: Callable[[Tensor], Tensor], mass: Tensor, log_odds: Tensor) -> Tensor:
-        """mass * curve(log_odds); 0 with gradient 0 for a class without mass where one of the two is infinite."""
+        """mass * curve(log_odds); 0 with gradient 0 where the mass is 0 and the curve or the log-odds are infinite."""
         values = curve(log_odds)
         both = values + log_odds
         if targets.are_finite(both):
@@ -291,5 +290,5 @@ class Loss(keras.losses.Loss, ABC):
 
 
 def keras_mask_of(logits: Any) -> Any:
-    """Return Keras' own mask of predictions; None if they have none."""
+    """Return the mask that Keras attached to predictions; None if there is none."""
     return get_keras_mask(logits)

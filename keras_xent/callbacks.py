@@ -1,4 +1,4 @@
-"""Callbacks: one weighs classes or labels by their row counts, one checks the model before training."""
+"""Callbacks: one sets weights from the row counts of the data, one checks the model before training."""
 
 from typing import Any
 
@@ -16,25 +16,25 @@ class ClassWeighting(keras.callbacks.Callback):
     """Sets the weights of the model's loss from the row counts of the training data, before the first step.
 
     A categorical loss gets the `class_weight` of `class_weights`, K numbers that sum to K; a binary loss gets the
-    `pos_weight` of `pos_weights`: negatives / positives. They stay when training ends, and in the loss's config. With
+    `pos_weight` of `pos_weights`: negatives / positives. Both stay after training, and in the loss's config. With
     `start_epoch` the loss keeps its own weights until that epoch: deferred re-weighting.
 
     Args:
         data: Targets, an array or tensor, or a finite iterable of batches (inputs, target[, sample_weight]) such as a
             tf.data.Dataset, keras.utils.PyDataset or torch DataLoader, which every `fit` reads once. Keras callbacks
-            cannot see the training data. Sample weights do not count, so leave out `class_weight` of `fit`: it would
-            multiply these weights.
+            cannot see the training data. Sample weights do not count. Do not pass `class_weight` to `fit` as well: it
+            would multiply these weights.
         scheme: "balanced", "inverse" or "effective", see `class_weights`.
         beta: Overlap of the rows for "effective", in [0, 1).
-        classes: Number K of classes, >= 1, where the targets of a categorical loss are class indices; those equal to
-            the loss's ignore_index do not count. None: targets are distributions or one-hot, with classes on the loss's
-            axis, whose sums are the counts; and for a binary loss.
+        classes: Number K of classes, >= 1, if the targets of a categorical loss are class indices; labels equal to the
+            loss's ignore_index do not count. None: the targets are distributions or one-hot, with the classes on the
+            loss's axis, and their sums are the counts. A binary loss needs None.
         start_epoch: First epoch with the weights, >= 0, counted from 0.
         power: Exponent >= 0 of the weights, see `class_weights` and `pos_weights`.
         max_weight: Largest weight, > 0. None: no bound.
         pseudo_count: Number >= 0 that is added to each count.
-        batches: Largest number of batches to read, >= 1. None: all, where their number is known. Data of unknown
-            length, such as generators, iterators and datasets that repeat, need it: they may have no end.
+        batches: Largest number of batches to read, >= 1. None: all, if their number is known. Data of unknown length,
+            such as generators, iterators and datasets that repeat, need a number: they may have no end.
         per_label: Whether each label of a multi-label loss, along its axis (None: the last), gets its own pos_weight.
             None: one number for targets of rank 1, one for each label at rank 2; higher ranks need True or False.
 
@@ -81,7 +81,7 @@ class ClassWeighting(keras.callbacks.Callback):
         if self._weights is not None and epoch >= self.start_epoch:
             _set_weights(self._loss(), self._weights)
             self._weights = None
-            # A compiled function holds the weights that it was traced with.
+            # A compiled function keeps the weights that it was traced with.
             self.model.make_train_function(force=True)
             if self.model.test_function is not None:
                 self.model.make_test_function(force=True)
@@ -111,7 +111,7 @@ class ClassWeighting(keras.callbacks.Callback):
         return ratios_of_counts("data", *counts, **options)
 
     def _loss(self) -> CategoricalLoss | BinaryLoss:
-        losses = keras.tree.flatten(self.model.loss)  # of a list or dictionary for the one output, too
+        losses = keras.tree.flatten(self.model.loss)  # a list or dictionary for one output is allowed
         if len(losses) != 1 or not isinstance(losses[0], CategoricalLoss | BinaryLoss):
             raise TypeError(
                 f"loss of the model must be one categorical or binary loss of keras_xent, got {self.model.loss!r}"
@@ -127,12 +127,12 @@ def _set_weights(loss: CategoricalLoss | BinaryLoss, weights: list[float]) -> No
 
 
 class CheckModel(keras.callbacks.Callback):
-    """Warns, once and before the first step, of what `check_model` finds in the model and its compiled losses.
+    """Warns once, before the first step, of the problems that `check_model` finds in the model and its compiled losses.
 
     Args:
         data: A batch (inputs, target[, sample_weight]), a tuple; or an iterable of batches such as a tf.data.Dataset,
-            keras.utils.PyDataset or torch DataLoader, of which the first is taken. Keras callbacks cannot see the
-            training data. None: only the activation at the end of the network is looked at, which a subclassed model
+            keras.utils.PyDataset or torch DataLoader, whose first batch is used. Keras callbacks cannot see the
+            training data. None: only the activation at the end of the network is checked, which a subclassed model
             does not show.
 
     Raises:
@@ -153,7 +153,7 @@ class CheckModel(keras.callbacks.Callback):
             raise TypeError(f"loss of the model must be one of keras_xent, got {self.model.loss!r}")
         self._has_checked = True
         for loss, doubts, others in problems_of_model(self.model, self.model.loss, self._batch()):
-            # A loss may have said it when Keras built the model.
+            # A loss may have warned of it when Keras built the model.
             for problem in others if loss._has_warned else doubts + others:
                 guard.warn(problem)
             loss._has_looked = loss._has_looked or bool(doubts)

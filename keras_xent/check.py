@@ -1,4 +1,4 @@
-"""What is wrong with a network and its loss, seen from one batch before training."""
+"""Finds problems of a network and its loss on one batch, before training."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -20,15 +20,15 @@ SAME_VALUES = (keras.layers.Reshape, keras.layers.Flatten, keras.layers.Permute,
 def check_model(model: keras.Model, loss: Any, batch: Any) -> list[str]:
     """Return the problems of a network and its loss on one batch, in plain words; an empty list if there are none.
 
-    It runs the network once, in evaluation mode. It changes nothing, and reads values on every device. It finds
+    It runs the network once, in evaluation mode. It changes nothing, and reads values on every device. It finds:
     probabilities that are taken for logits, and the reverse, by the activation at the end of the network or by the
-    values (those of a sigmoid alone prove nothing: logits may lie in [0, 1], too); a sigmoid under a categorical loss;
-    logits of one class; shapes that do not fit, or do not tell the class axis; labels out of range; soft targets that
-    do not sum to 1; the first output or loss that is not finite; cosines beyond [-1, 1].
+    values (those of a sigmoid prove nothing, because logits may also lie in [0, 1]); a sigmoid before a categorical
+    loss; logits of one class; shapes that do not fit, or leave the class axis open; labels out of range; soft targets
+    that do not sum to 1; the first output or loss that is not finite; cosines beyond [-1, 1].
 
     Args:
-        model: Maps inputs to what the loss takes.
-        loss: The loss; of several outputs one for each, as `compile` takes them. Losses of others are left out.
+        model: Maps inputs to the input of the loss.
+        loss: The loss; for several outputs a list or dictionary, as in `compile`. Losses of other packages are skipped.
         batch: (inputs, target[, sample_weight]).
 
     Raises:
@@ -39,11 +39,11 @@ def check_model(model: keras.Model, loss: Any, batch: Any) -> list[str]:
 
 
 def check_outputs(loss: Loss, outputs: Any, target: Any, sample_weight: Any = None) -> list[str]:
-    """Return what `check_model` finds in the outputs of a network: an empty list if there is nothing wrong.
+    """Return what `check_model` finds in the outputs of a network; an empty list if nothing is wrong.
 
     Args:
         loss: The loss.
-        outputs: What the network made of a batch.
+        outputs: The outputs of the network for a batch.
         target: The batch's target.
         sample_weight: Its weights.
     """
@@ -54,7 +54,7 @@ def check_outputs(loss: Loss, outputs: Any, target: Any, sample_weight: Any = No
 def problems(
     loss: Loss, outputs: Any, target: Any, sample_weight: Any, activation: str | None
 ) -> tuple[list[str], list[str]]:
-    """Return what is wrong with the kind of the outputs, given the activation behind them if known, and all else."""
+    """Return two lists: doubts about the kind of the outputs, and other problems. `activation` made the outputs."""
     name, others = type(loss).__name__, []
     outputs, target, sample_weight = map(targets.whole, (outputs, target, sample_weight))
     layout = rows = doubt = None
@@ -87,7 +87,7 @@ def problems(
         if rows is not None:
             counted, values = reduction.counted(rows), logits if axis is None else ops.moveaxis(logits, axis, -1)
             counts = None if counted is None else targets.array(counted)
-            # Logits that have no logarithm make NaN: the doubt has said so.
+            # Logits in place of probabilities give NaN, which the doubt explains already.
             losses = None if doubt else targets.array(reduction.weighted_losses(rows))
             others += guard.of_infinities(targets.array(values), counts, losses, **kind)
             others += _sums(loss, logits, target, counts)
@@ -95,7 +95,7 @@ def problems(
 
 
 def _sums(loss: Loss, logits: Tensor, target: Any, counts: NDArray[Any] | None) -> list[str]:
-    """Say which row of a soft target does not sum to 1; rows of integers may have any number of ones."""
+    """Say which row of a soft target does not sum to 1; rows of integers may hold any number of ones."""
     if not isinstance(loss, CategoricalLoss) or not loss.takes_distributions:
         return []
     axis = targets.class_axis(logits, loss.axis)
@@ -109,7 +109,7 @@ def _sums(loss: Loss, logits: Tensor, target: Any, counts: NDArray[Any] | None) 
 
 
 def problems_of_model(model: keras.Model, loss: Any, batch: Any) -> Iterator[tuple[Loss, list[str], list[str]]]:
-    """Give each output's loss of this package and its `problems`; without a batch what the model shows by itself."""
+    """Yield each output's loss of this package with its `problems`; without a batch, only the activation is checked."""
     if batch is None:
         symbolic = _symbolic(model)
         outputs: Any = symbolic[0] if len(symbolic) == 1 else symbolic
@@ -136,7 +136,7 @@ def problems_of_model(model: keras.Model, loss: Any, batch: Any) -> Iterator[tup
 
 
 def _named(model: keras.Model, outputs: Any) -> dict[Any, Any]:
-    """Return outputs by their names; one alone has the name None."""
+    """Return outputs by their names; a single output has the name None."""
     if isinstance(outputs, Mapping):
         return dict(outputs)
     if not isinstance(outputs, list | tuple):
@@ -146,7 +146,7 @@ def _named(model: keras.Model, outputs: Any) -> dict[Any, Any]:
 
 
 def _part(tree: Any, name: Any, place: int) -> Any:
-    """Return what a structure of losses, targets or weights has for one output."""
+    """Return the part for one output of a structure of losses, targets or weights."""
     if isinstance(tree, Mapping):
         return next(iter(tree.values()), None) if name is None else tree.get(name)
     # One output's own target may be a list.
@@ -157,12 +157,12 @@ def _part(tree: Any, name: Any, place: int) -> Any:
 
 
 def _symbolic(model: keras.Model, inputs: Any = None) -> list[Any]:
-    """Return the symbolic outputs of a model, which know what made them; none where it has none."""
+    """Return the symbolic outputs of a model, which know what made them; an empty list if it has none."""
     outputs = getattr(model, "outputs", None)
     if outputs is None and inputs is not None:
         try:
             outputs = model.call(keras.tree.map_structure(_symbol, inputs))
-        except Exception:  # of the user's code, which may take none but real tensors
+        except Exception:  # the user's code may accept real tensors only
             return []
     flat = [] if outputs is None else keras.tree.flatten(outputs)
     return flat if all(isinstance(output, keras.KerasTensor) for output in flat) else []
@@ -174,7 +174,7 @@ def _symbol(value: Any) -> keras.KerasTensor:
 
 
 def _activation(output: Any) -> str | None:
-    """Return the name of the activation that made a symbolic output; "linear" for a layer without; else None."""
+    """Return the name of the activation that made a symbolic output, "linear" for a layer without one, or None."""
     history = getattr(output, "_keras_history", None)
     if history is None:
         return None

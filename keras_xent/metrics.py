@@ -1,9 +1,9 @@
-"""Metrics of the same definition as the losses: each is a quotient of sums over all rows of an epoch.
+"""Metrics with the definition of the losses: each is a quotient of sums over all rows of an epoch.
 
-A mean of the batches' means would be another number where batches differ in rows, ignored rows or weights. Under
-tf.distribute Keras adds up the sums of the replicas. In `fit` on JAX it passes predictions without their mask, in
-`evaluate` with it. `Accuracy`, `Precision`, `Recall` and `F1` read targets, weights and masks as their loss does, which
-Keras' own do not: these count ignored labels, and have their threshold on logits.
+A mean of the batches' means would be another number if batches differ in rows, ignored rows or weights. Under
+tf.distribute Keras adds up the sums of the replicas. On JAX, Keras passes predictions with their mask in `evaluate` but
+not in `fit`. `Accuracy`, `Precision`, `Recall` and `F1` read targets, weights and masks as their loss does. Keras' own
+do not: they count ignored labels, and apply their threshold to logits.
 """
 
 import math
@@ -33,7 +33,7 @@ class SumMetric(keras.metrics.Metric):
     """
 
     def __init__(self, shape: tuple[int, ...] | None, name: str) -> None:
-        # Whatever floatx is: half precision would lose count at 256 or 2048 rows.
+        # float32 for any floatx: half precision would stop counting at 256 or 2048 rows.
         super().__init__(name=name, dtype="float32")
         self.sums: Any = None
         self.excess: Any = None
@@ -42,14 +42,14 @@ class SumMetric(keras.metrics.Metric):
             self.build_sums(shape)
 
     def build_sums(self, shape: tuple[int, ...]) -> None:
-        """Make the sums, once."""
+        """Create the sums, once."""
         if self.sums is None:
             self.sums = self.add_variable(shape=shape, initializer="zeros", dtype=self.dtype, name="sums")
             self.excess = self.add_variable(shape=shape, initializer="zeros", dtype=self.dtype, name="excess")
 
     def add(self, values: Tensor) -> None:
-        """Add the sums of a batch; float32 ones alone would stop at 2^24 rows (Kahan, 1965)."""
-        # A tensor: Keras' symbolic build on torch mixes devices where a variable takes part in an operation.
+        """Add the sums of a batch; float32 sums without `excess` would stop at 2^24 rows (Kahan, 1965)."""
+        # Tensors, because Keras' symbolic build on torch mixes devices in operations on variables.
         before, excess = ops.convert_to_tensor(self.sums), ops.convert_to_tensor(self.excess)
         values = ops.cast(values, self.dtype) - excess
         after = before + values
@@ -75,12 +75,12 @@ class LossMetric(SumMetric):
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, mask: Any = None) -> None:
         """Count a batch, given as to the loss."""
-        # Keras' torch trainer would record a gradient.
+        # Otherwise Keras' torch trainer would record a gradient.
         rows = self.loss._counted(y_pred, y_true, sample_weight, mask, has_gradient=False)
         self.add(ops.stack(reduction.parts(rows, self.loss.reduction)))
 
     def result(self) -> Tensor:
-        """Return the loss of all rows so far; 0 where none counts."""
+        """Return the loss of all rows so far; 0 if none counts."""
         total, denominator = ops.unstack(ops.convert_to_tensor(self.sums))
         return total if self.loss.reduction == "sum" else reduction.quotient(total, denominator)
 
@@ -89,10 +89,10 @@ class LossMetric(SumMetric):
 class MeanLoss(LossMetric):
     """Loss of all rows of an epoch at once: sum k s l / sum k for "mean", sum k s l / sum k s u for "weighted_mean".
 
-    The sum of all batches with the reduction "sum". hard_fraction ranks each batch by itself.
+    With "sum" it is the sum over all batches. hard_fraction ranks the rows of each batch separately.
 
     Args:
-        loss: A loss of this package, of any reduction but "none"; its keywords and shapes are those of the metric.
+        loss: A loss of this package, of any reduction but "none"; the metric uses its keywords and shapes.
         name: Name of the metric in Keras.
 
     Raises:
@@ -109,7 +109,7 @@ class MeanLoss(LossMetric):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "MeanLoss":
-        """Build the metric of a config."""
+        """Build the metric from a config."""
         return cls(**{**config, "loss": keras.saving.deserialize_keras_object(config["loss"])})
 
 
@@ -166,7 +166,7 @@ class Perplexity(CategoricalNegativeLogLikelihood):
         super().__init__(from_logits=from_logits, ignore_index=ignore_index, axis=axis, name=name)
 
     def result(self) -> Tensor:
-        """Return the perplexity of all rows so far; 1 where none counts."""
+        """Return the perplexity of all rows so far; 1 if none counts."""
         return ops.exp(super().result())
 
 
@@ -201,7 +201,7 @@ class BinaryNegativeLogLikelihood(LossMetric):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class _Hit(CategoricalLoss):
-    """1 where the most probable class is the label; of a distribution its mass there."""
+    """1 where the most probable class is the label, else 0; for a distribution, its mass at that class."""
 
     def curve(self, log_odds: Tensor) -> Tensor:
         return log_odds
@@ -243,7 +243,7 @@ class ExpectedCalibrationError(SumMetric):
     ) -> None:
         self.bins = arguments.integer("bins", bins, minimum=1)
         self._hit = _Hit(from_logits=from_logits, ignore_index=ignore_index, axis=axis)
-        self._hit._has_looked = True  # it would warn in its own name
+        self._hit._has_looked = True  # so that it does not warn as `_Hit`
         super().__init__((3, self.bins), name)
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, mask: Any = None) -> None:
@@ -254,8 +254,8 @@ class ExpectedCalibrationError(SumMetric):
         logits = targets.class_axis_last(logits, targets.class_axis(logits, self._hit.axis))  # [..., C]
         most_odds = ops.max(log_odds.of_classes(logits, 1.0, self._hit.from_logits), -1)  # [...]
         confidence = log_odds.sigmoid(most_odds)
-        # Less 1e-6: rounding may put a confidence of 1/3 just above 1/3, where a bin ends. NaN, as a row that counts
-        # nowhere may have, is cast to any number.
+        # Minus 1e-6, because rounding may put a confidence of 1/3 just above 1/3, where a bin ends. The NaN of an
+        # ignored row is cast to any number, which `clip` puts into a bin.
         places = ops.cast(ops.ceil(confidence * (self.bins * (1 - 1e-6))), "int32") - 1
         places = ops.clip(places, 0, self.bins - 1)
         inside = ops.equal(ops.reshape(places, (-1, 1)), ops.arange(self.bins, dtype="int32"))  # [N, B]
@@ -266,7 +266,7 @@ class ExpectedCalibrationError(SumMetric):
         self.add(ops.stack([ops.sum(ops.where(inside, ops.reshape(value, (-1, 1)), 0.0), 0) for value in values]))
 
     def result(self) -> Tensor:
-        """Return the error of all rows so far; 0 where none counts."""
+        """Return the error of all rows so far; 0 if none counts."""
         weights, hits, confidences = ops.unstack(ops.convert_to_tensor(self.sums))  # [B]
         _, more_hits, more_confidences = ops.unstack(ops.convert_to_tensor(self.excess))
         gaps = (hits - confidences) - (more_hits - more_confidences)
@@ -279,20 +279,20 @@ class ExpectedCalibrationError(SumMetric):
 
 
 class _Predictions(NamedTuple):
-    """What a loss reads from its input; rows in front, flat: [N] for classes, [N, L] for binary labels."""
+    """Labels and predictions of a batch, flattened: [N] for classes, [N, L] for binary labels."""
 
     label: Tensor
-    """The class, or 1 where the target is at least 1/2, else 0."""
+    """The class; for a binary loss 1 if the target is at least 1/2, else 0."""
     predicted: Tensor
-    """The most probable class, or 1 where the probability is beyond the threshold, else 0."""
+    """The most probable class; for a binary loss 1 if the probability is above the threshold, else 0."""
     weight: Tensor
-    """Sample weight; 0 where a row does not count, NaN where its label or its input has no meaning."""
+    """Sample weight; 0 for a row that does not count, NaN for one with a label out of range or a NaN prediction."""
     classes: int
     """K, or L."""
 
 
 def _predictions(loss: Loss, y_true: Any, y_pred: Any, sample_weight: Any, mask: Any, threshold: float) -> _Predictions:
-    """Read a batch as `loss` does, whatever share of its hardest rows that would keep."""
+    """Return labels and predictions of a batch, read as `loss` does, except that `hard_fraction` has no effect."""
     keras_mask = keras_mask_of(y_pred)
     y_pred, y_true, sample_weight, mask = map(targets.whole, (y_pred, y_true, sample_weight, mask))
     logits = ops.stop_gradient(targets.checked_logits(y_pred))
@@ -337,7 +337,7 @@ def _predictions(loss: Loss, y_true: Any, y_pred: Any, sample_weight: Any, mask:
 
 
 class _OfPredictions(SumMetric):
-    """Base of the metrics of predicted labels: the sums [S, K] are made when the number of classes is seen."""
+    """Base of the metrics of predicted labels: the first batch, which shows the number of classes, creates the sums."""
 
     def __init__(self, loss: Loss, threshold: float, name: str) -> None:
         if not isinstance(loss, Loss):
@@ -358,7 +358,7 @@ class _OfPredictions(SumMetric):
         return 3, classes
 
     def counts(self, found: _Predictions) -> Tensor:
-        """Return the weights [3, K] of each class: of its hits, of its predictions and of its rows."""
+        """Return the total weights [3, K] of the hits, the predictions and the rows of each class."""
         label, predicted, weight = found.label, found.predicted, found.weight
         if not isinstance(self.loss, BinaryLoss):
             numbers = ops.reshape(ops.arange(found.classes, dtype="int32"), (1, -1))
@@ -375,7 +375,7 @@ class _OfPredictions(SumMetric):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
-        """Build the metric of a config."""
+        """Build the metric from a config."""
         return cls(**{**config, "loss": keras.saving.deserialize_keras_object(config["loss"])})
 
 
@@ -383,12 +383,13 @@ class _OfPredictions(SumMetric):
 class Accuracy(_OfPredictions):
     """Share of the rows whose most probable class is their label: sum s [predicted = label] / sum s, in [0, 1].
 
-    Of a binary loss every element is a row, of a soft target the label is the class of largest mass, or 1 from 1/2 on.
-    Ignored and masked rows count nowhere. Predictions are those of `loss.probabilities`: without margins.
+    With a binary loss every element is a row. The label of a soft target is the class of largest mass; a binary target
+    of 1/2 or more is label 1. Ignored and masked rows do not count. Predictions come from `loss.probabilities`, without
+    margins.
 
     Args:
-        loss: A loss of this package; its keywords and shapes are those of the metric.
-        threshold: Probability in [0, 1] beyond which a binary label is predicted; no effect on classes.
+        loss: A loss of this package; the metric uses its keywords and shapes.
+        threshold: Probability in [0, 1] above which label 1 is predicted, for binary losses only.
         name: Name of the metric in Keras.
 
     Raises:
@@ -416,25 +417,25 @@ class Accuracy(_OfPredictions):
         return ops.stack([ops.sum(hits), ops.sum(found.weight)])
 
     def result(self) -> Tensor:
-        """Return the accuracy of all rows so far; 0 where none counts."""
+        """Return the accuracy of all rows so far; 0 if none counts."""
         if self.sums is None:
             return ops.zeros(())
         return reduction.quotient(*ops.unstack(ops.convert_to_tensor(self.sums)))
 
 
 class _Averaged(_OfPredictions):
-    """Base of the metrics of each class, and their averages."""
+    """Base of the metrics that have a value for each class, and average over the classes."""
 
     def __init__(self, loss: Loss, average: str | None, threshold: float, name: str) -> None:
         self.average = arguments.choice("average", "none" if average is None else average, AVERAGES)
         super().__init__(loss, threshold, name)
 
     def ratio(self, hits: Tensor, predicted: Tensor, actual: Tensor) -> Tensor:
-        """Return the metric [K], given the weights [K] of hits, of predictions and of rows."""
+        """Return the metric [K], given the total weights [K] of hits, predictions and rows."""
         raise NotImplementedError
 
     def result(self) -> Tensor:
-        """Return the metric of all rows so far; 0 where none counts."""
+        """Return the metric of all rows so far; 0 if none counts."""
         if self.sums is None:
             return ops.zeros(())
         hits, predicted, actual = ops.unstack(ops.convert_to_tensor(self.sums))  # [K]
@@ -457,15 +458,16 @@ class _Averaged(_OfPredictions):
 class Precision(_Averaged):
     """Precision: hits_c / predicted_c, the share of the predictions of a class that are right, in [0, 1].
 
-    hits_c, predicted_c and actual_c are the weights of the rows that are of class c and predicted so, predicted so,
-    and of class c. Ignored and masked rows count nowhere. Predictions are those of `loss.probabilities`: without
-    margins. Of one binary label it is that of label 1; of several, (N, L), each label is a class.
+    predicted_c is the weight of the rows that are predicted as class c, actual_c that of the rows of class c, and
+    hits_c that of the rows that are both. Ignored and masked rows do not count. Predictions come from
+    `loss.probabilities`, without margins. For one binary label it is the value of label 1; for several, (N, L), each
+    label is a class.
 
     Args:
-        loss: A loss of this package; its keywords and shapes are those of the metric.
-        average: "macro": mean over the classes that have a row or a prediction. "micro": of the sums over the classes.
-            "weighted": mean by actual_c. "none": the values [K] of the classes.
-        threshold: Probability in [0, 1] beyond which a binary label is predicted; no effect on classes.
+        loss: A loss of this package; the metric uses its keywords and shapes.
+        average: "macro": mean over the classes that have a row or a prediction. "micro": from sums over all classes.
+            "weighted": mean with the weights actual_c. "none": the values [K] of the classes.
+        threshold: Probability in [0, 1] above which label 1 is predicted, for binary losses only.
         name: Name of the metric in Keras.
 
     Raises:
@@ -496,15 +498,16 @@ class Precision(_Averaged):
 class Recall(_Averaged):
     """Recall: hits_c / actual_c, the share of the rows of a class that are found, in [0, 1].
 
-    hits_c, predicted_c and actual_c are the weights of the rows that are of class c and predicted so, predicted so,
-    and of class c. Ignored and masked rows count nowhere. Predictions are those of `loss.probabilities`: without
-    margins. Of one binary label it is that of label 1; of several, (N, L), each label is a class.
+    predicted_c is the weight of the rows that are predicted as class c, actual_c that of the rows of class c, and
+    hits_c that of the rows that are both. Ignored and masked rows do not count. Predictions come from
+    `loss.probabilities`, without margins. For one binary label it is the value of label 1; for several, (N, L), each
+    label is a class.
 
     Args:
-        loss: A loss of this package; its keywords and shapes are those of the metric.
-        average: "macro": mean over the classes that have a row or a prediction. "micro": of the sums over the classes.
-            "weighted": mean by actual_c. "none": the values [K] of the classes.
-        threshold: Probability in [0, 1] beyond which a binary label is predicted; no effect on classes.
+        loss: A loss of this package; the metric uses its keywords and shapes.
+        average: "macro": mean over the classes that have a row or a prediction. "micro": from sums over all classes.
+            "weighted": mean with the weights actual_c. "none": the values [K] of the classes.
+        threshold: Probability in [0, 1] above which label 1 is predicted, for binary losses only.
         name: Name of the metric in Keras.
 
     Raises:
@@ -535,15 +538,16 @@ class Recall(_Averaged):
 class F1(_Averaged):
     """F1: 2 hits_c / (predicted_c + actual_c), the harmonic mean of precision and recall, in [0, 1].
 
-    hits_c, predicted_c and actual_c are the weights of the rows that are of class c and predicted so, predicted so,
-    and of class c. Ignored and masked rows count nowhere. Predictions are those of `loss.probabilities`: without
-    margins. Of one binary label it is that of label 1; of several, (N, L), each label is a class.
+    predicted_c is the weight of the rows that are predicted as class c, actual_c that of the rows of class c, and
+    hits_c that of the rows that are both. Ignored and masked rows do not count. Predictions come from
+    `loss.probabilities`, without margins. For one binary label it is the value of label 1; for several, (N, L), each
+    label is a class.
 
     Args:
-        loss: A loss of this package; its keywords and shapes are those of the metric.
-        average: "macro": mean over the classes that have a row or a prediction. "micro": of the sums over the classes.
-            "weighted": mean by actual_c. "none": the values [K] of the classes.
-        threshold: Probability in [0, 1] beyond which a binary label is predicted; no effect on classes.
+        loss: A loss of this package; the metric uses its keywords and shapes.
+        average: "macro": mean over the classes that have a row or a prediction. "micro": from sums over all classes.
+            "weighted": mean with the weights actual_c. "none": the values [K] of the classes.
+        threshold: Probability in [0, 1] above which label 1 is predicted, for binary losses only.
         name: Name of the metric in Keras.
 
     Raises:

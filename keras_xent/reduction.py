@@ -1,4 +1,4 @@
-"""Weights and means: from the losses of the rows to one number, in one place."""
+"""Weights and means: the one place where the losses of the rows become one number."""
 
 import math
 import sys
@@ -14,25 +14,25 @@ from keras_xent import arguments, targets
 
 
 class Rows(NamedTuple):
-    """The rows of a batch: everything a reduction needs to know."""
+    """The rows of a batch: everything that a reduction needs."""
 
     losses: Tensor
     """l_i [...]: the loss of each row, without sample weights."""
     weights: Tensor | None
-    """u_i [...]: class weight of the target before smoothing; None where all are 1."""
+    """u_i [...]: class weight of the target before smoothing; None if all are 1."""
     kept: Tensor | None
-    """k_i [...]: False for an ignored or masked row; None where all count."""
+    """k_i [...]: False for an ignored or masked row; None if all rows are kept."""
     sample_weight: Tensor | None
-    """s_i [...]; None where all are 1."""
+    """s_i [...]; None if all are 1."""
 
 
 def hardest(losses: Tensor, kept: Tensor | None, fraction: float) -> Tensor | None:
-    """Keep [...] the ceil(fraction * kept * (1 - 1e-6)) rows of largest loss: NaN first, ties to the lower index."""
+    """Keep the ceil(fraction * kept * (1 - 1e-6)) rows [...] with the largest loss: NaN first, ties by lower index."""
     if fraction == 1.0:
         return kept
     if kept is None:
         kept = ops.ones_like(losses, dtype="bool")
-    # Backends sort NaN differently: it gets the place of +inf, and +inf that of the largest finite number.
+    # Backends sort NaN differently. So NaN takes the place of +inf, and +inf that of the largest finite number.
     largest = float(np.finfo(standardize_dtype(losses.dtype)).max)
     ranked = ops.where(ops.isnan(losses), math.inf, ops.minimum(losses, largest))
     ranked = ops.reshape(ops.where(kept, ops.stop_gradient(ranked), -math.inf), (-1,))
@@ -42,7 +42,7 @@ def hardest(losses: Tensor, kept: Tensor | None, fraction: float) -> Tensor | No
 
 
 def counted(rows: Rows) -> Tensor | None:
-    """Whether each row [...] is kept and has a weight; None where all do."""
+    """Whether each row [...] is kept and has a weight other than 0; None if all do."""
     has_weight = None if rows.sample_weight is None else rows.sample_weight != 0
     if rows.kept is None or has_weight is None:
         return has_weight if rows.kept is None else rows.kept
@@ -60,7 +60,7 @@ def weighted_losses(rows: Rows) -> Tensor:
 
 
 def parts(rows: Rows, reduction: str) -> tuple[Tensor, Tensor]:
-    """(sum k s l, denominator of the reduction); a loss is the quotient."""
+    """(sum k s l, denominator of the reduction); the loss is the quotient."""
     total = ops.sum(weighted_losses(rows))
     if reduction == "sum":
         return total, ops.ones_like(total)
@@ -71,9 +71,9 @@ def parts(rows: Rows, reduction: str) -> tuple[Tensor, Tensor]:
 
 
 def reduce(rows: Rows, reduction: str, denominator: Any = None) -> Tensor:
-    """Reduce the rows to their losses [...] or to one number, that of the rows of all replicas.
+    """Reduce the rows to their losses [...] or to one number, for the rows of all replicas.
 
-    It is over the `denominator` of the caller, if there is one.
+    If the caller gives a `denominator`, it divides the sum.
     """
     if denominator is not None:
         _needs_a_sum(reduction)
@@ -96,7 +96,7 @@ def quotient(total: Tensor, denominator: Tensor) -> Tensor:
 
 
 def _replicas() -> int:
-    """Number of replicas of tf.distribute that see a batch together; 1 where it is seen as a whole."""
+    """Number of replicas of tf.distribute that share a batch; 1 outside of a replica."""
     if keras.backend.backend() != "tensorflow":
         return 1
     distribute = sys.modules["tensorflow"].distribute
@@ -105,9 +105,10 @@ def _replicas() -> int:
 
 
 def _over_replicas(total: Tensor, denominator: Tensor | None) -> Tensor:
-    """Return the loss of the rows of all replicas over their number: Keras adds up what the replicas return.
+    """Return the loss of the rows of all replicas over their number, because Keras adds up what the replicas return.
 
-    It adds up their gradients too, and that of an all-reduced sum is all-reduced: over the number, it is the local one.
+    It adds up their gradients too. The gradient of an all-reduced sum is all-reduced: over the number, it is the local
+    one.
     """
     own = ops.stack([total, ops.zeros_like(total) if denominator is None else denominator])
     total, whole = ops.unstack(sys.modules["tensorflow"].distribute.get_replica_context().all_reduce("SUM", own))
@@ -118,7 +119,7 @@ def _over_replicas(total: Tensor, denominator: Tensor | None) -> Tensor:
 def _needs_a_sum(reduction: str) -> None:
     if reduction == "none":
         raise ValueError(
-            'denominator must be None with the reduction "none", which divides nothing: '
+            'denominator must be None with the reduction "none", which does not divide: '
             'set the reduction to "mean", "weighted_mean" or "sum"'
         )
 
@@ -136,6 +137,6 @@ def _scalar(denominator: Any, total: Tensor) -> Tensor:
 
 
 def _count(losses: Tensor, kept: Tensor | None) -> Tensor:
-    """Number of kept rows; an integer sum, since one of float32 ones stops at 2^24."""
+    """Number of kept rows. The sum is of integers, because a float32 sum of ones stops at 2^24."""
     count = ops.size(losses) if kept is None else ops.sum(ops.cast(kept, "int32"))
     return ops.cast(count, losses.dtype)

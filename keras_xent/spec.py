@@ -1,4 +1,4 @@
-"""A loss from its spec, as JSON or YAML hold it."""
+"""Builds a loss from its spec, which JSON or YAML can hold."""
 
 import importlib
 from collections.abc import Mapping
@@ -21,11 +21,11 @@ def get(spec: LossSpec | str | Loss) -> Loss:
 
     Args:
         spec: `{"loss": CLASS, "config": {...}}`, with the name of a public class and its keywords, as
-            `get_config()` returns them; the name alone; or a loss, which is returned as it is. Numbers may be text,
-            as PyYAML reads 1e-4.
+            `get_config()` returns them; the name alone; or a loss, which is returned unchanged. Numbers may be text,
+            because PyYAML reads 1e-4 as text.
 
     Raises:
-        ValueError: An unknown class or key, or a value that the loss does not take.
+        ValueError: An unknown class or key, or a value that the loss does not accept.
         TypeError: A keyword that the loss does not have.
     """
     if isinstance(spec, Loss):
@@ -52,7 +52,7 @@ def get(spec: LossSpec | str | Loss) -> Loss:
 
 
 def spec_of(loss: Loss) -> LossSpec | None:
-    """Return what `get` makes the loss of; None for a class that is not of this package."""
+    """Return the spec from which `get` builds this loss; None for a class of another package."""
     name = type(loss).__name__
     return {"loss": name, "config": loss.get_config()} if _classes().get(name) is type(loss) else None
 

@@ -1,4 +1,4 @@
-"""Targets, masks and weights in the layout of the rows: shapes, label ranges, ignored rows, smoothing."""
+"""Brings targets, masks and weights into the layout of the rows: shapes, label ranges, ignored rows, smoothing."""
 
 import math
 import sys
@@ -25,13 +25,13 @@ UNIT = "labels in [0, 1] (clip what rounding left outside)"
 CURE = "pass ignore_index=... to skip the rows of one label"
 
 CORNER = 16
-"""Entries that are read along each axis of rows, where values are looked at: few, however large the batch is."""
+"""Number of entries read along each axis of the rows when values are checked: few, for a batch of any size."""
 LARGEST_LABELS = {"bfloat16": 2**8, "float16": 2**11}
-"""Up to which whole number narrow dtypes hold all; float32 up to 2^24."""
+"""Narrow dtypes hold all whole numbers up to these; float32 up to 2^24."""
 
 
 def whole(value: Any) -> Any:
-    """Return a torch DTensor as one tensor, the same on every rank; its gradient has the placements of the DTensor."""
+    """Return a torch DTensor as one tensor, the same on every rank; the gradient has the placements of the DTensor."""
     return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
@@ -49,7 +49,7 @@ def compute_dtype(logits: Tensor) -> str:
 
 
 def class_axis(logits: Tensor, axis: int | None) -> int:
-    """Return the class axis as a number >= 0; None is Keras' own, the last."""
+    """Return the class axis as a number >= 0; None is Keras': the last."""
     rank = len(logits.shape)
     if rank == 0:
         raise ValueError("y_pred must have a class axis, got a scalar")
@@ -70,11 +70,14 @@ def class_axis_last(tensor: Tensor, axis: int) -> Tensor:
 def labels_or_distribution(
     target: Any, logits: Tensor, axis: int, classes: int | None, *, labels_only: bool
 ) -> tuple[Tensor, bool]:
-    """Read a target by its shape: (labels [...], True) or (distribution [..., C], False), which may be of integers."""
+    """Return (labels [...], True) or (distribution [..., C], False), by the shape of the target.
+
+    A distribution may be of integers.
+    """
     target = _tensor("y_true", target, logits)
     given, before, after = tuple(target.shape), tuple(logits.shape)[:axis], tuple(logits.shape)[axis + 1 :]
     rows, columns, shape = (*before, *after), (*before, 1, *after), (*before, classes, *after)
-    # One of an unknown number of classes: a label, for one class alone has a loss of 0.
+    # Size 1 beside an unknown number of classes means a label: with one class the loss would always be 0.
     is_column = _fits(given, columns) and given[axis] == 1 and not _are_known(shape[axis])
     if _fits(given, shape) and not labels_only and not is_column:
         is_known = given[axis] is not None and (_are_known(given[axis]) or given[axis] == shape[axis])
@@ -103,7 +106,7 @@ def labels_or_distribution(
 
 
 def teacher_and_label(target: Any, logits: Any, axis: int | None, *, has_label: bool) -> tuple[Tensor, Tensor | None]:
-    """Split a target into the teacher's logits, in the shape of `logits`, and the class indices [...] behind them."""
+    """Return the teacher's logits, in the shape of `logits`, and the class indices [...] that follow them or None."""
     target, axis = _tensor("y_true", target, logits), class_axis(logits, axis)
     shape, classes = tuple(logits.shape), logits.shape[axis]
     wanted = (*shape[:axis], None if classes is None else classes + has_label, *shape[axis + 1 :])
@@ -139,27 +142,27 @@ def binary_target(target: Any, logits: Tensor) -> Tensor:
 
 
 def fitted(name: str, tensor: Tensor, like: Tensor) -> Tensor:
-    """Return a tensor of the shape of `like`, as far as both are known; an operation fails where run time differs."""
+    """Return a tensor in the shape of `like`. Sizes that only run time knows are checked there: an operation fails."""
     pairs = [pair for pair in zip(tensor.shape, like.shape, strict=True) if not _are_known(*pair)]
     if all(None not in pair and pair[0] == pair[1] for pair in pairs):
         return tensor
     with keras.name_scope(f"{name} must fit the shape of y_pred".replace(" ", "_")):
         if len(pairs) == 1 and not isinstance(tensor, Tensor) and not isinstance(like, Tensor):
             return _reshaped(tensor, ops.shape(like))
-        # A reshape would take one shape for another that has as many entries; a stack takes no shapes but equal ones.
+        # A reshape would accept another shape with as many entries; a stack accepts only equal shapes.
         pair = ops.stack([tensor, ops.zeros_like(like, dtype=tensor.dtype)])
         return ops.any(pair, 0) if _dtype(tensor) == "bool" else ops.cast(ops.sum(pair, 0), tensor.dtype)
 
 
 def constant(values: float | Sequence[Any]) -> Any:
-    """Hold weights in float64, to be rounded once, at the call. On torch on the CPU: some devices have no float64."""
+    """Return weights in float64: they are rounded once, at the call. On torch on the CPU: some devices lack float64."""
     array = np.array(values, "float64")
-    # Dynamo does not trace what Keras asks of an array; under a trace of TensorFlow or JAX a tensor would leak.
+    # Dynamo cannot trace how Keras converts an array; under a trace of TensorFlow or JAX a tensor would leak.
     return torch_kernel.on_cpu(array) if _BACKEND == "torch" else array
 
 
 def per_class(name: str, values: Any, logits: Tensor, classes: int | None = None) -> Tensor:
-    """Return weights [C], or [] for one number, in the dtype of `logits` [..., C], or of logits of other `classes`."""
+    """Return weights [C], or [] for one number, in the compute dtype. C is that of `logits` [..., C], or `classes`."""
     wanted = tuple(logits.shape)[-1:] if classes is None else (classes,)
     if len(values.shape) == 1 and not _fits(tuple(values.shape), wanted):
         raise ValueError(
@@ -172,7 +175,7 @@ def per_class(name: str, values: Any, logits: Tensor, classes: int | None = None
 
 
 def along_classes(values: Tensor, like: Tensor) -> Tensor:
-    """Give weights [C] the rank of `like` [..., C]; those of any other shape, as one number, are returned as given."""
+    """Return weights [C] with the rank of `like` [..., C]; weights of another shape, such as a number, unchanged."""
     rank = len(like.shape)
     if len(values.shape) != 1 or rank == 1:
         return values
@@ -180,26 +183,26 @@ def along_classes(values: Tensor, like: Tensor) -> Tensor:
 
 
 def class_numbers(logits: Tensor, dtype: Any) -> Tensor:
-    """Return the numbers of the classes of `logits` [..., C], of the same rank."""
-    if logits.shape[-1] is None and isinstance(logits, Tensor):  # whose size no operation gives
+    """Return the class indices 0 to C - 1 of `logits` [..., C], with the same rank."""
+    if logits.shape[-1] is None and isinstance(logits, Tensor):  # no operation gives its size
         return ops.cumsum(ops.ones_like(logits, dtype=dtype), -1) - 1
     return along_classes(ops.arange(ops.shape(logits)[-1], dtype=dtype), logits)
 
 
 def class_count(logits: Tensor) -> Any:
-    """Return the number of classes of `logits` [..., C]: an int, or what stands for it where run time tells."""
+    """Return the number of classes of `logits` [..., C]: an int, or a tensor if only run time knows it."""
     if logits.shape[-1] is None and isinstance(logits, Tensor):
         return ops.max(class_numbers(logits, "int32"), initial=-1) + 1
     return ops.shape(logits)[-1]
 
 
 def sizes(tensor: Tensor) -> tuple[Any, ...]:
-    """Return the shape of `tensor` as run time has it, for a reshape; one None of a KerasTensor becomes -1."""
+    """Return the run-time shape of `tensor`, for a reshape; a None of a KerasTensor becomes -1."""
     return tuple(-1 if size is None else size for size in ops.shape(tensor))
 
 
 def with_classes(logits: Tensor, classes: Any) -> Tensor:
-    """Return a tensor of the shape of `logits` [..., C], but of so many `classes`."""
+    """Return a tensor of the shape of `logits` [..., C], with `classes` in place of C."""
     if logits.shape[-1] is None and isinstance(logits, Tensor):
         return logits
     if _are_known(classes) and classes == logits.shape[-1]:
@@ -208,12 +211,12 @@ def with_classes(logits: Tensor, classes: Any) -> Tensor:
 
 
 def is_at_least(size: Any, number: int) -> bool:
-    """Whether a size is known, before run time, to be no smaller than `number`."""
+    """Whether a size is known before run time, and is at least `number`."""
     return isinstance(size, int) and size >= number
 
 
 def of_labels(name: str, values: Any, logits: Tensor, axis: int | None) -> Tensor:
-    """Return weights of labels in a shape that broadcasts against `logits`: [], [L] along `axis`, or like torch's."""
+    """Return weights of labels in a shape that broadcasts against `logits`: [], [L] along `axis`, or as in torch."""
     given, shape, rank = tuple(values.shape), tuple(logits.shape), len(logits.shape)
     axis = label_axis(rank, axis)
     if len(given) == 0:
@@ -243,12 +246,12 @@ def label_axis(rank: int, axis: int | None) -> int:
 
 
 def per_label(values: Tensor, label: Tensor) -> Tensor:
-    """Return the entry [...] of `values` [C] for each class index [...]."""
+    """Return the entry [...] of `values` [C] at each class index [...]."""
     return ops.take(values, label, axis=0)
 
 
 def sample_weight_per_row(sample_weight: Any, rows: Tensor) -> Tensor | None:
-    """Align sample weights with the rows [...] from the left: a scalar or a leading part of their shape."""
+    """Return sample weights in the shape of the rows [...]; theirs is a scalar's or a leading part of it."""
     if sample_weight is None:
         return None
     sample_weight = ops.cast(_tensor("sample_weight", sample_weight, rows), rows.dtype)
@@ -256,7 +259,7 @@ def sample_weight_per_row(sample_weight: Any, rows: Tensor) -> Tensor | None:
 
 
 def mask_per_row(mask: Any, keras_mask: Any, rows: Tensor) -> Tensor | None:
-    """Return the rows [...] that count: a mask AND Keras' own, both aligned from the left as sample weights are."""
+    """Return which rows [...] count by the mask and by Keras' mask; the shape of each is a leading part of theirs."""
     masks = {"mask": mask, "the Keras mask of y_pred": keras_mask}
     kept = None
     for name, given in masks.items():
@@ -267,7 +270,7 @@ def mask_per_row(mask: Any, keras_mask: Any, rows: Tensor) -> Tensor | None:
 
 
 def differs(target: Tensor, value: float) -> Tensor:
-    """Whether each target differs from `value`; integers are compared with integers that their dtype holds."""
+    """Whether each target differs from `value`; integers are compared only with integers that their dtype holds."""
     if _is_floating(target):
         return target != value
     limits = np.iinfo(_dtype(target))
@@ -276,17 +279,17 @@ def differs(target: Tensor, value: float) -> Tensor:
 
 
 def both(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    """AND of two conditions, where None always holds."""
+    """Return where both conditions hold; None stands for a condition that always holds."""
     if first is None or second is None:
         return second if first is None else first
     return ops.logical_and(first, second)
 
 
 def harmless_logits(logits: Tensor, kept: Tensor | None, sample_weight: Tensor | None, ranked: bool) -> Tensor:
-    """Keep the logits of ignored rows out of the loss and its gradient.
+    """Return logits in which ignored rows can affect neither the loss nor its gradient.
 
-    Ignored rows become 0.5, of logits and probabilities alike, and so do rows of weight 0. Where rows are `ranked` by
-    their loss those keep their logits, but not their gradient, which may be NaN.
+    Ignored rows and rows of weight 0 become 0.5, which is a valid logit and a valid probability. If rows are `ranked`
+    by their loss, rows of weight 0 keep their logits, but lose their gradient, which may be NaN.
     """
     has_weight = None if sample_weight is None else sample_weight != 0
     counts = kept if ranked else both(kept, has_weight)
@@ -300,7 +303,10 @@ def harmless_logits(logits: Tensor, kept: Tensor | None, sample_weight: Tensor |
 def checked_labels(
     labels: Tensor, classes: Any, active: Tensor | None, check_labels: bool | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Return class indices [...] that are all in range, and the validity [...] of their rows."""
+    """Return class indices [...] that are all in range, and a factor [...]: NaN for rows that were not, else 1.
+
+    The factor is None if all are known to be in range. Rows that are not `active` may have any label.
+    """
     valid = (labels >= 0) & (labels < ops.cast(classes, labels.dtype))
     if _is_floating(labels):
         whole = ops.equal(labels, ops.floor(labels))  # == of two KerasTensors is identity
@@ -318,9 +324,10 @@ def checked_distribution(
     ignore_index: float | None,
     dtype: str,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return a distribution [..., C] in `dtype`, and the validity [...] of its rows: integers have to be 0 or 1.
+    """Return a distribution [..., C] in `dtype`, and a factor [...]: NaN for rows with integers other than 0 and 1.
 
-    `axis` is where the classes lie in the user's layout. Rows that are not `active` may hold anything.
+    It is 1 for others, and None if all are known to be right. `axis` is the class axis in the user's layout. Rows that
+    are not `active` may hold anything.
     """
     distribution = ops.cast(target, dtype)
     if _is_floating(target):
@@ -344,10 +351,10 @@ def checked_distribution(
 def checked_probabilities(
     target: Tensor, active: Tensor | None, check_labels: bool | None
 ) -> tuple[Tensor, Tensor | None, bool]:
-    """Return binary targets [...] that are all in range, the validity [...] of their rows, and whether all are labels.
+    """Return binary targets [...] that are all in range, a factor [...] of their rows, and whether all are labels.
 
-    Labels are integers, and floats that can be read and are 0 or 1. Floats with a gradient are none: their loss is
-    linear in them, and a tensor that does not say so has one.
+    The factor is NaN for rows that were out of range, else 1; None if none was. Labels are integers, and floats that
+    can be read and are 0 or 1. Floats that may have a gradient are not labels: the loss is linear in them.
     """
     is_float = _is_floating(target)
     if active is None and is_float and _are_binary(target, check_labels):  # and so in range
@@ -357,35 +364,35 @@ def checked_probabilities(
 
 
 def are_finite(values: Tensor) -> bool:
-    """Whether all values are known to be finite: those that can be read without synchronisation."""
+    """Whether all values can be read without synchronisation, and are finite."""
     if not _readable(values, None):
         return False
     is_finite = ops.isfinite(ops.sum(values))
-    return _readable(is_finite, None) and bool(is_finite)  # under a trace that of a constant is none
+    return _readable(is_finite, None) and bool(is_finite)  # under a trace, a constant cannot be read
 
 
 def read(tensor: Tensor, check: bool | None, axis: int | None = None) -> NDArray[Any] | None:
-    """Return the first entries of `tensor`, along all axes but `axis`, which is moved to the end, as an array.
+    """Return the first entries of `tensor` along each axis, and all along `axis`, which becomes the last, as an array.
 
-    None where it cannot be read: with `check` None that is where reading costs a synchronisation, with True it is
-    where there are no values.
+    None if the tensor cannot be read: with `check` None, if that needs a synchronisation; with True, if there are no
+    values.
     """
     if not _readable(tensor, check):
         return None
     index = tuple(slice(None if place == axis else CORNER) for place in range(len(tensor.shape)))
-    if _BACKEND == "jax" or not index:  # which has no copy to save, and would compile a slice
+    if _BACKEND == "jax" or not index:  # on JAX an array needs no copy, and a slice would be compiled
         values = array(tensor)[index]
     else:
         tensor = tensor[index]
-        if not _readable(tensor, check):  # under a trace that of a constant
+        if not _readable(tensor, check):  # under a trace, that of a constant
             return None
         values = array(tensor)
     return values if axis is None else np.moveaxis(values, axis, -1)
 
 
 def array(tensor: Tensor) -> NDArray[Any]:
-    """Return a tensor as an array; floats in float64, which holds those of every dtype."""
-    if _BACKEND == "torch":  # of whose tensors Keras makes arrays in a way that NumPy deprecates
+    """Return a tensor as an array; floats of any dtype become float64."""
+    if _BACKEND == "torch":  # Keras converts torch tensors in a way that NumPy deprecates
         tensor = tensor.detach().cpu()
         return (tensor.double() if tensor.is_floating_point() else tensor).numpy()
     values = ops.convert_to_numpy(tensor)
@@ -393,17 +400,17 @@ def array(tensor: Tensor) -> NDArray[Any]:
 
 
 def dtype_name(values: Any) -> str:
-    """Return the name of the dtype of a tensor or array, float64 for numbers and lists."""
+    """Return the name of the dtype of a tensor or array; float64 for numbers and lists."""
     return _dtype(values) if hasattr(values, "dtype") else "float64"
 
 
 def activation_of(logits: Any) -> str | None:
-    """Return what made `logits`, where Keras' own softmax and sigmoid marked their output: on TensorFlow and torch."""
+    """Return "softmax or sigmoid" if Keras marked `logits` as the output of one, on TensorFlow and torch; else None."""
     return "softmax or sigmoid" if hasattr(logits, "_keras_logits") else None
 
 
 def now(function: Callable[[str], None], text: str) -> None:
-    """Call a function where it stands, under torch.compile too."""
+    """Call a function right here, even while torch.compile traces."""
     if _BACKEND == "torch":
         torch_kernel.now(function, text)
     else:
@@ -411,18 +418,17 @@ def now(function: Callable[[str], None], text: str) -> None:
 
 
 def is_compiling() -> bool:
-    """Whether torch.compile traces what runs."""
+    """Whether torch.compile traces this code."""
     return _BACKEND == "torch" and bool(sys.modules["torch"].compiler.is_compiling())
 
 
 def take_any_loss(*weights: float) -> bool:
-    """Whether all weights stay positive, so that weight * inf is never 0 * inf; float32 may round to 0 what is below
-    1e-30."""
+    """Whether all weights stay positive in float32, so that weight * inf is never 0 * inf; 1e-30 leaves a margin."""
     return all(weight >= 1e-30 for weight in weights)
 
 
 def smoothed(distribution: Tensor, label_smoothing: float, smooth_over: str) -> Tensor:
-    """Give the share `label_smoothing` of a distribution [..., C] to all classes or to each one's others."""
+    """Return a distribution [..., C] with the share `label_smoothing` spread over all classes, or over the others."""
     if label_smoothing == 0.0 or (smooth_over == "others" and distribution.shape[-1] == 1):
         return distribution
     classes = class_count(distribution)
@@ -432,12 +438,12 @@ def smoothed(distribution: Tensor, label_smoothing: float, smooth_over: str) -> 
     others = ops.sum(distribution, -1, keepdims=True) - distribution
     if isinstance(classes, int):
         return (1 - label_smoothing) * distribution + label_smoothing / (classes - 1) * others
-    share = ops.where(ops.equal(classes, 1), 0.0, label_smoothing)  # run time may tell that there is one class
+    share = ops.where(ops.equal(classes, 1), 0.0, label_smoothing)  # run time may find one class
     return (1 - share) * distribution + share / ops.maximum(classes - 1, 1) * others
 
 
 def smoothed_shares(classes: Any, label_smoothing: float, smooth_over: str) -> tuple[Any, Any]:
-    """Return what `smoothed` leaves of a one-hot target: the shares of its label and of each other class."""
+    """Return what `smoothed` makes of a one-hot target: the shares of the label and of each other class."""
     if smooth_over == "all":
         return 1 - label_smoothing + label_smoothing / classes, label_smoothing / classes
     if isinstance(classes, int):
@@ -462,9 +468,9 @@ def _checked(
     classes: int | None,
     error: type[Exception] = ValueError,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return (target with 0 in place of what is not valid, factor [...] of the rows: NaN for those, else 1).
+    """Return the target with 0 in invalid places, and a factor [...] of the rows: NaN for those, else 1.
 
-    Raises `error` instead where the target can be read; the factor is then None.
+    If the target can be read, an invalid one raises `error` instead, and the factor is None.
     """
     safe = ops.where(valid, target, ops.zeros_like(target))
     invalid = ops.logical_not(valid) if active is None else active & ops.logical_not(valid)
@@ -485,14 +491,14 @@ def _checked(
 
 
 def _are_binary(values: Tensor, check_labels: bool | None) -> bool:
-    """Whether all values are known to be 0 or 1, and have no gradient."""
+    """Whether all values can be read, are 0 or 1, and have no gradient."""
     if getattr(values, "requires_grad", True) or not _readable(values, check_labels):
         return False
     return bool(ops.all(values * values == values))
 
 
 def _readable(tensor: Tensor, check_labels: bool | None) -> bool:
-    """Whether values can be read here: never under a trace, and by default only on the CPU."""
+    """Whether values can be read here: never under a trace; by default on the CPU only."""
     if isinstance(tensor, Tensor) or _is_traced(tensor) or getattr(tensor, "is_meta", False):
         return False
     if _BACKEND == "torch" and not torch_kernel.is_plain(tensor):
@@ -501,9 +507,9 @@ def _readable(tensor: Tensor, check_labels: bool | None) -> bool:
 
 
 def _tensor(name: str, value: Any, logits: Tensor | None = None) -> Tensor:
-    """Return an argument as a tensor; numbers and lists as NumPy has them, in float64.
+    """Return an argument as a tensor; lists of floats become float64, as in NumPy.
 
-    Some devices that torch knows have no float64: what is wider than the loss computes in is cast before it goes there.
+    Some devices of torch have no float64: a float64 tensor is cast first if the loss computes in float32.
     """
     if not ops.is_tensor(value) and not isinstance(value, keras.KerasTensor | keras.Variable):
         value = np.asarray(value) if is_compiling() else guard.as_array(name, value)
@@ -540,7 +546,7 @@ def _axis_too_many(shape: tuple[int | None, ...], other: tuple[int | None, ...])
 
 
 def _along_rows(name: str, values: Tensor, rows: Tensor) -> Tensor:
-    """Give values whose shape is a leading part of that of the rows [...], and may end in 1, the rank of the rows."""
+    """Return values with the rank of the rows [...]; theirs is a leading part of that shape, perhaps with a 1 added."""
     given, wanted = tuple(values.shape), tuple(rows.shape)
     if _fits(given, wanted[: len(given)]):
         return _leading(name, values, rows)
@@ -562,36 +568,36 @@ def _without(shape: tuple[int | None, ...], place: int) -> tuple[int | None, ...
 
 
 def _reshaped(tensor: Tensor, shape: Any) -> Tensor:
-    """Return a tensor in a shape of its rank that run time tells; fails where it differs."""
+    """Return a tensor in a shape of the same rank that only run time knows; fails if the tensor has another one."""
     return (tensorflow_graph.of_shape if _BACKEND == "tensorflow" else ops.reshape)(tensor, shape)
 
 
 def _leading(name: str, values: Tensor, rows: Tensor) -> Tensor:
-    """Give values whose shape is a leading part of that of the rows [...] their rank."""
+    """Return values with the rank of the rows [...]; their shape is a leading part of that of the rows."""
     if not _are_known(*values.shape, *rows.shape):
         like = rows
         for _ in range(len(rows.shape) - len(values.shape)):
-            like = ops.sum(like, -1)  # an entry would be missing where there is no row
+            like = ops.sum(like, -1)  # an entry would not exist without rows
         values = fitted(name, values, like)
     return _align(values, rows)
 
 
 def _align(values: Tensor, like: Tensor) -> Tensor:
-    """Give `values` the rank of `like` by axes of size 1 at the end."""
+    """Return `values` with the rank of `like`, by axes of size 1 at the end."""
     for _ in range(len(like.shape) - len(values.shape)):
         values = ops.expand_dims(values, -1)
     return values
 
 
 def _wide(target: Tensor) -> Tensor:
-    """Return integers in a signed dtype that holds any ignore_index; JAX has no int64 by default."""
+    """Return integers in a signed dtype that can hold any ignore_index; JAX has no int64 by default."""
     if _is_floating(target) or _dtype(target) in ("int32", "int64"):
         return target
     return ops.cast(target, "int32" if _BACKEND == "jax" else "int64")
 
 
 def _fits(given: tuple[Any, ...], wanted: tuple[Any, ...]) -> bool:
-    """Whether two shapes agree in every size that both know before run time."""
+    """Whether two shapes agree in rank, and in every size that both know before run time."""
     pairs = zip(given, wanted, strict=False)
     return len(given) == len(wanted) and all(not _are_known(*pair) or pair[0] == pair[1] for pair in pairs)
 
@@ -602,19 +608,19 @@ def _are_known(*sizes: Any) -> bool:
 
 
 def is_unwatched(tensor: Tensor, check_labels: bool | None) -> bool:
-    """Whether labels are looked at nowhere: under a trace that can neither read nor assert them."""
+    """Whether labels go unchecked, because a trace can neither read nor assert them."""
     return check_labels is not False and _is_traced(tensor) and not is_asserted(tensor, check_labels)
 
 
 def is_asserted(tensor: Tensor, check_labels: bool | None) -> bool:
-    """Whether labels are asserted in a graph: of TensorFlow, and by default on the CPU."""
+    """Whether a TensorFlow graph asserts the labels; by default only on the CPU."""
     if _BACKEND != "tensorflow" or check_labels is False or not _is_traced(tensor):
         return False
     return bool(check_labels) or tensorflow_graph.is_on_cpu(tensor)
 
 
 def _is_traced(tensor: Tensor) -> bool:
-    """Whether a tensor stands for the values of a later run."""
+    """Whether a tensor is traced: it stands for values of a later run."""
     if isinstance(tensor, Tensor):
         return False
     if _BACKEND == "tensorflow":

@@ -1,4 +1,4 @@
-"""What only TensorFlow needs: an assertion on labels in a graph, where it is made, and a gather."""
+"""What only TensorFlow needs: assertions in a graph, and a gather."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +21,7 @@ def is_on_cpu(tensor: Any) -> bool:
 def of_class(values: Any, label: Any) -> Any:
     """The entry [..., 1] of `values` [..., C] at `label` [..., 1].
 
-    ops.take_along_axis takes longer, and in Keras 3.8 XLA can't compile it for shapes that are not known.
+    ops.take_along_axis is slower, and in Keras 3.8 XLA cannot compile it for unknown shapes.
     """
     return tf.gather(values, label, batch_dims=label.shape.rank - 1)
 
@@ -29,7 +29,7 @@ def of_class(values: Any, label: Any) -> Any:
 def of_shape(tensor: Any, shape: Any) -> Any:
     """Return a tensor whose shape is asserted; under XLA, which drops assertions, the reshape fails.
 
-    A reshape alone would not do: TensorFlow's optimiser takes it out where the known parts of both shapes are equal.
+    A reshape alone is not enough: TensorFlow's optimiser removes it if the known parts of both shapes are equal.
     """
     message = "y_true, and its weights and mask, must fit the shape of y_pred"
     with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(tensor), shape, message=message)]):
@@ -37,19 +37,19 @@ def of_shape(tensor: Any, shape: Any) -> Any:
 
 
 def asserted(target: Any, labels: Any, invalid: Any, wanted: Sequence[Any], cure: str) -> Any:
-    """Return `target`, behind an assertion that no entry of `labels` [...] is `invalid` [...]; XLA drops it.
+    """Return `target`, after an assertion that no entry of `labels` [...] is `invalid` [...]; XLA drops it.
 
     Args:
-        target: What the loss goes on with.
-        labels: What the error shows.
+        target: The tensor that the loss uses.
+        labels: The labels that the error shows.
         invalid: Whether each label counts and is out of range.
-        wanted: What the labels have to be.
-        cure: The way out.
+        wanted: What the labels must be, for the error.
+        cure: What to do, for the error.
     """
 
     def fail() -> Any:
         flat = tf.reshape(invalid, [-1])
-        # One more entry, since XLA compiles this for an empty batch too.
+        # One more entry, because XLA compiles this for an empty batch too.
         place = tf.argmax(tf.cast(tf.concat([flat, [True]], 0), "int32"), output_type="int32")
         rest, position = place, []
         for size in reversed(tf.unstack(tf.shape(invalid))):
@@ -66,11 +66,11 @@ def asserted(target: Any, labels: Any, invalid: Any, wanted: Sequence[Any], cure
             tf.math.count_nonzero(flat),
             f"such labels; {cure}",
         ]
-        # tf.vectorized_map runs this branch without a row where none is bad: a constant would fail there.
+        # tf.vectorized_map runs this branch with no rows if none is bad: a constant would fail there.
         with tf.control_dependencies([tf.debugging.Assert(tf.logical_not(tf.reduce_any(flat)), data, summarize=32)]):
             return tf.constant(False)
 
-    # The assertion alone would have its data computed at every step.
+    # Without the condition, the data of the error would be computed at every step.
     checked = tf.cond(tf.reduce_any(invalid), fail, lambda: tf.constant(True))
     with tf.control_dependencies([checked]):
         return tf.identity(target)

@@ -1,8 +1,8 @@
-"""The kernels in torch: of class indices, of distributions, and of anything that goes elementwise or row by row.
+"""The kernels in torch: for class indices, for distributions, and for any elementwise or rowwise function.
 
-F.cross_entropy takes three tensors of memory beside the logits, and much of its time is for their fresh pages. Here a
-block of rows stays in the cache while all is done with it, and what the gradient needs is kept where that will be: as a
-saved tensor, so that checkpoints and offloading see it. On CUDA these are plain operations; nothing calls a compiler.
+F.cross_entropy needs three more tensors as large as the logits, and spends much of its time on their fresh pages. Here
+a block of rows stays in the cache until it is done. What the gradient needs is kept in the memory of that gradient, as
+a saved tensor, which checkpoints and offloading see. On CUDA these are plain operations; nothing calls a compiler.
 """
 
 import math
@@ -16,13 +16,13 @@ from torch.autograd import forward_ad
 Function = Callable[..., Tensor]
 
 BLOCK = 1 << 18
-"""Elements that are worked on at once: 1 MiB in float32, which a second-level cache holds."""
+"""Elements of one block: 1 MiB in float32, which fits into a second-level cache."""
 
 
 def applies(logits: Tensor, *constants: Tensor) -> bool:
-    """Whether the kernel takes these logits, and constants beside them, of which nobody wants a derivative.
+    """Whether the kernel accepts these logits, and constants, which get no gradient.
 
-    It takes none under traces, transforms and forward derivatives.
+    It accepts none under traces, transforms and forward derivatives.
     """
     return (
         not torch.compiler.is_compiling()
@@ -36,9 +36,9 @@ def applies(logits: Tensor, *constants: Tensor) -> bool:
 
 
 def plain(tensor: Tensor) -> Tensor:
-    """Return a tensor of a subclass that only carries something along, as MONAI's and fastai's do, as a plain one.
+    """Return a tensor of a subclass that only adds attributes, as in MONAI and fastai, as a plain tensor.
 
-    What computes in a way of its own stays as it is: distributed and fake tensors.
+    Subclasses that compute differently, such as distributed and fake tensors, are returned unchanged.
     """
     kind = type(tensor)
     if torch.compiler.is_compiling() or kind is Tensor or kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
@@ -47,18 +47,18 @@ def plain(tensor: Tensor) -> Tensor:
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Whether a tensor is of no subclass, so that its values are its own."""
+    """Whether a tensor is not of a subclass, which may hold its values elsewhere."""
     return type(tensor) is Tensor
 
 
 def on_cpu(values: Any) -> Tensor:
-    """Return an array as a tensor of the CPU, whatever the device of the loss is."""
+    """Return an array as a tensor on the CPU, for any device of the loss."""
     return torch.as_tensor(values, device="cpu")
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def now(function: Callable[[str], None], text: str) -> None:
-    """Call a function where it stands, while torch.compile traces."""
+    """Call a function right here, while torch.compile traces."""
     function(text)
 
 
@@ -69,7 +69,7 @@ def _has_tangent(tensor: Tensor) -> bool:
 def of_label(logits: Tensor, label: Tensor, counts: Tensor | None, temperature: float) -> Tensor:
     """Log-odds [...] of the class `label` [...] in `logits` [..., C], in float32 or float64.
 
-    Where `counts` [...] is False they are some number that no gradient may come back to, whatever such a row holds.
+    Where `counts` [...] is False the result is some finite number for any logits, and no gradient may flow back to it.
     """
     (log_odds,) = _apply(logits, label, counts, None, temperature)
     return log_odds
@@ -78,7 +78,7 @@ def of_label(logits: Tensor, label: Tensor, counts: Tensor | None, temperature: 
 def of_label_and_others(
     logits: Tensor, label: Tensor, counts: Tensor | None, class_weight: Tensor | None, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """`of_label`, and sum_{c != y} w_c -log p_c [...] over the other classes of weights w [C]."""
+    """`of_label`, and sum_{c != y} w_c (-log p_c) [...] over all other classes, given their weights w [C]."""
     if class_weight is None:
         class_weight = torch.ones((), dtype=_compute_dtype(logits), device=logits.device)
     log_odds, others = _apply(logits, label, counts, class_weight, temperature)
@@ -86,27 +86,27 @@ def of_label_and_others(
 
 
 def of_distribution(logits: Tensor, masses: Tensor, temperature: float) -> Tensor:
-    """sum_c m_c -log p_c [...] of `logits` [..., C] and masses m >= 0 [..., C], which get no gradient."""
+    """sum_c m_c (-log p_c) [...], given `logits` [..., C] and masses m >= 0 [..., C], which get no gradient."""
     losses: Tensor = _OfDistribution.apply(logits, masses, temperature, _keeps(logits))  # type: ignore[no-untyped-call]
     return losses
 
 
 def elementwise(function: Function, slope: Function | None, x: Tensor, *others: Tensor) -> Tensor:
-    """function(x, *others), elementwise in x [...]; the others go with it, and get no gradient.
+    """function(x, *others), elementwise in x [...]; the others get no gradient.
 
-    slope(x, *others) is its derivative in x. Where there is none, automatic differentiation finds it beside the values.
+    slope(x, *others) is the derivative in x. If it is None, automatic differentiation computes it with the values.
     """
     if x.numel() <= BLOCK or not x.is_contiguous() or x.is_cuda:
         return function(x, *others)
     others = tuple(other.expand_as(x) for other in others)
-    if x.ndim == 1:  # one row, of which a block takes no part
+    if x.ndim == 1:  # one row, which blocks cannot split
         return elementwise(function, slope, x.unsqueeze(-1), *(other.unsqueeze(-1) for other in others)).squeeze(-1)
     values: Tensor = _Blockwise.apply(function, slope, x.shape, _keeps(x), x, *others)  # type: ignore[no-untyped-call]
     return values
 
 
 def rowwise(function: Function, x: Tensor, *others: Tensor) -> Tensor:
-    """function(x, *others) [...], row by row, of x [..., C] and others [...] or [..., C], which get no gradient."""
+    """function(x, *others) [...], row by row, of x [..., C]. The others, [...] or [..., C], get no gradient."""
     if x.numel() <= BLOCK or x.is_cuda:
         return function(x, *others)
     values: Tensor = _Blockwise.apply(function, None, x.shape[:-1], _keeps(x), x, *others)  # type: ignore[no-untyped-call]
@@ -114,7 +114,7 @@ def rowwise(function: Function, x: Tensor, *others: Tensor) -> Tensor:
 
 
 class _Statistics(NamedTuple):
-    """What the gradient of a row needs to know of it, each [N, 1, ...]; shifted logits: (x_c - peak) / temperature."""
+    """What the gradient needs of each row, all [N, 1, ...]; the shifted logits are (x_c - peak) / temperature."""
 
     peak: Tensor
     own: Tensor
@@ -128,7 +128,7 @@ class _Statistics(NamedTuple):
 
 
 class _Slopes(NamedTuple):
-    """The gradient of a row, each [N, 1, ...]: own of its label, rivals * exponential - spread * w_c of the others."""
+    """Factors of the gradient, all [N, 1, ...]: own at the label, rivals * exponential - spread * w_c elsewhere."""
 
     own: Tensor
     rivals: Tensor
@@ -145,7 +145,7 @@ def _apply(
 
 
 def _keeps(logits: Tensor) -> bool:
-    """Whether a gradient may be asked for, which needs more than the value."""
+    """Whether a gradient may be wanted, which needs more than the value."""
     return logits.requires_grad and torch.is_grad_enabled()
 
 
@@ -165,9 +165,9 @@ class _OfLabel(torch.autograd.Function):
         place = label.long().reshape(rows)
         counts = None if counts is None else counts.reshape(rows)
         ctx.is_clean = counts is not None and x.numel() <= BLOCK and not x.is_cuda
-        if ctx.is_clean:  # a small copy takes less time than to mind these rows
+        if ctx.is_clean:  # a small copy takes less time than handling these rows
             x = torch.where(counts, x, 0.0)  # type: ignore[arg-type]
-        # A half-precision tensor would round the exponentials: those are computed again.
+        # A half-precision tensor would round the exponentials, so they are computed again.
         exponentials = torch.empty_like(x) if keeps and x.dtype == _compute_dtype(x) and not x.is_cuda else None
         found = _blockwise_statistics(x, place, class_weight, temperature, exponentials)
         ctx.temperature, ctx.is_spent = temperature, False
@@ -191,24 +191,24 @@ class _OfLabel(torch.autograd.Function):
         else:
             exponentials = _taken(ctx, kept)
             gradient = _blockwise_gradient(x, place, class_weight, temperature, statistics.peak, slopes, exponentials)
-            # On CUDA the answer would be waited for.
+            # On CUDA the answer would need a synchronisation.
             if counts is not None and (x.is_cuda or not torch.isfinite(statistics.rivals).all()):
                 gradient.masked_fill_(~counts, 0.0)
         return _class_axis_last(gradient, logits), None, None, None, None, None
 
 
 class _OfDistribution(torch.autograd.Function):
-    """Cross-entropy of distributions; the mass of all classes but the peak is a sum of its own, exact in the tail."""
+    """Cross-entropy of distributions; all classes but the peak are summed separately, which is exact in the tail."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, masses: Tensor, temperature: float, keeps: bool) -> Tensor:
         peak, place = logits.max(-1, keepdim=True)
         shifted = _scaled(logits - peak, temperature)  # [..., C]
         distance = -(masses * shifted).sum(-1, keepdim=True)
-        if distance.is_cuda or not torch.isfinite(distance.sum()):  # on CUDA the answer would be waited for
+        if distance.is_cuda or not torch.isfinite(distance.sum()):  # on CUDA the answer would need a synchronisation
             is_absent = (masses == 0) & torch.isinf(shifted)
             distance = -torch.where(is_absent, 0.0, masses * shifted).sum(-1, keepdim=True)
-        of_peak = shifted.gather(-1, place)  # 0, but NaN where the peak is infinite, which has to reach the sum
+        of_peak = shifted.gather(-1, place)  # 0, or NaN if the peak is infinite, which must reach the sum
         exponentials = shifted.exp_().scatter_(-1, place, of_peak)
         rest, mass = exponentials.sum(-1, keepdim=True), masses.sum(-1, keepdim=True)
         if keeps:
@@ -226,8 +226,8 @@ class _OfDistribution(torch.autograd.Function):
             exponentials = torch.where(is_peak, shifted.detach(), shifted.exp())
             rest = exponentials.sum(-1, keepdim=True)
         gradient = _scaled(gradient.unsqueeze(-1), ctx.temperature)
-        share = mass * gradient / (1 + rest)  # what comes to the peak
-        # p - t of the peak is what the others lack of it: near certainty that has all of its digits.
+        share = mass * gradient / (1 + rest)  # mass * p of the peak, times the gradient
+        # p - t of the peak is minus the sum of p - t of the others, which keeps its digits near certainty.
         lacking = torch.where(is_peak, 0.0, masses).sum(-1, keepdim=True)
         own = torch.where(rest < 1, gradient * lacking - share * rest, share - gradient * masses.gather(-1, place))
         if taken is None:
@@ -237,7 +237,7 @@ class _OfDistribution(torch.autograd.Function):
 
 
 class _Blockwise(torch.autograd.Function):
-    """A function and its derivative, block by block, so that what lies between stays in the cache."""
+    """A function and its derivative, block by block, so that intermediate results stay in the cache."""
 
     @staticmethod
     def forward(
@@ -275,10 +275,10 @@ class _Blockwise(torch.autograd.Function):
 
 
 def _taken(ctx: Any, kept: Tensor | None) -> Tensor | None:
-    """Give the memory of a saved tensor to the gradient, once; None where there is none or it was given already.
+    """Return the memory of a saved tensor for the gradient, once; None if there is none or it was already used.
 
-    Autograd counts changes of saved tensors, and would refuse a second gradient of the same graph. That one computes
-    again what is lost, so the change is hidden from the count: `data` has one of its own.
+    Autograd counts changes of saved tensors, and would refuse a second gradient of the same graph. That gradient
+    computes what is lost again, so the change is hidden: `data` has its own count.
     """
     if kept is None or ctx.is_spent:
         return None
@@ -289,7 +289,7 @@ def _taken(ctx: Any, kept: Tensor | None) -> Tensor | None:
 def _derivative(
     function: Function, x: Tensor, others: Sequence[Tensor], gradient: Tensor, create_graph: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """function(x, *others) and its derivative in x, times the `gradient` of the values."""
+    """Return function(x, *others), and its derivative in x times the `gradient` of the values."""
     with torch.enable_grad():
         values = function(x, *others)
     if not values.requires_grad:
@@ -299,9 +299,9 @@ def _derivative(
 
 
 def _parts(x: Tensor, *tensors: Tensor) -> Iterator[list[Tensor]]:
-    """Parts of the tensors [..., C] and [...] that belong to whole rows of x [..., C], half of BLOCK elements.
+    """Yield parts of the tensors [..., C] and [...] for whole rows of x [..., C], about BLOCK / 2 elements at a time.
 
-    What lies between wants its room in the cache, too.
+    Half, because intermediate results need room in the cache too.
     """
     flat = [tensor.reshape((-1, tensor.shape[-1]) if tensor.ndim == x.ndim else -1) for tensor in tensors]
     rows = max(1, BLOCK // 2 // x.shape[-1])
@@ -309,13 +309,13 @@ def _parts(x: Tensor, *tensors: Tensor) -> Iterator[list[Tensor]]:
 
 
 def _needs_plain_operations(gradients: Sequence[Tensor]) -> bool:
-    """Whether a second derivative is wanted, or the gradients come in batches, of which each needs its own memory."""
+    """Whether a second derivative is wanted, or the gradients are batched by vmap, and each needs its own memory."""
     is_batched = torch._C._functorch.is_batchedtensor, torch._C._functorch.is_legacy_batchedtensor
     return torch.is_grad_enabled() or any(test(gradient) for test in is_batched for gradient in gradients)
 
 
 def _outputs(statistics: _Statistics, counts: Tensor | None) -> list[Tensor]:
-    """The log-odds of the label and, where asked for, the weighted cross-entropies of the other classes."""
+    """The log-odds of the label and, if wanted, the weighted sum of -log p of the other classes."""
     _, own, rivals, spread, weight = statistics
     outputs = [own - rivals.log()]
     if spread is not None and weight is not None:
@@ -324,7 +324,7 @@ def _outputs(statistics: _Statistics, counts: Tensor | None) -> list[Tensor]:
 
 
 def _slopes(statistics: _Statistics, gradients: list[Tensor], counts: Tensor | None, temperature: float) -> _Slopes:
-    """The slopes of both outputs, times what comes back to each."""
+    """The slopes of both outputs, times the incoming gradient of each."""
     _, own_logit, rival_sum, _, weight = statistics
     if counts is not None:
         gradients = [torch.where(counts, gradient, 0.0) for gradient in gradients]
@@ -338,7 +338,7 @@ def _slopes(statistics: _Statistics, gradients: list[Tensor], counts: Tensor | N
 
 
 def _statistics(x: Tensor, place: Tensor, class_weight: Tensor | None, temperature: float) -> _Statistics:
-    """The statistics of the rows, by operations that can be differentiated and compiled."""
+    """The statistics of the rows, from operations that can be differentiated and compiled."""
     peak = x.detach().amax(1, keepdim=True).to(_compute_dtype(x))
     shifted = _scaled(x - peak, temperature)  # [N, C, ...]
     is_own = _is_own(place, x)
@@ -360,7 +360,7 @@ def _gradient(
     peak: Tensor,
     slopes: _Slopes,
 ) -> Tensor:
-    """The gradient [N, C, ...], by operations that can be differentiated and compiled."""
+    """The gradient [N, C, ...], from operations that can be differentiated and compiled."""
     gradient = _scaled(x - peak, temperature).exp() * slopes.rivals
     if class_weight is not None and slopes.spread is not None:
         gradient = gradient - _along_classes(class_weight, x) * slopes.spread
@@ -371,7 +371,7 @@ def _gradient(
 def _blockwise_statistics(
     x: Tensor, place: Tensor, class_weight: Tensor | None, temperature: float, exponentials: Tensor | None
 ) -> _Statistics:
-    """`_statistics`; `exponentials` [N, C, ...] gets those of all classes but the label's."""
+    """`_statistics`; writes the exponentials of all classes but the label into `exponentials` [N, C, ...]."""
     weight = None if class_weight is None else _weight_of_others(x, place, class_weight)
     if _is_one_block(x):
         return _Statistics(*_statistics_of_block(x, place, class_weight, temperature, exponentials), weight)
@@ -408,7 +408,7 @@ def _blockwise_gradient(
     slopes: _Slopes,
     exponentials: Tensor | None,
 ) -> Tensor:
-    """`_gradient`, in the memory of the `exponentials` where there are some."""
+    """`_gradient`, in the memory of the `exponentials` if there are any."""
     if _is_one_block(x):
         part = _scaled(x - peak, temperature).exp_() if exponentials is None else exponentials
         return _gradient_of_block(part, x, place, class_weight, slopes).to(x.dtype)
@@ -435,12 +435,12 @@ def _gradient_of_block(
 
 
 def _is_one_block(x: Tensor) -> bool:
-    """Whether x is worked on as a whole; CUDA has no cache of a block's size, and starts few large kernels faster."""
+    """Whether x is one block. It always is on CUDA, where few large kernels start faster than many small ones."""
     return x.numel() <= BLOCK or x.is_cuda
 
 
 def _blocks(x: Tensor) -> Iterator[tuple[Any, ...]]:
-    """Indices of parts of x [N, C, ...] that have about BLOCK elements, and all classes of their rows."""
+    """Yield indices of parts of x [N, C, ...] with about BLOCK elements, and all classes of their rows."""
     count, classes, *inner = x.shape
     width = math.prod(inner)
     step = max(1, BLOCK // (classes * width))
@@ -452,7 +452,7 @@ def _blocks(x: Tensor) -> Iterator[tuple[Any, ...]]:
 
 
 def _class_axis_second(logits: Tensor) -> Tensor:
-    """Logits [..., C] as [N, C], or as [N, C, M] where they lie so in memory."""
+    """Logits [..., C] as [N, C], or as [N, C, M] if they lie in memory that way."""
     if _lies_with_class_axis_second(logits):
         return logits.movedim(-1, 1).flatten(2)
     return logits if logits.ndim == 2 else logits.reshape(-1, logits.shape[-1])
@@ -475,7 +475,7 @@ def _is_own(place: Tensor, x: Tensor) -> Tensor:
 
 
 def _weighted(shifted: Tensor, class_weight: Tensor) -> Tensor:
-    """The shifted logits times the weight of their class; 0 where it is 0, whatever they are."""
+    """The shifted logits times the weights of their classes; 0 where the weight is 0, even for infinite logits."""
     if class_weight.ndim == 0:
         return shifted
     weight = _along_classes(class_weight, shifted)
@@ -487,7 +487,7 @@ def _weight_of_others(x: Tensor, place: Tensor, class_weight: Tensor) -> Tensor:
     if class_weight.ndim == 0:
         return class_weight * (x.shape[1] - 1)
     wide = class_weight.double().expand(x.shape[1])
-    # Sums from both ends: of the sum of all, less that of the label, nothing may be left.
+    # Sums from both ends, because the sum of all minus the weight of the label may lose all digits.
     zero = wide.new_zeros(1)
     before, after = torch.cat([zero, wide[:-1].cumsum(0)]), torch.cat([zero, wide.flip(0)[:-1].cumsum(0)]).flip(0)
     return (before + after).to(_compute_dtype(x))[place]
@@ -498,7 +498,7 @@ def _scaled(value: Tensor, temperature: float) -> Tensor:
 
 
 def _along_classes(values: Tensor, x: Tensor) -> Tensor:
-    """Values [C] or [] in a shape that goes with x [N, C, ...]."""
+    """Values [C] or [] in a shape that broadcasts against x [N, C, ...]."""
     return values if values.ndim == 0 else values.reshape(-1, *(1,) * (x.ndim - 2))
 
 

@@ -1,7 +1,7 @@
-"""The kernel of class indices on TensorFlow and JAX: a pass over the logits for the loss, one for the gradient.
+"""The kernel for class indices on TensorFlow and JAX: one pass over the logits for the loss, one for the gradient.
 
-Automatic differentiation would keep several tensors of the size of the logits. On TensorFlow XLA compiles each pass
-by itself, which takes half the time in graph mode and costs nothing where the whole step is compiled.
+Automatic differentiation would keep several tensors of the size of the logits. On TensorFlow, XLA compiles each pass
+separately. That halves the time in graph mode, and costs nothing if the whole step is compiled.
 """
 
 import sys
@@ -23,14 +23,14 @@ else:
     of_class = partial(ops.take_along_axis, axis=-1)
 
 COMPILED_FROM = 1000
-"""Classes from which TensorFlow compiles the passes; that takes some tenths of a second for each shape."""
+"""From this many classes on, TensorFlow compiles the passes; that takes some tenths of a second for each shape."""
 
 RECOMPUTED_FROM = 10_000
-"""Classes from which JAX computes the exponentials again for the gradient, instead of one more tensor of them."""
+"""From this many classes on, JAX computes the exponentials again for the gradient, instead of keeping them."""
 
 
 class _Statistics(NamedTuple):
-    """What the gradient of a row needs to know of it, each [..., 1]; shifted logits: (x_c - peak) / temperature."""
+    """What the gradient needs of each row, all [..., 1]; the shifted logits are (x_c - peak) / temperature."""
 
     peak: Tensor
     own: Tensor
@@ -42,14 +42,14 @@ class _Statistics(NamedTuple):
 
 
 def applies(logits: Tensor) -> bool:
-    """Whether the kernel takes these logits: not symbolic ones, of which nobody takes gradients, nor an empty batch."""
+    """Whether the kernel accepts these logits: neither symbolic ones, which need no gradient, nor an empty batch."""
     return _BACKEND in ("tensorflow", "jax") and not isinstance(logits, Tensor) and 0 not in logits.shape
 
 
 def of_label(logits: Tensor, label: Tensor, counts: Tensor | None, temperature: float) -> Tensor:
     """Log-odds [...] of the class `label` [...] in `logits` [..., C], in float32 or float64.
 
-    They are 0, with gradient 0, where `counts` [...] is False, whatever such a row holds.
+    Where `counts` [...] is False they are 0, with gradient 0, for any logits.
     """
     return _kernel()(logits, label, counts, None, temperature)[0]
 
@@ -57,7 +57,7 @@ def of_label(logits: Tensor, label: Tensor, counts: Tensor | None, temperature: 
 def of_label_and_others(
     logits: Tensor, label: Tensor, counts: Tensor | None, class_weight: Tensor | None, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """`of_label`, and sum_{c != y} w_c -log p_c [...] over the other classes of weights w [C]."""
+    """`of_label`, and sum_{c != y} w_c (-log p_c) [...] over all other classes, given their weights w [C]."""
     if class_weight is None:
         class_weight = ops.ones((1,), dtype=_compute_dtype(logits))
     log_odds, others = _kernel()(logits, label, counts, class_weight, temperature)
@@ -76,7 +76,7 @@ def _of_tensorflow() -> Any:
 
     def kernel(logits: Any, label: Any, counts: Any, class_weight: Any, temperature: float) -> Any:
         outputs, gradient = compiled if is_at_least(logits.shape[-1], COMPILED_FROM) else passes
-        # A traced function that met logits of two ranks would take those of a third without any rank.
+        # After logits of two ranks, the traced function would see those of a third rank with an unknown rank.
         rows, flat = tensorflow.shape(label), [-1]
         logits = tensorflow.reshape(logits, [-1, tensorflow.shape(logits)[-1]])
         label = tensorflow.reshape(label, flat)
@@ -98,7 +98,7 @@ def _of_tensorflow() -> Any:
 def _of_jax() -> Any:
     jax = sys.modules["jax"]
 
-    # Rules for tangents, unlike those for cotangents, leave JAX all of its modes.
+    # Rules for tangents keep all modes of JAX; rules for cotangents do not.
     @partial(jax.custom_jvp, nondiff_argnums=(4,))
     def kernel(logits: Any, label: Any, counts: Any, class_weight: Any, temperature: float) -> Any:
         return _outputs(logits, label, counts, class_weight, temperature)[0]
@@ -109,7 +109,7 @@ def _of_jax() -> Any:
         peak, own, rivals, weight = statistics
         if is_at_least(
             logits.shape[-1], RECOMPUTED_FROM
-        ):  # XLA would find the exponentials in both passes, and keep them
+        ):  # without this XLA would notice that both passes need the exponentials, and keep them
             peak = jax.lax.optimization_barrier(peak)
         x, is_own = _harmless(logits, counts), _is_own(label, logits)  # [..., C]
         # A tangent enters each sum once, so that XLA makes one pass of the gradient.
@@ -134,7 +134,7 @@ def _of_jax() -> Any:
 def _outputs(
     logits: Tensor, label: Tensor, counts: Tensor | None, class_weight: Tensor | None, temperature: float
 ) -> tuple[tuple[Tensor, ...], _Statistics]:
-    """The log-odds of the label and, given weights, the weighted cross-entropies of the others; and the statistics."""
+    """The log-odds of the label, given weights the weighted sum of -log p of the others, and the statistics."""
     x = _harmless(logits, counts)  # [..., C]
     peak = ops.stop_gradient(ops.max(x, -1, keepdims=True))  # [..., 1]
     is_own, place = _is_own(label, x), ops.expand_dims(label, -1)

@@ -22,20 +22,20 @@ FOREIGN = {
     "smoothing": ("timm", "label_smoothing"),
     "weights": ("MMDetection", "class_weight"),
 }
-"""Keywords of losses elsewhere: whose they are, and what they are called here."""
+"""Keywords of other libraries: the library, and the name here."""
 REDUCTION_SYNONYMS = {"sum_over_batch_size": "mean", "mean_with_sample_weight": "weighted_mean", None: "none"}
 
 
 def field(default: T, check: Callable[..., Any], *details: Any) -> T:
     """Declare a dataclass field with its default and its check, `check(name, value, *details)`.
 
-    A loss runs the check at construction and at each assignment. None is taken, unchecked, where it is the default.
+    A loss runs the check at construction and at each assignment. If the default is None, None is accepted unchecked.
     """
     return dataclasses.field(default=default, metadata=checked(check, *details, optional=default is None))
 
 
 def checked(check: Callable[..., Any], *details: Any, optional: bool = False) -> Mapping[str, Any]:
-    """Return the metadata of a field with that check, for a field without a default."""
+    """Return the metadata that gives a field this check; for fields without a default."""
 
     def check_field(name: str, value: Any) -> Any:
         return None if optional and value is None else check(name, value, *details)
@@ -44,7 +44,7 @@ def checked(check: Callable[..., Any], *details: Any, optional: bool = False) ->
 
 
 def check_of(owner: type, name: str) -> Callable[[str, Any], Any] | None:
-    """Return the check of a field; of one that a subclass declares anew without a check, that of its base."""
+    """Return the check of a field. If a subclass redeclares it without one, the check of the base applies."""
     for base in owner.__mro__:
         declared = getattr(base, "__dataclass_fields__", {}).get(name)
         if declared is not None and "check" in declared.metadata:
@@ -54,12 +54,12 @@ def check_of(owner: type, name: str) -> Callable[[str, Any], Any] | None:
 
 
 def refuse_unknown(owner: type, keywords: Collection[str]) -> None:
-    """Raise a TypeError for the first keyword that a dataclass does not take, with the one that may be meant."""
+    """Raise a TypeError for the first unknown keyword of a dataclass, and suggest the one that may be meant."""
     declared: Collection[str] = owner.__dataclass_fields__  # type: ignore[attr-defined]
     if all(keyword in declared for keyword in keywords):
         return
     _, *taken = inspect.signature(owner.__init__).parameters.values()  # type: ignore[misc]
-    names = [item.name for item in taken]  # of a subclass with a constructor of its own, too
+    names = [item.name for item in taken]  # also those of a subclass with its own constructor
     unknown = [keyword for keyword in keywords if keyword not in names]
     if unknown and all(item.kind is not inspect.Parameter.VAR_KEYWORD for item in taken):
         meant = meant_by(unknown[0], names) or f"its keywords are {', '.join(names)}"
@@ -67,7 +67,7 @@ def refuse_unknown(owner: type, keywords: Collection[str]) -> None:
 
 
 def meant_by(keyword: str, names: Sequence[str]) -> str:
-    """Say which of the names may be meant by a keyword; nothing if none is."""
+    """Return a hint at the name that a keyword may mean; an empty string if there is none."""
     whose, ours = FOREIGN.get(keyword, ("", None))
     if ours in names:
         return f"{keyword} of {whose} is {ours} here"
@@ -80,7 +80,7 @@ def meant_by(keyword: str, names: Sequence[str]) -> str:
 
 
 def number(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
-    """Return `value` as a float that lies in `interval`, written as in "[0, 1)"; infinity and NaN lie in none."""
+    """Return `value` as a float in `interval`, which is written like "[0, 1)"; infinity and NaN are never in it."""
     low, high = (float(bound) for bound in interval[1:-1].split(","))
     item = plain(name, value)
     if isinstance(item, Real) and not isinstance(item, bool):
@@ -103,7 +103,7 @@ def weights(name: str, value: Any) -> tuple[float, ...]:
 
 
 def weight_or_weights(name: str, value: Any) -> Any:
-    """Return one weight >= 0 as a float, several as a tuple, or as tuples in a tuple; one in a sequence is one."""
+    """Return one weight >= 0 as a float, several as nested tuples. A sequence of one number is that number."""
     value = plain(name, value)
     if isinstance(value, Mapping):
         raise ValueError(
@@ -115,19 +115,19 @@ def weight_or_weights(name: str, value: Any) -> Any:
 
 
 def listed(value: Any) -> Any:
-    """Return tuples as lists, at any depth; others as they are."""
+    """Return tuples as lists, at any depth; other values unchanged."""
     return [listed(item) for item in value] if isinstance(value, tuple) else value
 
 
 def least(value: Any) -> float:
-    """Return the smallest of weights in tuples of any depth, and 1 for None."""
+    """Return the smallest weight in tuples of any depth; 1 for None."""
     if isinstance(value, tuple):
-        return min([least(item) for item in value])  # a list: the Dynamo of torch 2.6 takes no min of a map
+        return min([least(item) for item in value])  # a list: Dynamo in torch 2.6 cannot trace min of a map
     return 1.0 if value is None else float(value)
 
 
 def _nested(name: str, value: Any) -> tuple[Any, tuple[int, ...]]:
-    """Return weights >= 0 as floats in tuples, and the shape of these."""
+    """Return weights >= 0 as nested tuples of floats, and their shape."""
     if isinstance(value, str | bytes) or not isinstance(value, Sequence):
         return number(name, value, "[0, inf)"), ()
     found = [_nested(f"{name}[{position}]", item) for position, item in enumerate(value)]
@@ -152,13 +152,13 @@ def counts(name: str, value: Any) -> tuple[float, ...]:
 
 
 def same_length(name: str, values: Sized, class_weight: Sized | None) -> None:
-    """Raise where there are not as many numbers as class weights."""
+    """Raise ValueError unless there are as many numbers as class weights."""
     if class_weight is not None and len(class_weight) != len(values):
         raise ValueError(f"{name} must have {len(class_weight)} numbers, as class_weight has, got {len(values)}")
 
 
 def number_or_name(name: str, value: Any, interval: str, names: Collection[str]) -> Any:
-    """Return `value` if it is one of `names`, else as a number that lies in `interval`."""
+    """Return `value` if it is one of `names`, otherwise as a number in `interval`."""
     if isinstance(value, str) and value in names:
         return str(value)
     try:
@@ -169,7 +169,7 @@ def number_or_name(name: str, value: Any, interval: str, names: Collection[str])
 
 
 def integer(name: str, value: Any, minimum: int = -(2**63)) -> int:
-    """Return a whole number as an int; a bool is none. Config readers make -1 of an int or float a -1.0."""
+    """Return a whole number as an int; bools are refused. Some config readers turn -1 into -1.0."""
     item = plain(name, value)
     is_number = isinstance(item, Real) and not isinstance(item, bool)
     if not is_number or not _as_float(item).is_integer() or not minimum <= item < 2**63:
@@ -187,20 +187,20 @@ def choice(name: str, value: Any, choices: Collection[Any]) -> Any:
 
 
 def reduction(name: str, value: Any) -> str:
-    """Return the canonical name of a reduction, given it or Keras' own spelling."""
+    """Return the canonical name of a reduction, given that name or Keras' spelling."""
     choice(name, value, (*REDUCTIONS, *REDUCTION_SYNONYMS))
     return str(REDUCTION_SYNONYMS.get(value, value))
 
 
 def text(name: str, value: Any) -> str:
-    """Return a string."""
+    """Return `value` if it is a string."""
     if not isinstance(value, str):
         raise ValueError(f"{name} must be a string or None, got {value!r}")
     return value
 
 
 def parsed(value: Any) -> Any:
-    """Return numbers that a config reader left as text, as PyYAML does with 1e-4, as numbers; all else unchanged."""
+    """Return text that is a number as a number, because PyYAML reads 1e-4 as text; all else unchanged."""
     if isinstance(value, list | tuple):
         return [parsed(item) for item in value]
     if isinstance(value, Mapping):
@@ -215,7 +215,7 @@ def parsed(value: Any) -> Any:
 
 
 def plain(name: str, value: Any) -> Any:
-    """Return an array or tensor of any framework as a number or list; others unchanged.
+    """Return an array or tensor of any framework as a number or list; other values unchanged.
 
     Raises:
         TypeError: A tensor with a gradient, a parameter, a variable, or a tensor whose values are not known yet.
@@ -228,14 +228,14 @@ def plain(name: str, value: Any) -> Any:
     else:
         try:
             result = as_python(value)
-        except Exception:  # JAX and torch have errors of their own for values that are not there while they trace
+        except Exception:  # a traced tensor has no values: JAX and torch raise their own errors
             result = value
         if not (hasattr(result, "shape") and hasattr(result, "dtype")):
             return result
         what = f"a {type(value).__name__} without a value: it is traced"
     raise TypeError(
         f"{name} must be a plain number (or plain numbers), got {what}. A loss gives its parameters no gradient: pass "
-        "float(value) to use the value of now, or write a loss whose curve holds the parameter (docs/own_loss.md)"
+        "float(value) to use its current value, or write a loss whose curve holds the parameter (docs/own_loss.md)"
     )
 
 
@@ -259,7 +259,7 @@ def _as_float(number: Any) -> float:
 
 
 def as_python(value: Any) -> Any:
-    """Return an array or tensor of any framework as a number or list; others as they are."""
+    """Return an array or tensor of any framework as a number or list; other values unchanged."""
     if hasattr(value, "tolist"):
         return value.tolist()
     return value.numpy().tolist() if hasattr(value, "numpy") else value

@@ -1,4 +1,4 @@
-"""The call of every loss, from its input to one number; `categorical` and `binary` take it up to the rows.
+"""The call of every loss, from the inputs to one number; `categorical` and `binary` compute the losses of the rows.
 
 target, logits -> ignored rows out -> target -> log-odds -> curve (+ regulariser) -> weights -> reduction
 """
@@ -32,7 +32,7 @@ class Loss(nn.Module, ABC):
         hard_fraction: Share of the kept rows that count, in (0, 1]. The rows with the largest loss are chosen, without
             sample weights.
         check_labels: Whether a label out of range raises. None: on CPU, where reading labels costs no
-            synchronisation. Where they are not read, as under a trace, the loss of their rows is NaN.
+            synchronisation. Where labels are not read, as under a trace, the loss of such rows is NaN.
         reduction: "mean" over the kept rows, "weighted_mean" by sample weight and class weight of the
             target, "sum" or "none". Keras' "sum_over_batch_size" is "mean" and its
             "mean_with_sample_weight" is "weighted_mean".
@@ -63,7 +63,7 @@ class Loss(nn.Module, ABC):
 
     @property
     def __jit_ignored_attributes__(self) -> list[str]:
-        """The fields, for TorchScript, which does not know all of their types."""
+        """The names of the fields; TorchScript does not know the types of all."""
         return [field.name for field in fields(self)]
 
     def __new__(cls, *positional: Any, **keywords: Any) -> Self:
@@ -129,19 +129,19 @@ class Loss(nn.Module, ABC):
         """Return (weighted sum of the row losses, denominator), whose quotient is the loss.
 
         Add both over micro-batches or devices, then divide: that is the mean of the whole batch. With "sum" the
-        denominator is 1, that of the whole sum: add the first number alone. hard_fraction ranks each part by itself.
+        denominator is 1, so add the sums only. hard_fraction ranks the rows of each part separately.
         """
         if self.reduction == "none":
             raise ValueError('reduction must be "mean", "weighted_mean" or "sum" for parts(), got "none"')
         return reduction.parts(self._counted(logits, target, sample_weight, mask), self.reduction)
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Return the probabilities that the loss takes its input for, in the compute dtype.
+        """Return the probabilities that the loss computes from the logits, in the compute dtype.
 
-        They are after temperature and softcap, and without what only training needs: margins, logit adjustment and
-        class weights are left out. The gradient reaches the logits, and small probabilities keep their digits.
+        Temperature and softcap apply. Margins, logit adjustment and class weights do not: only training needs them. The
+        gradient reaches the logits, and small probabilities keep their digits.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not say which probabilities it takes its input for")
+        raise NotImplementedError(f"{type(self).__name__} does not define probabilities()")
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor arguments that differ from their defaults, ready for JSON."""
@@ -158,10 +158,10 @@ class Loss(nn.Module, ABC):
 
     @abstractmethod
     def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any) -> Rows:
-        """Take a call up to its rows."""
+        """Return the rows of a call: their losses and weights, and which are kept."""
 
     def _counted(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any) -> Rows:
-        """Take a call up to the rows that count."""
+        """Return the rows of a call after `hard_fraction`. The first call may warn of its input."""
         logits, target, sample_weight, mask = map(targets.whole, (logits, target, sample_weight, mask))
         logits = targets.checked_logits(logits)
         rows = self._rows(logits, target, sample_weight, mask)
@@ -175,7 +175,7 @@ class Loss(nn.Module, ABC):
         return Rows(rows.losses, rows.weights, kept, rows.sample_weight)
 
     def _look(self, logits: Tensor, rows: Rows) -> None:
-        """Warn, once, of probabilities where logits are wanted, or the reverse; read no values that cost a wait."""
+        """Warn once of probabilities where logits are wanted, or the reverse; read only values that cost no wait."""
         self._has_looked, doubt = self._doubt(logits, rows, None)
         self._has_looked |= logits.requires_grad  # later calls of a training end in the same activation
         if doubt is not None:
@@ -183,9 +183,9 @@ class Loss(nn.Module, ABC):
             guard.warn(f"{type(self).__name__} {doubt}")
 
     def _doubt(self, logits: Tensor, rows: Rows | None, check: bool | None) -> tuple[bool, str | None]:
-        """Return whether what can be seen of a call is enough, and why its input seems to be of the wrong kind.
+        """Return whether the call showed enough to decide, and what seems wrong with its input (None: nothing).
 
-        Its values are read as `targets.read` does with `check`.
+        Values are read as `targets.read` does with `check`.
         """
         axis, views = self._layout(logits)
         kind = {"has_classes": axis is not None, "from_logits": self.from_logits}
@@ -205,11 +205,11 @@ class Loss(nn.Module, ABC):
         return True, doubt or guard.of_values(values, counts, dtype, views, **kind)
 
     def _doubt_of_shape(self, logits: Tensor) -> str | None:
-        """Return why logits of this shape are of the wrong kind, which a trace knows too; None if nothing shows."""
+        """Return what is wrong with logits of this shape, which a trace knows too; None if nothing is."""
         return None
 
     def _layout(self, logits: Tensor) -> tuple[int | None, int]:
-        """Return the class axis of the logits, None if there is none, and how many softmaxes lie along it."""
+        """Return the class axis of the logits (None if there is none), and how many softmaxes lie along it."""
         return None, 1
 
     def _needs_logits(self) -> None:
@@ -217,12 +217,12 @@ class Loss(nn.Module, ABC):
             raise ValueError(f"from_logits must be True for {type(self).__name__}, got False")
 
     def _is_of_package(self) -> bool:
-        """Whether no method of it is a user's, who may have parameters there: kernels would give them no gradient."""
+        """Whether all methods are of this package. A user's may hold parameters, which kernels give no gradient."""
         return type(self).__module__.startswith(__name__.partition(".")[0] + ".") and not self._is_patched
 
     @staticmethod
     def _expected(curve: Callable[[Tensor], Tensor], mass: Tensor, log_odds: Tensor) -> Tensor:
-        """mass * curve(log_odds); 0 with gradient 0 for a class without mass where one of the two is infinite."""
+        """mass * curve(log_odds); 0 with gradient 0 where the mass is 0 and the curve or the log-odds are infinite."""
         values = curve(log_odds)
         both = values + log_odds
         if targets.are_finite(both):

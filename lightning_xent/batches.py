@@ -1,4 +1,4 @@
-"""Batches: which parts are the inputs of the network, the target, the sample weights and the mask."""
+"""Splits batches into the inputs of the network, the target, the sample weights and the mask."""
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 BY_NAME = ("input_ids", "pixel_values", "input_values", "input_features", "inputs_embeds")
-"""Inputs of Hugging Face models, which take them by these names."""
+"""Names of the inputs of Hugging Face models, which are passed by name."""
 INPUTS = (*BY_NAME, "inputs", "input", "images", "image", "x")
 TARGETS = ("labels", "label", "targets", "target", "y")
 WEIGHTS = ("sample_weight", "sample_weights", "weight", "weights")
@@ -18,10 +18,10 @@ FORMS = "(inputs, target[, sample_weight[, mask]]) or a dictionary"
 
 @dataclass(frozen=True)
 class Keys:
-    """Keys of batches that are dictionaries; None: the names above.
+    """Keys of batches that are dictionaries; None stands for the names above.
 
     Args:
-        input: Key of the only input, or a list of keys, which are passed to the network by name.
+        input: Key of the only input, or a list of keys of inputs that are passed to the network by name.
         target: Key of the target.
         weight: Key of the sample weights.
         mask: Key of the mask.
@@ -33,7 +33,7 @@ class Keys:
     mask: str | None = None
 
     def __post_init__(self) -> None:
-        """Keep strings and lists, which a checkpoint may hold."""
+        """Check the keys, and keep them as plain strings and lists, which a checkpoint may hold."""
         several = None if self.input is None or isinstance(self.input, str) else self.input
         if several is not None and not (isinstance(several, Iterable) and all(isinstance(key, str) for key in several)):
             raise TypeError(f"input_key must be a string, a list of strings or None, got {several!r}")
@@ -48,12 +48,12 @@ class Keys:
 
 @dataclass(frozen=True)
 class Batch:
-    """The parts of a batch; None where it has none."""
+    """The parts of a batch; None for a part that it does not have."""
 
     inputs: tuple[Any, ...]
-    """Inputs that the network takes by position."""
+    """Inputs that are passed to the network by position."""
     named_inputs: dict[str, Any]
-    """Inputs that it takes by name."""
+    """Inputs that are passed by name."""
     target: Any = None
     sample_weight: Any = None
     mask: Any = None
@@ -63,18 +63,18 @@ def split(model: nn.Module, batch: Any, *, needs_target: bool = True) -> Batch:
     """Return the parts of a batch.
 
     A batch is (inputs, target), with sample_weight and mask as third and fourth part if there are any, or a dictionary.
-    Where nothing but inputs is needed it may also be (inputs,) or the inputs alone. The entries of a dictionary are
-    found by the keys of an `XentModule`, or by their usual names. Without `input_key` the network gets by name all
-    entries that its `forward` has arguments for, as Hugging Face models do. If the usual name of the input is not among
-    them, that input is passed by position.
+    If no target is needed it may also be (inputs,) or the inputs alone. The entries of a dictionary are found by the
+    keys of an `XentModule`, or by their usual names. Without `input_key`, all entries that the network's `forward` has
+    arguments for are passed by name, as Hugging Face models expect. If the usual name of the input is not among them,
+    that input is passed by position.
 
     Args:
-        model: The network, or the module that holds network and keys.
+        model: The network, or the module that holds the network and the keys.
         batch: The batch.
         needs_target: Whether a batch without a target is an error.
 
     Raises:
-        ValueError: A batch of another form, or one without what is needed.
+        ValueError: A batch of another form, or without a part that is needed.
     """
     if isinstance(batch, Batch):
         return batch
@@ -96,11 +96,11 @@ def split(model: nn.Module, batch: Any, *, needs_target: bool = True) -> Batch:
 
 
 def is_copy(batch: Batch) -> bool:
-    """Whether the labels that count are the tokens themselves, as collators for causal models make them."""
+    """Whether the labels that count equal the tokens, as collators for causal models make them."""
     tokens, labels = batch.named_inputs.get("input_ids"), batch.target
     if not isinstance(tokens, Tensor) or not isinstance(labels, Tensor) or tokens.shape != labels.shape:
         return False
-    is_label = labels >= 0  # of Hugging Face's own -100 for padding
+    is_label = labels >= 0  # Hugging Face marks padding with -100
     if tokens.ndim < 2 or tokens.is_floating_point() or not is_label.any():
         return False
     return bool(((tokens == labels) | ~is_label).all())
@@ -119,7 +119,8 @@ def logits_of(outputs: Any) -> Any:
 def _of_mapping(network: nn.Module, batch: Mapping[str, Any], keys: Keys) -> Batch:
     arguments, takes_any = _arguments(network)
     given = [] if keys.input is None else [keys.input] if isinstance(keys.input, str) else list(keys.input)
-    # What the network has an argument for is an input, such as `mask`; but Hugging Face models take `labels`, too.
+    # An entry that the network has an argument for, such as `mask`, is an input. `labels` is not, though Hugging Face
+    # models have such an argument.
     chosen = [
         _key("target_key", keys.target, [name for name in TARGETS if name not in given], batch),
         _key("weight_key", keys.weight, [name for name in WEIGHTS if name not in [*given, *arguments]], batch),
@@ -141,7 +142,7 @@ def _of_mapping(network: nn.Module, batch: Mapping[str, Any], keys: Keys) -> Bat
 def _inputs(
     arguments: list[str], takes_any: bool, rest: dict[str, Any], batch: Mapping[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the inputs by position and by name, given the entries that are neither target, weight nor mask."""
+    """Return the inputs by position and by name, from the entries that are not target, weight or mask."""
     named = {name: value for name, value in rest.items() if name in arguments}
     found = [name for name in INPUTS if name in rest]
     if any(name in named for name in found) or (named and not found):
@@ -158,10 +159,10 @@ def _inputs(
 
 
 def _arguments(network: nn.Module) -> tuple[list[str], bool]:
-    """Return the names of the arguments of a network, and whether it takes others, too."""
+    """Return the names of the arguments of a network, and whether it accepts any others."""
     try:
         parameters = inspect.signature(network.forward).parameters.values()
-    except (TypeError, ValueError):  # one that is not Python code
+    except (TypeError, ValueError):  # a network that is not Python code
         return [], True
     by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     names = [parameter.name for parameter in parameters if parameter.kind in by_name]
@@ -169,7 +170,7 @@ def _arguments(network: nn.Module) -> tuple[list[str], bool]:
 
 
 def _key(argument: str, key: str | None, names: Sequence[str], batch: Mapping[str, Any]) -> str | None:
-    """Return the key that was set, or the one usual name in the batch; None if there is none."""
+    """Return the key that was set, or else the usual name in the batch; None if there is none."""
     if key is not None:
         return _present(argument, key, batch)
     found = [name for name in names if name in batch]

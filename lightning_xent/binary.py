@@ -1,4 +1,4 @@
-"""Losses over two classes, elementwise: from logits and a target to the losses of the elements."""
+"""Losses over two classes, elementwise: logits and a target give the loss of each element."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,12 +33,12 @@ class BinaryLoss(Loss):
         if self.axis is not None and isinstance(self.pos_weight, tuple) and isinstance(self.pos_weight[0], tuple):
             raise ValueError(f"axis must be None where pos_weight has rows, which say where they lie, got {self.axis}")
         self._pos_weight = None if self.pos_weight is None else targets.constant(self.pos_weight)
-        self._takes_slope = self._has_slope()  # here, as the Dynamo of torch 2.6 does not trace it
+        self._takes_slope = self._has_slope()  # here, because Dynamo in torch 2.6 cannot trace it
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return the probabilities of label 1, elementwise: sigmoid(logits / temperature).
 
-        With from_logits=False they are the input.
+        With from_logits=False the input is returned.
         """
         logits = targets.checked_logits(targets.whole(logits))
         logits = logits.to(targets.compute_dtype(logits))
@@ -47,22 +47,22 @@ class BinaryLoss(Loss):
     def slope(self, log_odds: Tensor) -> Tensor:
         """Return the derivative of the curve, elementwise.
 
-        A class that defines `curve` may define this beside it, to save automatic differentiation.
+        A class that defines `curve` may define this too, to save automatic differentiation.
         """
         raise NotImplementedError
 
     def balance(self) -> tuple[float, float]:
-        """Return the weights of labels 1 and 0 beside `pos_weight`."""
+        """Return the weights of labels 1 and 0, without `pos_weight`."""
         return 1.0, 1.0
 
     def of_target(self, x: Tensor, target: Tensor, weight_1: Tensor | float, weight_0: Tensor | float) -> Tensor:
-        """Return the losses of targets, elementwise, given the log-odds x of label 1 and the weights of both labels."""
+        """Return the loss of each target, given the log-odds x of label 1 and the weights of both labels."""
         positive = self._expected(self.curve, target * weight_1, x)
         return positive + self._expected(self.curve, (1 - target) * weight_0, -x)
 
     @property
     def _takes_label_alone(self) -> bool:
-        """Whether the loss of a label is its weight > 0 times the curve."""
+        """Whether the loss of a label is its weight times the curve, and all weights are > 0."""
         has_weights = targets.take_any_loss(*self.balance(), arguments.least(self.pos_weight))
         return self.label_smoothing == 0.0 and type(self).of_target is BinaryLoss.of_target and has_weights
 
@@ -99,19 +99,19 @@ class BinaryLoss(Loss):
     def _elementwise(
         self, function: Callable[..., Tensor], slope: Callable[..., Tensor], x: Tensor, *others: Tensor
     ) -> Tensor:
-        """Return function(x, *others), which a loss of this package leaves to the kernel."""
+        """Return function(x, *others); for a loss of this package the kernel computes it."""
         if not self._is_of_package():
             return function(x, *others)
         return log_odds.elementwise(function, slope if self._takes_slope else None, x, *others)
 
     def _has_slope(self) -> bool:
-        """Whether `slope` is that of the curve, and the loss of a target the mean of the curve over both labels."""
+        """Whether `slope` belongs to `curve`, and the loss of a target is the expectation of the curve."""
         methods = ("slope", "curve", "of_target")
         slope, curve, of_target = (next(base for base in type(self).__mro__ if name in vars(base)) for name in methods)
         return slope is curve and of_target is BinaryLoss
 
     def _weights(self, target: Tensor, pos_weight: Tensor | None = None) -> Tensor | None:
-        """Return the weights of targets, elementwise; None where all are 1."""
+        """Return the weights of targets, elementwise; None if all are 1."""
         if pos_weight is None and self.balance() == (1.0, 1.0):
             return None
         weight_1, weight_0 = self._label_weights(pos_weight)

@@ -1,4 +1,4 @@
-"""Callbacks: one weighs classes or labels by their row counts, one checks the model before training."""
+"""Callbacks: one sets weights from the row counts of the data, one checks the model before training."""
 
 import copy
 import math
@@ -25,7 +25,7 @@ class ClassWeighting(Callback):
     """Sets the weights of the module's loss from the row counts of the training data, before the first step.
 
     A categorical loss gets the `class_weight` of `class_weights`, K numbers that sum to K; a binary loss gets the
-    `pos_weight` of `pos_weights`: negatives / positives. They stay when training ends, and in the loss's config. With
+    `pos_weight` of `pos_weights`: negatives / positives. Both stay after training, and in the loss's config. With
     `start_epoch` the loss keeps its own weights until that epoch: deferred re-weighting.
 
     Args:
@@ -34,15 +34,15 @@ class ClassWeighting(Callback):
             summed over all devices. Training then reads the same data from the start. Sample weights do not count.
         scheme: "balanced", "inverse" or "effective", see `class_weights`.
         beta: Overlap of the rows for "effective", in [0, 1).
-        classes: Number K of classes, >= 1, where the targets of a categorical loss are class indices; those equal to
-            the loss's ignore_index do not count. None: targets are distributions or one-hot, with classes on the loss's
-            axis, whose sums are the counts; and for a binary loss.
+        classes: Number K of classes, >= 1, if the targets of a categorical loss are class indices; labels equal to the
+            loss's ignore_index do not count. None: the targets are distributions or one-hot, with the classes on the
+            loss's axis, and their sums are the counts. A binary loss needs None.
         start_epoch: First epoch with the weights, >= 0, counted from 0.
         power: Exponent >= 0 of the weights, see `class_weights` and `pos_weights`.
         max_weight: Largest weight, > 0. None: no bound.
         pseudo_count: Number >= 0 that is added to each count.
-        batches: Largest number of batches to read, >= 1. None: all, where their number is known. Data of unknown
-            length, such as generators, iterators and datasets that repeat, need it: they may have no end.
+        batches: Largest number of batches to read, >= 1. None: all, if their number is known. Data of unknown length,
+            such as generators, iterators and datasets that repeat, need a number: they may have no end.
         per_label: Whether each label of a multi-label loss, along its axis (None: the last), gets its own pos_weight.
             None: one number for targets of rank 1, one for each label at rank 2; higher ranks need True or False.
 
@@ -99,7 +99,7 @@ class ClassWeighting(Callback):
         else:
             counts = self._counts(loss, _targets(pl_module, limited("data", self.data, self.batches)))
         self._weights = self._weights_of(counts)
-        # A run that resumes within an epoch does not begin it.
+        # A run that resumes within an epoch does not call on_train_epoch_start for it.
         self._set_weights(trainer, loss)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -148,7 +148,7 @@ class ClassWeighting(Callback):
 
 
 class CheckModel(Callback):
-    """Warns, once and before the first step, of what `check_model` finds in the module and its loss.
+    """Warns once, before the first step, of the problems that `check_model` finds in the module and its loss.
 
     Args:
         data: A batch as the module takes it, a tuple or a dictionary; or an iterable of batches such as a DataLoader,
@@ -177,14 +177,14 @@ class CheckModel(Callback):
             batch = trainer.precision_plugin.convert_input(trainer.strategy.batch_to_device(batch))
             with trainer.precision_plugin.forward_context():
                 doubts, others = problems_of_model(pl_module, loss, batch)
-        # The loss may have said it in the sanity check of the trainer.
+        # The loss may have warned of it in the sanity check of the trainer.
         for problem in others if loss._has_warned else doubts + others:
             guard.warn(problem)
         loss._has_looked = loss._has_looked or bool(doubts)
 
 
 def _targets(module: LightningModule, data: Any) -> Any:
-    """Return targets as they are, and batches as (None, target, None, mask)."""
+    """Return targets unchanged, and batches as (None, target, None, mask)."""
     if hasattr(data, "dtype") or not isinstance(data, Iterable):
         return data
     batches = (split(module, batch) for batch in data)
@@ -193,12 +193,12 @@ def _targets(module: LightningModule, data: Any) -> Any:
 
 @contextmanager
 def _unread(loader: Any) -> Iterator[Any]:
-    """Give a loader to be read, and leave it as if nobody had: its order is drawn from random generators."""
+    """Yield a loader to read, and restore the random generators that draw its order, as if nobody had read it."""
     owners = (loader, getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None))
     generators = [getattr(owner, "generator", None) for owner in owners]
     states = [(item, item.get_state()) for item in generators if isinstance(item, torch.Generator)]
     if isinstance(loader, DataLoader) and loader.persistent_workers:
-        # All iterators of such a loader are one, which the trainer holds already.
+        # Such a loader has one iterator, which the trainer already holds.
         loader = copy.copy(loader)
         loader._iterator = None
     with isolate_rng():

@@ -1,4 +1,4 @@
-"""Losses over K exclusive classes: from logits and a target to the losses of the rows."""
+"""Losses over K exclusive classes: logits and a target give the loss of each row."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class CategoricalLoss(Loss):
     A row is a position of the logits without the class axis. Its target is a class index (any integer dtype) or a
     distribution over the classes. The loss of a distribution is the expectation: sum_c t_c w_c curve(m_c). A target in
     the shape of the logits is a distribution. Integers there must be one-hot or multi-hot rows of 0 and 1: class
-    indices are an error, or NaN where labels are not read. One class alone warns: its loss is always 0.
+    indices raise ValueError, or give NaN where labels are not read. Logits of one class warn: the loss is always 0.
 
     Args:
         axis: Class axis of the logits. None: 1, and 0 for 1-D logits, as in torch.
@@ -54,7 +54,7 @@ class CategoricalLoss(Loss):
         self._least_weight = 1.0 if weights is None else min(weights)
 
     def set_class_weight(self, class_weight: Sequence[float] | Mapping[int, float] | None) -> None:
-        """Replace the class weights: K numbers >= 0, or None. Compiled code keeps those that it was traced with."""
+        """Replace the class weights: K numbers >= 0, or None. Compiled code keeps the ones that it was traced with."""
         self.class_weight = class_weight
 
     def _layout(self, logits: Tensor) -> tuple[int | None, int]:
@@ -73,8 +73,8 @@ class CategoricalLoss(Loss):
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return the probabilities of the K classes, on the class axis of the logits.
 
-        They are softmax(logits / temperature), after a softcap and with the scale of losses that have one, but without
-        their margins and adjustments. With from_logits=False they are the input over its sum.
+        They are softmax(logits / temperature), after the softcap and with the scale of a loss that has one, but without
+        its margins and adjustments. With from_logits=False they are the input divided by its sum.
         """
         logits = targets.checked_logits(targets.whole(logits))
         axis = targets.class_axis(logits, self.axis)
@@ -89,27 +89,27 @@ class CategoricalLoss(Loss):
         return log_odds.sigmoid(log_odds.of_classes(logits, self.divisor, True))
 
     def transformed(self, logits: Tensor) -> Tensor:
-        """Return what the softmax takes, before it is divided by the temperature, of the logits [..., C]."""
+        """Return the input of the softmax [..., C], before the temperature divides it, given the logits [..., C]."""
         if self.softcap is None:
             return logits
         bound = self.softcap * self.temperature
-        return bound * torch.tanh(logits / bound) * log_odds.poison(logits)  # tanh would make a number of +inf
+        return bound * torch.tanh(logits / bound) * log_odds.poison(logits)  # tanh would turn +inf into a number
 
     @property
     def divisor(self) -> float:
-        """What the softmax divides its logits by."""
+        """The number that divides the logits in the softmax."""
         return self.temperature
 
     def margin_of(self, logits: Tensor, label: Tensor | None) -> Tensor | float:
-        """Return what the logit of a class lacks as the true one: of the class `label` [...], or of each [..., C]."""
+        """Return the margin taken from the logit of the true class: for class `label` [...], or for each [..., C]."""
         return 0.0
 
     def score(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Return what the curve takes [...] of the class `label` [...]: its log-odds."""
+        """Return the input of the curve [...] for the class `label` [...]: its log-odds."""
         return log_odds.of_label(logits, label, self.divisor, self.from_logits, self.margin_of(logits, label))
 
     def scores(self, logits: Tensor) -> Tensor:
-        """Return what the curve takes [..., C] of every class: their log-odds."""
+        """Return the input of the curve [..., C] for every class: their log-odds."""
         return log_odds.of_classes(logits, self.divisor, self.from_logits, self.margin_of(logits, None))
 
     def of_target(self, logits: Tensor, target: Tensor, class_weight: Tensor | None) -> Tensor:
@@ -118,7 +118,7 @@ class CategoricalLoss(Loss):
         return self._expected(self.curve, masses, self.scores(logits)).sum(-1)
 
     def regulariser(self, logits: Tensor, inputs: Tensor) -> Tensor | None:
-        """Return what each row's loss [...] gets whatever its target is, given its `transformed` logits and its own."""
+        """Return what each row's loss [...] gets for any target; `logits` are `transformed`, `inputs` are not."""
         value = None
         if self.z_loss != 0.0:
             value = self.z_loss * log_odds.log_partition(logits, self.divisor) ** 2
@@ -132,17 +132,17 @@ class CategoricalLoss(Loss):
 
     @property
     def _takes_label_alone(self) -> bool:
-        """Whether the log-odds of its label are all that is taken of a row of logits."""
+        """Whether the loss of a row depends on its logits only through the log-odds of the label."""
         is_plain = self.from_logits and self.z_loss == self.entropy_penalty == 0.0 and self.softcap is None
         return is_plain and self._keeps("score", "transformed", "regulariser", "margin_of")
 
     def _has_closed_form(self) -> bool:
-        """Whether a smoothed label needs no log-odds but those of its label: cross-entropies."""
+        """Whether a smoothed label has a closed form, as in cross-entropy, without the log-odds of all classes."""
         return False
 
     @property
     def _goes_by_label(self) -> bool:
-        """Whether a label needs no scores of all classes."""
+        """Whether the loss of a label needs no scores of the other classes."""
         return self.label_smoothing == 0.0 or self._has_closed_form()
 
     def _of_label(
@@ -153,7 +153,7 @@ class CategoricalLoss(Loss):
         weights: Tensor | None,
         counts: Tensor | None = None,
     ) -> Tensor:
-        """Return the losses [...] of labels [...] and their `weights`; rows that do not count may hold any logits."""
+        """Return the losses [...] of labels [...] with their `weights`; rows that do not count may hold any logits."""
         share, others = 1.0, None
         if self.label_smoothing > 0.0:
             classes = logits.shape[-1]
@@ -187,7 +187,7 @@ class CategoricalLoss(Loss):
             kept = targets.both(kept, target != self.ignore_index)
         active = kept if sample_weight is None else targets.both(kept, sample_weight != 0)
         is_ranked = self.hard_fraction < 1.0
-        # The kernel leaves rows out by itself, and needs no copy of the logits for it.
+        # The kernel leaves rows out itself, without a copy of the logits.
         is_direct = (
             is_labels
             and self._goes_by_label

@@ -1,4 +1,4 @@
-"""What is wrong with a network and its loss, seen from one batch before training."""
+"""Finds problems of a network and its loss on one batch, before training."""
 
 from typing import Any
 
@@ -24,14 +24,14 @@ ACTIVATIONS: dict[type[nn.Module], str] = {
 def check_model(model: nn.Module, loss: Loss, batch: Any) -> list[str]:
     """Return the problems of a network and its loss on one batch, in plain words; an empty list if there are none.
 
-    It runs the network once, in evaluation mode. It changes nothing, and reads values on every device. It finds
+    It runs the network once, in evaluation mode. It changes nothing, and reads values on every device. It finds:
     probabilities that are taken for logits, and the reverse, by the activation at the end of the network or by the
-    values (those of a sigmoid alone prove nothing: logits may lie in [0, 1], too); a sigmoid under a categorical loss;
-    logits of one class; shapes that do not fit, or do not tell the class axis; labels out of range; soft targets that
-    do not sum to 1; the first output or loss that is not finite; cosines beyond [-1, 1].
+    values (those of a sigmoid prove nothing, because logits may also lie in [0, 1]); a sigmoid before a categorical
+    loss; logits of one class; shapes that do not fit, or leave the class axis open; labels out of range; soft targets
+    that do not sum to 1; the first output or loss that is not finite; cosines beyond [-1, 1].
 
     Args:
-        model: Maps inputs to what the loss takes.
+        model: Maps inputs to the input of the loss.
         loss: The loss.
         batch: (inputs, target[, sample_weight[, mask]]) or a dictionary, as `XentModule` takes it, on the model's
             device.
@@ -44,11 +44,11 @@ def check_model(model: nn.Module, loss: Loss, batch: Any) -> list[str]:
 
 
 def check_outputs(loss: Loss, outputs: Any, target: Any, sample_weight: Any = None, mask: Any = None) -> list[str]:
-    """Return what `check_model` finds in the outputs of a network: an empty list if there is nothing wrong.
+    """Return what `check_model` finds in the outputs of a network; an empty list if nothing is wrong.
 
     Args:
         loss: The loss.
-        outputs: What the network made of a batch.
+        outputs: The outputs of the network for a batch.
         target: The batch's target.
         sample_weight: Its weights.
         mask: Its mask.
@@ -60,7 +60,7 @@ def check_outputs(loss: Loss, outputs: Any, target: Any, sample_weight: Any = No
 def problems(
     loss: Loss, outputs: Any, target: Any, sample_weight: Any, mask: Any, activation: str | None
 ) -> tuple[list[str], list[str]]:
-    """Return what is wrong with the kind of the outputs, given the activation behind them if known, and all else."""
+    """Return two lists: doubts about the kind of the outputs, and other problems. `activation` made the outputs."""
     name, others = type(loss).__name__, []
     outputs, target, sample_weight, mask = map(targets.whole, (outputs, target, sample_weight, mask))
     layout = rows = doubt = None
@@ -94,7 +94,7 @@ def problems(
         if rows is not None:
             counted, values = reduction.counted(rows), outputs if axis is None else outputs.movedim(axis, -1)
             counts = None if counted is None else targets.array(counted)
-            # Logits that have no logarithm make NaN: the doubt has said so.
+            # Logits in place of probabilities give NaN, which the doubt explains already.
             losses = None if doubt else targets.array(reduction.weighted_losses(rows))
             others += guard.of_infinities(targets.array(values), counts, losses, **kind)
             others += _sums(loss, outputs, target, counts)
@@ -102,7 +102,7 @@ def problems(
 
 
 def _sums(loss: Loss, logits: Tensor, target: Any, counts: NDArray[Any] | None) -> list[str]:
-    """Say which row of a soft target does not sum to 1; rows of integers may have any number of ones."""
+    """Say which row of a soft target does not sum to 1; rows of integers may hold any number of ones."""
     if not isinstance(loss, CategoricalLoss) or not loss.takes_distributions:
         return []
     axis = targets.class_axis(logits, loss.axis)
@@ -116,14 +116,14 @@ def _sums(loss: Loss, logits: Tensor, target: Any, counts: NDArray[Any] | None) 
 
 
 def problems_of_model(model: nn.Module, loss: Loss, batch: Any) -> tuple[list[str], list[str]]:
-    """Return `problems` of what a network makes of a batch."""
+    """Return the `problems` of a network's outputs for a batch."""
     parts = batches.split(model, batch)
     outputs, activation = _run(model, parts)
     return problems(loss, outputs, parts.target, parts.sample_weight, parts.mask, activation)
 
 
 def _run(model: nn.Module, batch: batches.Batch) -> tuple[Any, str | None]:
-    """Return the outputs of a network in evaluation mode, and the activation whose module gave them, if one did."""
+    """Return the outputs of a network in evaluation mode, and the activation that made them (None: no known one)."""
     last: list[tuple[str, Any]] = []
 
     def note(module: nn.Module, _: Any, outputs: Any) -> None:
@@ -134,7 +134,7 @@ def _run(model: nn.Module, batch: batches.Batch) -> tuple[Any, str | None]:
     hooks = [module.register_forward_hook(note) for module in modules if type(module) in ACTIVATIONS]
     try:
         model.eval()
-        with torch.enable_grad():  # whose record names the activation
+        with torch.enable_grad():  # the record of autograd names the activation
             outputs = batches.logits_of(model(*batch.inputs, **batch.named_inputs))
     finally:
         for hook in hooks:

@@ -1,4 +1,4 @@
-"""What an epoch of validation or test gives: the loss and the report of one loader, by the names that are logged."""
+"""Results of a validation or test epoch: the loss and the report of one loader, by the names that are logged."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from lightning_xent.binary import BinaryLoss
 from lightning_xent.metrics import MOST_CLASSES, EpochMean, Predictions, Report, table
 
 NAMED_CLASSES = 20
-"""Up to so many classes each has its own logged values, and its line in what is printed; the report has all."""
+"""Up to this many classes, each has its own logged values and its own printed line. The report has all classes."""
 
 
 class Evaluation:
@@ -21,7 +21,7 @@ class Evaluation:
         loss: The loss.
         classes: Number of classes, or of labels.
         class_names: Their names. None: their numbers.
-        device: Where the sums lie.
+        device: Device of the sums.
 
     Raises:
         ValueError: Another number of names than classes.
@@ -42,7 +42,7 @@ class Evaluation:
         self.report.update(found)
 
     def values(self) -> dict[str, Tensor]:
-        """Return loss and metrics over all batches and devices, computed once: every device takes part."""
+        """Return loss and metrics over all batches and devices, computed once. Every device must call it."""
         if self._values is None:
             self._values = {"loss": self.loss.compute(), **self.report.compute()}
             if self.has_perplexity:
@@ -50,13 +50,13 @@ class Evaluation:
         return self._values
 
     def value(self, name: str) -> Tensor:
-        """Return the value that is logged by a name."""
+        """Return the value that is logged under a name."""
         key, place = self.places()[name]
         value = self.values()[key]
         return value if place is None else value[place]
 
     def places(self) -> dict[str, tuple[str, int | None]]:
-        """Return the names that are logged, and where their values are: the key and the place of the class."""
+        """Return the logged names, each with the key of its value and the index of its class, if it is for one."""
         places: dict[str, tuple[str, int | None]] = {}
         for key in ("loss", *self.report.names(), *(["perplexity"] if self.has_perplexity else [])):
             if not key.endswith("_none"):
@@ -71,7 +71,7 @@ class Evaluation:
         return table(self.values(), self.class_names)
 
     def summary(self) -> str:
-        """Return the table without a line for each class where there are many."""
+        """Return the table, without a line for each class if there are many."""
         if self.classes <= NAMED_CLASSES or "support" not in self.values():
             return self.text()
         means = table(self.values(), self.class_names, has_classes=False)
@@ -79,7 +79,7 @@ class Evaluation:
 
 
 class Value(Metric):
-    """One value of an evaluation, which Lightning computes when the loader ends: so it is the loader's own."""
+    """One value of an evaluation. Lightning computes it at the end of its loader, so it belongs to that loader."""
 
     full_state_update = False
 
@@ -88,7 +88,7 @@ class Value(Metric):
         self._evaluation, self._name = evaluation, name
 
     def update(self) -> None:
-        """Do nothing: the evaluation has the rows."""
+        """Do nothing: the evaluation already has the rows."""
 
     def compute(self) -> Tensor:
         """Return the value over all rows of the loader."""

@@ -1,4 +1,4 @@
-"""Whether logits are given where probabilities are wanted, or the reverse: told by an activation or by the values."""
+"""Finds logits where probabilities are wanted, and the reverse, by the activation or by the values."""
 
 import sys
 import warnings
@@ -13,14 +13,14 @@ PROBABILITIES = {"softmax", "sigmoid", "hard_sigmoid", "softmax or sigmoid"}
 LOGARITHMS = {"log_softmax", "log_sigmoid"}
 SIGMOIDS = {"sigmoid", "hard_sigmoid"}
 ROWS = 8
-"""Fewer rows of logits may sum to 1 by chance."""
+"""With fewer rows, logits may sum to 1 by chance."""
 EPSILONS = {"bfloat16": 2.0**-7, "float16": 2.0**-10}
 UNWATCHED = (
     "cannot look at labels under a trace: a loss of NaN means a label out of range, or an input that is not finite; "
-    "check_model tells which, of a batch; check_labels=False leaves this warning out"
+    "check_model on a batch finds which; check_labels=False turns this warning off"
 )
 FRAMES = {__package__, "jax", "keras", "lightning", "lightning_fabric", "pytorch_lightning", "tensorflow", "torch"}
-"""Packages whose calls are none of the user's."""
+"""Packages whose frames are not the user's code."""
 
 
 def of_activation(activation: str | None, *, has_classes: bool, from_logits: bool) -> str | None:
@@ -51,13 +51,13 @@ def of_values(
 ) -> str | None:
     """Say what is wrong with inputs of these values; None if nothing shows.
 
-    Binary probabilities are never told from logits, which may lie in [0, 1] as well.
+    Binary probabilities cannot be told from logits, which may also lie in [0, 1].
 
     Args:
         values: [..., C], or binary ones of any shape.
-        counts: [...], False for rows that may hold anything. None: all count.
-        dtype: Name of the dtype that the values were computed in.
-        views: Number of softmaxes along the C values.
+        counts: [...], False for rows that may hold anything. None: all rows count.
+        dtype: Name of the dtype in which the values were computed.
+        views: Number of softmaxes that lie along the C values.
     """
     tolerance = max(1e-4, 4 * EPSILONS.get(dtype, 0.0))
     if not from_logits:
@@ -78,7 +78,7 @@ def of_values(
     if len(rows) < ROWS or rows.shape[1] < 2 * views or not ((rows >= 0) & (rows <= 1)).all():
         return None
     deviation = np.abs(rows.sum(-1) - views).max()
-    # Rows of logits near 1 / C may sum to about 1, but by no less than they differ.
+    # Logits near 1 / C may sum to about 1, but then their sums deviate by about as much as the rows differ.
     difference = np.sqrt(rows.var(0).sum())
     if deviation > tolerance * views or difference < max(8 * deviation, 1e-6):
         return None
@@ -98,7 +98,7 @@ def of_one_class(shape: tuple[int | None, ...], axis: int | None) -> str:
 
 
 def of_cosines(values: NDArray[Any], counts: NDArray[Any] | None, dtype: str, temperature: float) -> str | None:
-    """Say that inputs [..., C] are no cosines; None if they may be, or are those over the temperature."""
+    """Say that inputs [..., C] are not cosines; None if they may be, or are cosines divided by the temperature."""
     largest = max(1.0, temperature) * (1 + max(1e-3, 4 * EPSILONS.get(dtype, 0.0)))
     position = first((np.abs(values) > largest) & np.isfinite(values), counts)
     if position is None:
@@ -115,13 +115,13 @@ def of_sums(sums: NDArray[Any], counts: NDArray[Any] | None, dtype: str) -> list
     if position is None:
         return []
     return [
-        f"gets a target that sums to {sums[position]:.6g} in row {list(position)}, the first that is no distribution: "
+        f"gets a target that sums to {sums[position]:.6g} in row {list(position)}, the first that does not sum to 1: "
         "divide rows by their sums; several labels at once are for a Binary loss"
     ]
 
 
 def of_axes(shape: tuple[int, ...], axis: int, kind: str = "classes") -> list[str]:
-    """Say that shapes do not tell the axis of the classes, where `axis` is the default; nothing if they do."""
+    """Say that the default `axis` of the classes is ambiguous for this shape; nothing if it is not."""
     others = [other for other in (1, len(shape) - 1) if other != axis and shape[other] == shape[axis]]
     if len(shape) < 3 or not others:
         return []
@@ -139,9 +139,9 @@ def of_infinities(
     has_classes: bool,
     from_logits: bool,
 ) -> list[str]:
-    """Say where the first input [..., C] or, if there is none, loss [...] is that is not finite; nothing if all are.
+    """Say where the first input [..., C] is not finite, or else the first loss [...]; nothing if all are finite.
 
-    A logit of -inf rules out a class.
+    A logit of -inf is allowed: it rules out a class.
     """
     is_bad = ~np.isfinite(values)
     if has_classes and from_logits:
@@ -173,7 +173,7 @@ def of_integers(
     axis: int,
     ignore_index: float | None,
 ) -> str:
-    """Say that integers in the shape of the logits are no one-hot rows, given the first other than 0 and 1."""
+    """Say that integers in the shape of the logits are not one-hot rows, given the first other than 0 and 1."""
     rows = shape[:axis] + shape[axis + 1 :]
     is_ignored = value == ignore_index
     cure = (
@@ -189,7 +189,7 @@ def of_integers(
 
 
 def as_array(name: str, value: Any) -> NDArray[Any]:
-    """Return numbers, whatever holds them, as an array; raise an error that names the argument if they are none."""
+    """Return an array of the numbers in `value`; if it holds anything else, raise an error that names the argument."""
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise TypeError(f"{name} must be a plain array, got a masked one: pass {name}.data, and mask=~{name}.mask")
     try:
@@ -200,7 +200,7 @@ def as_array(name: str, value: Any) -> NDArray[Any]:
             "cannot read; pad shorter rows, and leave the padding out by mask"
         ) from error
     if array.dtype.kind in "biuf" or (array.dtype.kind == "V" and array.dtype.names is None):  # V: bfloat16
-        # torch takes neither another byte order nor negative strides, and warns of read-only memory, as pandas has it.
+        # torch refuses other byte orders and negative strides, and warns of read-only memory, which pandas gives.
         return np.require(array, array.dtype.newbyteorder("="), ["C", "W"])
     if array.dtype.kind in "SU":
         cure = "; number the classes from 0, and pass these numbers" if name in ("target", "y_true") else ""
@@ -214,14 +214,14 @@ def as_array(name: str, value: Any) -> NDArray[Any]:
 
 
 def parts_of(batch: Any) -> tuple[Any, Any, Any]:
-    """Return (inputs, target, sample_weight), the last None where the batch has none."""
+    """Return (inputs, target, sample_weight); the last is None if the batch has none."""
     if not isinstance(batch, Sequence) or len(batch) not in (2, 3):
         raise ValueError(f"batch must be (inputs, target[, sample_weight]), got {type(batch).__name__}")
     return batch[0], batch[1], (batch[2] if len(batch) == 3 else None)
 
 
 def first(condition: NDArray[Any], counts: NDArray[Any] | None) -> tuple[int, ...] | None:
-    """Return the first position [...] or [..., C] that counts where a condition holds; None if there is none."""
+    """Return the first position [...] or [..., C] where a condition holds and the row counts; None if there is none."""
     if counts is not None:
         condition = condition & counts.reshape(counts.shape + (1,) * (condition.ndim - counts.ndim))
     return tuple(np.argwhere(condition)[0].tolist()) if condition.any() else None
@@ -233,7 +233,7 @@ def place(position: tuple[int, ...], has_classes: bool) -> str:
 
 
 def warn(message: str) -> None:
-    """Warn on account of the first caller that is of neither this package nor a framework."""
+    """Give a warning that points at the first caller outside this package and the frameworks."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in FRAMES:
         frame, level = frame.f_back, level + 1

@@ -10,22 +10,22 @@ from lightning_xent import arguments
 
 UNITS = {"nats": 1.0, "bits": math.log(2)}
 SERIES_LIMIT, SERIES_ORDER = 0.125, 8
-"""The term s^2k / (2k + 1) of atanh(s) / s at s = 0.125 and k = 9, the first left out, is below 1e-17."""
+"""The first term left out, s^2k / (2k + 1) of atanh(s) / s at s = 0.125 and k = 9, is below 1e-17."""
 SMALLEST_DIVISOR = 1e-15
-"""JAX squares a divisor for the slope of a quotient: of float32 nothing is left below 1e-19."""
+"""JAX squares the divisor for the slope of a quotient: in float32 the square of a number below 1e-19 underflows."""
 
 
 def entropy(distribution: Any, *, axis: int = -1, unit: str = "nats") -> Tensor:
     """H(p) = -sum_c p_c log p_c.
 
     Args:
-        distribution: p [..., C, ...], probabilities >= 0, a floating-point tensor; neither checked for sum 1 nor
-            normalised. A class with p_c = 0 adds 0, with gradient 0.
+        distribution: p [..., C, ...], probabilities >= 0, a floating-point tensor. Its sum is not checked, and it is
+            not normalised. A class with p_c = 0 adds 0, with gradient 0.
         axis: Class axis.
         unit: "nats" or "bits".
 
     Returns:
-        H [..., ...], the shape without the class axis, in float64 for float64 and else in float32.
+        H [..., ...], the shape without the class axis, in float64 for float64, otherwise in float32.
 
     Raises:
         ValueError: A class axis that does not exist, or another unit.
@@ -41,14 +41,14 @@ def cross_entropy(distribution: Any, other: Any, *, axis: int = -1, unit: str = 
     """H(p, q) = -sum_c p_c log q_c = H(p) + KL(p||q).
 
     Args:
-        distribution: p [..., C, ...], probabilities >= 0, a floating-point tensor; neither checked for sum 1 nor
-            normalised. A class with p_c = 0 adds 0, with gradient 0, whatever q_c >= 0 is.
+        distribution: p [..., C, ...], probabilities >= 0, a floating-point tensor. Its sum is not checked, and it is
+            not normalised. A class with p_c = 0 adds 0, with gradient 0, for any q_c >= 0.
         other: q, of the same shape and kind. A class with p_c > 0 and q_c = 0 makes the result +inf.
         axis: Class axis.
         unit: "nats" or "bits".
 
     Returns:
-        H [..., ...], the shape without the class axis, in float64 if one of the two is float64 and else in float32.
+        H [..., ...], the shape without the class axis, in float64 if one of the two is float64, otherwise in float32.
 
     Raises:
         ValueError: Unequal shapes, a class axis that does not exist, or another unit.
@@ -64,15 +64,15 @@ def kl_divergence(distribution: Any, other: Any, *, axis: int = -1, unit: str = 
     """KL(p||q) = sum_c p_c log(p_c / q_c) = H(p, q) - H(p), to full relative precision where p is close to q.
 
     Args:
-        distribution: p [..., C, ...], probabilities >= 0, a floating-point tensor; neither checked for sum 1 nor
-            normalised. A class with p_c = 0 adds 0, with gradient 0, whatever q_c >= 0 is.
+        distribution: p [..., C, ...], probabilities >= 0, a floating-point tensor. Its sum is not checked, and it is
+            not normalised. A class with p_c = 0 adds 0, with gradient 0, for any q_c >= 0.
         other: q, of the same shape and kind. A class with p_c > 0 and q_c = 0 makes the result +inf.
         axis: Class axis.
         unit: "nats" or "bits".
 
     Returns:
-        KL [..., ...], the shape without the class axis, in float64 if one of the two is float64 and else in float32;
-        >= 0 where p and q have the same sum, which rounded probabilities have to within eps.
+        KL [..., ...], the shape without the class axis, in float64 if one of the two is float64, otherwise in float32;
+        >= 0 where p and q have the same sum, as rounded probabilities have to within eps.
 
     Raises:
         ValueError: Unequal shapes, a class axis that does not exist, or another unit.
@@ -84,8 +84,8 @@ def kl_divergence(distribution: Any, other: Any, *, axis: int = -1, unit: str = 
     has_mass = p != 0
     p, q = torch.where(has_mass, p, 1.0), torch.where(has_mass, q, 1.0)  # 1 log(1/1) is 0
     difference = p - q
-    # Near p = q the terms p log(p/q) are of first order and their sum is of second: p - q, which is exact there, is
-    # summed apart from what a term has beyond it.
+    # Near p = q the terms p log(p/q) are of first order and their sum is of second. So p - q, which is exact there, is
+    # summed separately from the rest of each term.
     is_near = (difference.abs() < SERIES_LIMIT * (p + q)) & (p + q > SMALLEST_DIVISOR)
     beyond = _beyond_difference(torch.where(is_near, p, 1.0), torch.where(is_near, q, 1.0))
     far = torch.where(is_near, 0.0, p) * _log_ratio(torch.where(is_near, 1.0, p), torch.where(is_near, 1.0, q))
@@ -112,7 +112,7 @@ def _beyond_difference(p: Tensor, q: Tensor) -> Tensor:
 
 
 def _log_ratio(p: Tensor, q: Tensor) -> Tensor:
-    """log(p / q), elementwise, also where the quotient is out of range."""
+    """log(p / q), elementwise, even if the quotient is out of range."""
     in_range = (p > SMALLEST_DIVISOR) & (q > SMALLEST_DIVISOR)
     quotient = torch.where(in_range, p, 1.0) / torch.where(in_range, q, 1.0)
     return torch.where(in_range, quotient, p).log() - torch.where(in_range, 1.0, q).log()

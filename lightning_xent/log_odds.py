@@ -1,7 +1,7 @@
 """The kernel: logits (or probabilities) -> log-odds m of a class, p = sigmoid(m).
 
-Categorical: m_c = x_c - logsumexp(x_j, j != c). The logsumexp itself is never formed: at logits near 1000
-float32 keeps only 114 eps of a cross-entropy that went through it. Class axis last everywhere.
+Categorical: m_c = x_c - logsumexp(x_j, j != c). The logsumexp itself is never computed: at logits near 1000
+it would make the error of a float32 cross-entropy 114 eps. Class axis last everywhere.
 """
 
 import math
@@ -18,7 +18,7 @@ PROBABILITY_LIMIT = math.log((1 - 1e-7) / 1e-7)
 
 
 def softplus(value: Tensor) -> Tensor:
-    """log(1 + exp(value)), exact in the tail; linear from 80 on, not from 20 as is torch's default: 1.6e5 eps off."""
+    """log(1 + exp(value)), exact in the tail; linear from 80 on. torch's default of 20 is off by 1.6e5 eps."""
     return torch.nn.functional.softplus(value, threshold=80.0)
 
 
@@ -27,8 +27,8 @@ def sigmoid(value: Tensor) -> Tensor:
 
     The gradient of torch.sigmoid is exactly 0 from 17 up in float32, where its value rounds to 1.
     """
-    # exp(value) / (exp(value) + 1) below -2, else 1 / (1 + exp(-value)): so no slope is a difference, nor a product
-    # with tiny factors. From 1000 up it is 1 with gradient 0, whatever it is a factor of: 2 * 3e38 is infinite.
+    # exp(value) / (exp(value) + 1) below -2, else 1 / (1 + exp(-value)): so the slope is neither a difference nor a
+    # product of tiny factors. From 1000 up it is 1 with gradient 0, even if the incoming gradient overflows: 2 * 3e38.
     own = torch.exp(-torch.relu(-2.0 - value))
     return own / (own + torch.exp(-torch.clamp(value, -2.0, 1000.0)))
 
@@ -36,20 +36,20 @@ def sigmoid(value: Tensor) -> Tensor:
 def power_of_sigmoid(value: Tensor, exponent: float) -> Tensor:
     """sigmoid(value) ** exponent, exact in both tails, for any exponent > 0.
 
-    exp(-exponent * softplus(-value)) is off by half an ulp of its argument: by 30 eps where that is 60. So the power
-    is a product of two exponentials: the argument of the first is exact, that of the second is small.
+    exp(-exponent * softplus(-value)) is off by half an ulp of its argument: by 30 eps if the argument is 60. So the
+    power is a product of two exponentials: the first has an exact argument, the second a small one.
     """
-    bounded = torch.clamp(value, max(-750 / exponent, -1e38), 1000.0)  # in float64, too, it is 0 below and 1 above
+    bounded = torch.clamp(value, max(-750 / exponent, -1e38), 1000.0)  # beyond, it is 0 or 1, in float64 too
     negative = torch.clamp(bounded, max=0.0)
-    rest = torch.log1p(torch.exp(2 * negative - bounded))  # 2 * negative - bounded is minus its absolute value
+    rest = torch.log1p(torch.exp(2 * negative - bounded))  # 2 * negative - bounded is -abs(bounded)
     head, step = parts_of_exponent(exponent)
     coarse = step * torch.round((negative - rest).detach() / step)
     fine = (exponent - head) * coarse + exponent * ((negative - coarse) - rest)
-    return torch.exp(head * coarse) * (1 + torch.expm1(fine))  # XLA would make one of a product of two exp
+    return torch.exp(head * coarse) * (1 + torch.expm1(fine))  # XLA would merge a product of two exp
 
 
 def parts_of_exponent(exponent: float) -> tuple[float, float]:
-    """The first 12 bits of `exponent`, and a power of 2 of which their product with up to 2^12 multiples is exact."""
+    """The first 12 bits of `exponent`, and a power of 2: their product with up to 2^12 times that power is exact."""
     mantissa, power = math.frexp(exponent)
     return math.ldexp(round(mantissa * 4096), power - 12), 2.0 ** min(-power - 3, 100)
 
@@ -62,10 +62,10 @@ def of_label(
     margin: Tensor | float = 0.0,
     counts: Tensor | None = None,
 ) -> Tensor:
-    """Log-odds [...] of the class `label` [...] in `logits` [..., C]; +inf where it has no rival.
+    """Log-odds [...] of the class `label` [...] in `logits` [..., C]; +inf where there is no other class.
 
-    `margin` [...] is what its own logit lacks as the true class. Where `counts` [...] is False they are some number
-    that no gradient may come back to, whatever the logits are.
+    `margin` [...] is taken from the logit of the label. Where `counts` [...] is False the result is some finite number,
+    for any logits, and no gradient may flow back to it.
     """
     if not from_logits:
         rivals = torch.where(is_class(label, logits), 0.0, logits).sum(-1)  # [...]
@@ -81,7 +81,7 @@ def of_label(
 def of_label_and_others(
     logits: Tensor, label: Tensor, temperature: float, class_weight: Tensor | None, counts: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """`of_label`, and sum_{c != y} w_c -log p_c [...] over all other classes, given their weights w [C]."""
+    """`of_label`, and sum_{c != y} w_c (-log p_c) [...] over all other classes, given their weights w [C]."""
     if torch_kernel.applies(logits):
         return torch_kernel.of_label_and_others(logits, label, counts, class_weight, temperature)
     own, rivals, shifted = _label_and_rivals(logits, label, temperature, counts)
@@ -92,7 +92,7 @@ def of_label_and_others(
 
 
 def of_classes(logits: Tensor, temperature: float, from_logits: bool, margin: Tensor | float = 0.0) -> Tensor:
-    """Log-odds [..., C] of every class in `logits` [..., C], in O(C); `margin` as in `of_label`, of each class."""
+    """Log-odds [..., C] of every class in `logits` [..., C], in O(C); `margin` as in `of_label`, for each class."""
     if not from_logits:
         peak, is_peak = _peak(logits)
         rest = torch.where(is_peak, 0.0, logits).sum(-1, keepdim=True)  # [..., 1]
@@ -103,7 +103,7 @@ def of_classes(logits: Tensor, temperature: float, from_logits: bool, margin: Te
 
 
 def of_distribution(logits: Tensor, masses: Tensor, temperature: float) -> Tensor:
-    """sum_c m_c -log p_c [...] of `logits` [..., C] and masses m >= 0 [..., C]."""
+    """sum_c m_c (-log p_c) [...], given `logits` [..., C] and masses m >= 0 [..., C]."""
     if torch_kernel.applies(logits, masses):
         return torch_kernel.of_distribution(logits, masses, temperature)
     shifted, _, rest = _relative_to_peak(logits, temperature)
@@ -113,7 +113,7 @@ def of_distribution(logits: Tensor, masses: Tensor, temperature: float) -> Tenso
 
 
 def margin_of_label(logits: Tensor, label: Tensor, temperature: float) -> Tensor:
-    """Lead [...] of the class `label` [...] over its strongest rival; +inf where it has none."""
+    """Lead [...] of the class `label` [...] over its strongest rival; +inf where there is none."""
     rival, _ = _peak(torch.where(is_class(label, logits), -math.inf, logits))
     return scaled(take(logits, label) - rival.squeeze(-1), temperature) * poison(logits).squeeze(-1)
 
@@ -126,12 +126,12 @@ def margin_of_classes(logits: Tensor, temperature: float) -> Tensor:
 
 
 def relative(logits: Tensor) -> Tensor:
-    """`logits` [..., C] less the largest of their row, without its gradient; the softmax is the same."""
+    """`logits` [..., C] minus the largest of their row, which gets no gradient; the softmax is the same."""
     return logits - _largest(logits)
 
 
 def sum_of_others(values: Tensor) -> Tensor:
-    """Sum [..., C] of all other classes' `values` >= 0 [..., C], in O(C) and without cancellation."""
+    """Sum [..., C] of the `values` >= 0 [..., C] of all other classes, in O(C) and without cancellation."""
     peak, is_peak = _peak(values)
     rest = torch.where(is_peak, 0.0, values).sum(-1, keepdim=True)  # [..., 1]
     return torch.where(is_peak, rest, peak + (rest - values))
@@ -145,14 +145,14 @@ def of_positive(logits: Tensor, temperature: float, from_logits: bool) -> Tensor
 def elementwise(
     function: Callable[..., Tensor], slope: Callable[..., Tensor] | None, x: Tensor, *others: Tensor
 ) -> Tensor:
-    """function(x, *others), elementwise, given a `slope` of it in x, which may be None; the others get no gradient."""
+    """function(x, *others), elementwise; `slope` is its derivative in x, or None. The others get no gradient."""
     if torch_kernel.applies(x, *others):
         return torch_kernel.elementwise(function, slope, x, *others)
     return function(x, *others)
 
 
 def rowwise(function: Callable[..., Tensor], x: Tensor, *others: Tensor) -> Tensor:
-    """function(x, *others) [...], row by row, of x [..., C] and others [...] or [..., C], which get no gradient."""
+    """function(x, *others) [...], row by row, of x [..., C]. The others, [...] or [..., C], get no gradient."""
     if torch_kernel.applies(x, *others):
         return torch_kernel.rowwise(function, x, *others)
     return function(x, *others)
@@ -164,7 +164,7 @@ def sign(label: Tensor) -> Tensor:
 
 
 def is_class(label: Tensor, logits: Tensor) -> Tensor:
-    """Whether each class of `logits` [..., C] is the one of `label` [...]."""
+    """Whether each class of `logits` [..., C] is `label` [...]."""
     return label.unsqueeze(-1) == torch.arange(logits.shape[-1], device=logits.device)  # [..., C]
 
 
@@ -208,7 +208,7 @@ def take(values: Tensor, label: Tensor) -> Tensor:
 def _label_and_rivals(
     logits: Tensor, label: Tensor, temperature: float, counts: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The label's shifted logit [...], the sum [...] of the other exponentials, and all shifted logits [..., C]."""
+    """Shifted logit [...] of the label, sum [...] of the exponentials of the others, all shifted logits [..., C]."""
     if counts is not None:
         logits = torch.where(counts.unsqueeze(-1), logits, 0.0)
     logits = logits if logits.dtype == torch.float64 else logits.float()
@@ -219,24 +219,24 @@ def _label_and_rivals(
 
 
 def _largest(logits: Tensor) -> Tensor:
-    """The largest of `logits` [..., C], without gradient, [..., 1]."""
+    """The largest [..., 1] of `logits` [..., C], without gradient."""
     return logits.detach().amax(-1, keepdim=True)
 
 
 def poison(logits: Tensor) -> Tensor:
-    """A factor [..., 1]: NaN for rows that hold NaN or +inf, else 1."""
+    """A factor [..., 1]: NaN for rows that hold NaN or +inf, 1 for others."""
     is_bad = torch.isnan(logits) | (logits == math.inf)
     return torch.where(is_bad.any(-1, keepdim=True), math.nan, torch.ones_like(logits[..., :1]))
 
 
 def _peak(values: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest of `values` [..., C], with its gradient, [..., 1], and where it is [..., C]."""
+    """The largest [..., 1] of `values` [..., C], with its gradient, and where it is [..., C]."""
     is_peak = is_class(values.argmax(-1), values)  # [..., C]
     return _entry(values, is_peak), is_peak
 
 
 def _entry(values: Tensor, is_own: Tensor) -> Tensor:
-    """The one entry [..., 1] of each row of `values` [..., C] where `is_own` [..., C].
+    """The entry [..., 1] of each row of `values` [..., C] at the one place where `is_own` [..., C] is True.
 
     Compiled by inductor, the gradient of a gather is a scatter that can get lost: wrong by up to 80 %.
     """
@@ -244,18 +244,18 @@ def _entry(values: Tensor, is_own: Tensor) -> Tensor:
 
 
 def _relative_to_peak(logits: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits [..., C] less their peak, where that is [..., C], and the mass [..., 1] of all others beside its 1."""
+    """Logits [..., C] minus their peak, where the peak is [..., C], and the sum [..., 1] of the other exponentials."""
     peak, is_peak = _peak(logits)
     shifted = logits - peak
-    # The peak's own entry is 0, but NaN where the peak is infinite, which has to reach the sum. A compiler that
-    # computes the logits twice, once to find the peak, may leave 1e-7, which is much beside a certain class: times 0.
+    # The peak's own entry is 0, or NaN if the peak is infinite, which must reach the sum. A compiler that computes the
+    # logits twice, once to find the peak, may leave 1e-7 there. That is large beside a certain class: so multiply by 0.
     shifted = torch.where(is_peak, (0.0 * shifted).detach(), shifted)
     rest = torch.where(is_peak, shifted, scaled(shifted, temperature).exp()).sum(-1, keepdim=True)
     return shifted, is_peak, rest
 
 
 def _limited(probability: Tensor, rivals: Tensor) -> Tensor:
-    """log(probability / rivals) within +-PROBABILITY_LIMIT, the gradient beyond is 0; NaN if one is infinite."""
+    """log(probability / rivals) within +-PROBABILITY_LIMIT, with gradient 0 beyond; NaN if one of them is infinite."""
     log_odds = _log(probability) - _log(rivals) + 0.0 * (probability + rivals)
     limit = torch.full_like(log_odds, PROBABILITY_LIMIT)
     log_odds = torch.where(log_odds > limit, limit, log_odds)
@@ -269,6 +269,6 @@ def _surprise(probability: Tensor) -> Tensor:
 
 
 def _log(value: Tensor) -> Tensor:
-    """log(value) whose slope at 0 is 0 instead of infinite."""
+    """log(value), with slope 0 instead of infinity at 0."""
     is_zero = value == 0
     return torch.where(is_zero, -math.inf, torch.where(is_zero, 1.0, value).log())

@@ -1,4 +1,4 @@
-"""Metrics of torchmetrics for what the losses take: their logits, targets, ignored rows and weights."""
+"""Torchmetrics that read logits, targets, ignored rows and weights as the losses do."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,16 +20,16 @@ from lightning_xent.reduction import quotient
 
 IGNORED = -1
 BINS = 15
-"""Of the calibration error, as in Guo et al., 2017, On Calibration of Modern Neural Networks."""
+"""Bins of the calibration error, as in Guo et al., 2017, On Calibration of Modern Neural Networks."""
 
 ROWS = 2**14
-"""So many at a time are told apart by their bins, which takes 15 numbers a row."""
+"""Rows that are sorted into bins at a time, which takes 15 numbers per row."""
 
 PARTS, SMALL = 16, 2**16
-"""Parts that the rows of a batch are taken in, where its logits are more than so many."""
+"""Batches whose logits have more than SMALL elements are processed in PARTS parts of their rows."""
 
 MOST_CLASSES = 1000
-"""Up to so many classes are told apart one by one: torchmetrics counts pairs, of 10,000 classes 800 MB a batch."""
+"""Up to this many classes have their own values: torchmetrics counts pairs, which takes 800 MB for 10,000 classes."""
 
 NAMES = {"accuracy": "Accuracy", "precision": "Precision", "recall": "Recall", "f1": "F1Score", "support": "StatScores"}
 
@@ -37,8 +37,8 @@ NAMES = {"accuracy": "Accuracy", "precision": "Precision", "recall": "Recall", "
 class Sums(Metric):
     """Base of the metrics that are a function of sums over all rows of an epoch, on all devices.
 
-    A sum is kept as two float32 numbers, `sums` and what it has too much, `excess`: about 48 bits, on every device.
-    float32 alone would stop counting at 2^24 rows (Kahan, 1965), and not every device has float64.
+    A sum is kept as two float32 numbers, `sums` and its rounding error `excess`: about 48 bits, on every device. One
+    float32 number would stop counting at 2^24 rows (Kahan, 1965), and not every device has float64.
 
     Args:
         shape: Shape of the sums.
@@ -63,7 +63,7 @@ class Sums(Metric):
 
 
 def _wide(values: Tensor) -> torch.dtype:
-    """Return float64 where the device has it."""
+    """Return float64 if the device has it, else float32."""
     return torch.float32 if values.device.type == "mps" else torch.float64
 
 
@@ -71,7 +71,7 @@ class EpochMean(Sums):
     """The mean over all rows of an epoch, on all devices, from the sums and denominators of its batches.
 
     Args:
-        is_sum: Whether the sum itself is wanted, whose denominator is 1 for the whole epoch.
+        is_sum: Whether the result is the sum, with the denominator 1 for the whole epoch.
     """
 
     def __init__(self, is_sum: bool = False) -> None:
@@ -83,7 +83,7 @@ class EpochMean(Sums):
         self._add(torch.stack([total, denominator]))
 
     def compute(self) -> Tensor:
-        """Return the mean of all rows so far; 0 where none counts."""
+        """Return the mean of all rows so far; 0 if none counts."""
         total, denominator = self.sums - self.excess
         return total if self.is_sum else quotient(total, denominator)
 
@@ -103,15 +103,15 @@ class CalibrationError(Sums):
         super().__init__(3, self.bins)
 
     def update(self, confidence: Tensor, hit: Tensor, weight: Tensor) -> None:
-        """Add rows [...] of these confidences, hits and weights; rows of weight 0 may hold anything.
+        """Add rows [...] with these confidences, hits and weights; rows of weight 0 may hold anything.
 
-        A part of 2^14 rows at a time, of which float32 counts every one.
+        They are added in parts of 2^14 rows, which float32 can count.
         """
         counts = weight != 0
         confidence = torch.where(counts, confidence, 0.0).float()
         values = torch.stack([torch.ones_like(confidence), hit.to(confidence.dtype), confidence])  # [3, ...]
         values = torch.where(counts, weight.float() * values, 0.0).reshape(3, -1)
-        # Less 1e-6: rounding may put a confidence of 1/3 just above 1/3, where a bin ends.
+        # Minus 1e-6, because rounding may put a confidence of 1/3 just above 1/3, where a bin ends.
         places = (confidence.reshape(-1) * (self.bins * (1 - 1e-6))).ceil().nan_to_num(0.0).clamp(1, self.bins)
         ends = torch.arange(1, self.bins + 1, device=places.device, dtype=places.dtype)
         for place, part in zip(torch.split(places, ROWS), torch.split(values, ROWS, -1), strict=True):
@@ -120,7 +120,7 @@ class CalibrationError(Sums):
             self._add(torch.stack(of_bins))  # [3, B]
 
     def compute(self) -> Tensor:
-        """Return the error of all rows so far; 0 where none counts."""
+        """Return the error of all rows so far; 0 if none counts."""
         (_, hits, confidences), (_, more_hits, more_confidences) = self.sums, self.excess
         gaps = (hits - confidences) - (more_hits - more_confidences)
         return quotient(gaps.abs().sum(), (self.sums - self.excess)[0].sum())
@@ -150,7 +150,7 @@ class ExpectedCalibrationError(CalibrationError):
         self._loss = CategoricalCrossEntropy(from_logits=from_logits, ignore_index=ignore_index, axis=axis)
 
     def update(self, logits: Tensor, target: Any, sample_weight: Any = None, mask: Any = None) -> None:
-        """Add a batch, given as to a loss."""
+        """Add a batch, with the arguments of a loss."""
         logits, target, sample_weight, mask = map(targets.whole, (logits, target, sample_weight, mask))
         logits = targets.checked_logits(logits)
         target, is_label, kept = _target_of(self._loss, logits, target, mask)
@@ -167,16 +167,16 @@ class ExpectedCalibrationError(CalibrationError):
 
 
 class Predictions(NamedTuple):
-    """What a network predicts for the rows of a batch, and their labels."""
+    """The predictions of a network for the rows of a batch, and their labels."""
 
     predicted: Tensor
-    """The most probable class [...], or 1 where label 1 is more likely than label 0, else 0 [...]."""
+    """The most probable class [...]; for a binary loss 1 if label 1 is more likely than label 0, else 0."""
     label: Tensor
-    """Labels [...]; IGNORED where a row does not count."""
+    """Labels [...]; IGNORED for rows that do not count."""
     confidence: Tensor | None
-    """Probability [...] of the predicted class, or of label 1 [...]; None where it was not asked for."""
+    """Probability [...] of the predicted class, or of label 1; None if it is not wanted."""
     surprise: Tensor | None
-    """-log p [...] of the label, in nats; None where it was not asked for."""
+    """-log p [...] of the label, in nats; None if it is not wanted."""
     classes: int
     """Number of classes, or of labels that do not exclude each other."""
     is_binary: bool
@@ -192,14 +192,14 @@ def predictions(
     *,
     has_probabilities: bool = True,
 ) -> Predictions:
-    """Read logits and target as `loss` does.
+    """Return predictions and labels, read from logits and target as `loss` does.
 
-    Rows that are ignored, masked or have a sample weight of 0 do not count. Of a soft target the label is the class of
-    largest mass, or whether label 1 has at least half. The predictions are those without margins or adjustments.
+    Rows that are ignored, masked or have a sample weight of 0 do not count. The label of a soft target is the class of
+    largest mass; a binary target of 1/2 or more is label 1. Predictions are without margins or adjustments.
 
     Args:
         loss: The loss.
-        logits: What the loss takes.
+        logits: Input of the loss.
         target: Its target.
         sample_weight: Its sample weights.
         mask: Its mask.
@@ -243,7 +243,7 @@ def _by_rows(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Return the most probable class [...], its probability [...] and -log p [...] of the label [...].
 
-    A sixteenth of the rows at a time: a tensor of all probabilities would be as large as the logits.
+    The rows are processed in 16 parts, because a tensor of all probabilities would be as large as the logits.
     """
     logits = targets.class_axis_last(logits, targets.class_axis(logits, loss.axis))  # [..., C]
     if logits.ndim == 1:
@@ -260,7 +260,7 @@ def _by_rows(
 
 
 def _of_rows(loss: CategoricalLoss, logits: Tensor, label: Tensor, has_probabilities: bool) -> list[Tensor]:
-    """Return what `_by_rows` does, of logits [..., C] with the class axis last."""
+    """Return the same as `_by_rows`, for one part of the logits [..., C], with the class axis last."""
     logits = logits.to(targets.compute_dtype(logits))
     logits = loss.transformed(logits)
     if isinstance(loss, BiTemperedLogistic):
@@ -271,14 +271,14 @@ def _of_rows(loss: CategoricalLoss, logits: Tensor, label: Tensor, has_probabili
     if not has_probabilities:
         return [predicted]
     exponentials = (scores - peak.unsqueeze(-1)).exp_().scatter_(-1, predicted.unsqueeze(-1), 0.0)
-    rest = exponentials.sum(-1) + 0.0 * peak  # NaN of an infinite peak
+    rest = exponentials.sum(-1) + 0.0 * peak  # NaN if the peak is infinite
     return [predicted, 1 / (1 + rest), torch.log1p(rest) + (peak - take(scores, label))]
 
 
 def _of_binary(
     loss: BinaryLoss, logits: Tensor, target: Any, mask: Any, has_probabilities: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Return predictions, labels, which of them are kept, confidences and surprises, in the shape of the logits."""
+    """Return predictions, labels, which rows are kept, confidences and surprises, in the shape of the logits."""
     target = targets.binary_target(target, logits)
     kept = (target >= 0) & (target <= 1)
     if loss.ignore_index is not None:
@@ -297,12 +297,12 @@ class Report(nn.Module):
     """Accuracy, precision, recall, F1, negative log-likelihood and expected calibration error of `Predictions`.
 
     `nll` is in nats; `ece` has 15 bins of equal width. Precision, recall and F1 of several classes are means over the
-    classes that have a row or a prediction, `*_weighted` by rows, `*_none` of each class; of one binary label those of
-    label 1. `support` ends with the rows of each class. Of more than 1000 classes, a vocabulary, there are
-    accuracy, `nll` and `ece` alone.
+    classes that have a row or a prediction, `*_weighted` means by rows, `*_none` the values of each class. For one
+    binary label they are the values of label 1. `support` ends with the rows of each class. For more than 1000 classes,
+    such as a vocabulary, there are only accuracy, `nll` and `ece`.
 
     Args:
-        is_binary: Whether labels do not exclude each other.
+        is_binary: Whether the loss is binary, so that labels do not exclude each other.
         classes: Number of classes, or of labels.
     """
 
@@ -336,7 +336,7 @@ class Report(nn.Module):
             metrics["support"] = metric(NAMES["support"], average="none")
             groups = [list(metrics), ["accuracy"]]
             metrics["accuracy"] = metric(NAMES["accuracy"], average="micro")
-        # Said beforehand, for ranks would else find it out from batches that some of them may not have.
+        # The groups are set here, because ranks would find them from batches, which some ranks may not have.
         self.scores = MetricCollection(metrics, compute_groups=groups)
 
     def update(self, found: Predictions) -> None:
@@ -350,7 +350,7 @@ class Report(nn.Module):
         self.nll.update(torch.where(kept, found.surprise, 0.0).sum(), kept.sum())
 
     def names(self) -> list[str]:
-        """Return the names of the values, less that of the rows of each class."""
+        """Return the names of the values, without `support`."""
         return [*(str(name) for name in self.scores if name != "support"), "nll", "ece"]
 
     def compute(self) -> dict[str, Tensor]:
@@ -365,12 +365,12 @@ class Report(nn.Module):
 
 
 def table(values: Mapping[str, Tensor], names: Sequence[str] | None = None, *, has_classes: bool = True) -> str:
-    """Return the values of a `Report` as text: a line for each class that it tells apart, then the means.
+    """Return the values of a `Report` as text: a line for each class that has its own values, then the means.
 
     Args:
         values: What `Report.compute` returned.
         names: Names of the classes; by default their numbers.
-        has_classes: Whether each class has its line.
+        has_classes: Whether each class has a line.
     """
     rest = ", ".join(f"{name} {values[name].item():.4f}" for name in ("accuracy", "nll", "ece"))
     if "support" not in values:

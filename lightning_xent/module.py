@@ -12,7 +12,7 @@ from lightning_xent.spec import LossSpec
 from lightning_xent.training import OptimizerCallable, SchedulerCallable, Training, held, plain
 
 
-class XentModule(Training, LightningModule):  # noqa: D101  it is the next line
+class XentModule(Training, LightningModule):  # noqa: D101  the next line sets it
     __doc__ = Training.__doc__
 
     def __init__(
@@ -35,5 +35,5 @@ class XentModule(Training, LightningModule):  # noqa: D101  it is the next line
         class_names, scheduler_config = self.class_names, plain(scheduler_config)
         input_key, target_key, weight_key, mask_key = keys.input, keys.target, keys.weight, keys.mask
         self.save_hyperparameters(ignore=["network", "optimizer", "scheduler"])
-        if "_instantiator" in self.hparams:  # of a config, all of which is data
+        if "_instantiator" in self.hparams:  # built from a config, which is data
             self.save_hyperparameters()

@@ -1,4 +1,4 @@
-"""Weights and means: from the losses of the rows to one number, in one place."""
+"""Weights and means: the one place where the losses of the rows become one number."""
 
 import math
 from typing import Any, NamedTuple
@@ -10,20 +10,20 @@ from lightning_xent import arguments
 
 
 class Rows(NamedTuple):
-    """The rows of a batch: everything a reduction needs to know."""
+    """The rows of a batch: everything that a reduction needs."""
 
     losses: Tensor
     """l_i [...]: the loss of each row, without sample weights."""
     weights: Tensor | None
-    """u_i [...]: class weight of the target before smoothing; None where all are 1."""
+    """u_i [...]: class weight of the target before smoothing; None if all are 1."""
     kept: Tensor | None
-    """k_i [...]: False for an ignored or masked row; None where all count."""
+    """k_i [...]: False for an ignored or masked row; None if all rows are kept."""
     sample_weight: Tensor | None
-    """s_i [...]; None where all are 1."""
+    """s_i [...]; None if all are 1."""
 
 
 def hardest(losses: Tensor, kept: Tensor | None, fraction: float) -> Tensor | None:
-    """Keep [...] the ceil(fraction * kept * (1 - 1e-6)) rows of largest loss: NaN first, ties to the lower index."""
+    """Keep the ceil(fraction * kept * (1 - 1e-6)) rows [...] with the largest loss: NaN first, ties by lower index."""
     if fraction == 1.0:
         return kept
     if kept is None:
@@ -35,7 +35,7 @@ def hardest(losses: Tensor, kept: Tensor | None, fraction: float) -> Tensor | No
 
 
 def counted(rows: Rows) -> Tensor | None:
-    """Whether each row [...] is kept and has a weight; None where all do."""
+    """Whether each row [...] is kept and has a weight other than 0; None if all do."""
     has_weight = None if rows.sample_weight is None else rows.sample_weight != 0
     if rows.kept is None or has_weight is None:
         return has_weight if rows.kept is None else rows.kept
@@ -53,7 +53,7 @@ def weighted_losses(rows: Rows) -> Tensor:
 
 
 def parts(rows: Rows, reduction: str) -> tuple[Tensor, Tensor]:
-    """(sum k s l, denominator of the reduction); a loss is the quotient."""
+    """(sum k s l, denominator of the reduction); the loss is the quotient."""
     total = weighted_losses(rows).sum()
     if reduction == "sum":
         return total, torch.ones_like(total)
@@ -64,7 +64,7 @@ def parts(rows: Rows, reduction: str) -> tuple[Tensor, Tensor]:
 
 
 def reduce(rows: Rows, reduction: str, denominator: Any = None) -> Tensor:
-    """Reduce the rows to their losses [...] or to one number: over the `denominator` of the caller, if there is one."""
+    """Reduce the rows to their losses [...] or to one number, divided by the caller's `denominator` if there is one."""
     if denominator is not None:
         _needs_a_sum(reduction)
         total = weighted_losses(rows).sum()
@@ -85,7 +85,7 @@ def quotient(total: Tensor, denominator: Tensor) -> Tensor:
 def _needs_a_sum(reduction: str) -> None:
     if reduction == "none":
         raise ValueError(
-            'denominator must be None with the reduction "none", which divides nothing: '
+            'denominator must be None with the reduction "none", which does not divide: '
             'set the reduction to "mean", "weighted_mean" or "sum"'
         )
 
@@ -101,5 +101,5 @@ def _scalar(denominator: Any, total: Tensor) -> Tensor:
 
 
 def _count(losses: Tensor, kept: Tensor | None) -> Tensor:
-    """Number of kept rows; an integer sum, since one of float32 ones stops at 2^24."""
+    """Number of kept rows. The sum is of integers, because a float32 sum of ones stops at 2^24."""
     return losses.new_full((), losses.numel()) if kept is None else kept.sum().to(losses.dtype)

@@ -1,4 +1,4 @@
-"""Targets, masks and weights in the layout of the rows: shapes, label ranges, ignored rows, smoothing."""
+"""Brings targets, masks and weights into the layout of the rows: shapes, label ranges, ignored rows, smoothing."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_xent import guard, torch_kernel
 
 CORNER = 16
-"""Entries that are read along each axis of rows, where values are looked at: few, however large the batch is."""
+"""Number of entries read along each axis of the rows when values are checked: few, for a batch of any size."""
 ACTIVATIONS = {
     "Softmax": "softmax",
     "Sigmoid": "sigmoid",
@@ -20,13 +20,13 @@ ACTIVATIONS = {
     "LogSoftmax": "log_softmax",
     "LogSigmoid": "log_sigmoid",
 }
-"""Operations by the names that autograd gives them."""
+"""Activations by the names that autograd gives to their operations."""
 SAME_VALUES = {"Alias", "Clone", "Permute", "ReshapeAlias", "Select", "Slice", "Squeeze", "T", "ToCopy", "Transpose"}
 SAME_VALUES |= {"UnsafeView", "Unsqueeze", "View"}
 
 
 def whole(value: Any) -> Any:
-    """Return a torch DTensor as one tensor, the same on every rank; its gradient has the placements of the DTensor."""
+    """Return a torch DTensor as one tensor, the same on every rank; the gradient has the placements of the DTensor."""
     return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
@@ -44,7 +44,7 @@ def compute_dtype(logits: Tensor) -> torch.dtype:
 
 
 def class_axis(logits: Tensor, axis: int | None) -> int:
-    """Return the class axis as a number >= 0; None is torch's own: 1, and 0 for 1-D logits."""
+    """Return the class axis as a number >= 0; None is torch's: 1, and 0 for 1-D logits."""
     rank = logits.ndim
     if rank == 0:
         raise ValueError("logits must have a class axis, got a scalar")
@@ -65,7 +65,10 @@ def class_axis_last(tensor: Tensor, axis: int) -> Tensor:
 def labels_or_distribution(
     target: Any, logits: Tensor, axis: int, classes: int, *, labels_only: bool
 ) -> tuple[Tensor, bool]:
-    """Read a target by its shape: (labels [...], True) or (distribution [..., C], False), which may be of integers."""
+    """Return (labels [...], True) or (distribution [..., C], False), by the shape of the target.
+
+    A distribution may be of integers.
+    """
     target = _tensor("target", target, logits)
     before, after = tuple(logits.shape)[:axis], tuple(logits.shape)[axis + 1 :]
     rows, columns, shape = (*before, *after), (*before, 1, *after), (*before, classes, *after)
@@ -86,7 +89,7 @@ def labels_or_distribution(
 def teacher_and_label(
     target: Any, logits: Tensor, axis: int | None, *, has_label: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Split a target into the teacher's logits, in the shape of `logits`, and the class indices [...] behind them."""
+    """Return the teacher's logits, in the shape of `logits`, and the class indices [...] that follow them or None."""
     target, axis = _tensor("target", target, logits), class_axis(logits, axis)
     shape, classes = tuple(logits.shape), logits.shape[axis]
     wanted = (*shape[:axis], classes + has_label, *shape[axis + 1 :])
@@ -98,7 +101,7 @@ def teacher_and_label(
     if not has_label:
         return target.to(logits.dtype), None
     teacher, label = target.split((classes, 1), axis)
-    # What is not whole becomes a label out of range that no ignore_index is likely to be.
+    # A number that is not whole becomes a label out of range, which is unlikely to be an ignore_index.
     is_whole = (label == label.floor()) & (label.abs() < 2.0**53)
     indices = torch.where(is_whole, torch.where(is_whole, label, 0.0).long(), -(2**63)).squeeze(axis)
     return teacher.to(logits.dtype), indices
@@ -118,12 +121,12 @@ def binary_target(target: Any, logits: Tensor) -> Tensor:
 
 
 def constant(values: float | Sequence[Any]) -> Tensor:
-    """Hold weights on the CPU in float64, to be rounded once, at the call."""
+    """Return weights on the CPU in float64: they are rounded once, at the call."""
     return torch.tensor(values, dtype=torch.float64, device="cpu")
 
 
 def per_class(name: str, values: Tensor, logits: Tensor, classes: int | None = None) -> Tensor:
-    """Return weights [C], or [] for one number, in the dtype of `logits` [..., C], or of logits of other `classes`."""
+    """Return weights [C], or [] for one number, in the compute dtype. C is that of `logits` [..., C], or `classes`."""
     wanted = tuple(logits.shape)[-1:] if classes is None else (classes,)
     if values.ndim == 1 and values.shape != wanted:
         raise ValueError(
@@ -133,7 +136,7 @@ def per_class(name: str, values: Tensor, logits: Tensor, classes: int | None = N
 
 
 def of_labels(name: str, values: Tensor, logits: Tensor, axis: int | None) -> Tensor:
-    """Return weights of labels in a shape that broadcasts against `logits`: [], [L] along `axis`, or like torch's."""
+    """Return weights of labels in a shape that broadcasts against `logits`: [], [L] along `axis`, or as in torch."""
     given, shape, rank = tuple(values.shape), tuple(logits.shape), logits.ndim
     axis = label_axis(rank, axis)
     values = values.to(compute_dtype(logits)).to(logits.device)
@@ -163,12 +166,12 @@ def label_axis(rank: int, axis: int | None) -> int:
 
 
 def per_label(values: Tensor, label: Tensor) -> Tensor:
-    """Return the entry [...] of `values` [C] for each class index [...]; a trace cannot index by a scalar tensor."""
+    """Return the entry [...] of `values` [C] at each class index [...]; a trace cannot index by a scalar tensor."""
     return values.expand(*label.shape, -1).gather(-1, label.unsqueeze(-1)).squeeze(-1)
 
 
 def sample_weight_per_row(sample_weight: Any, wanted: tuple[int, ...], logits: Tensor) -> Tensor | None:
-    """Align sample weights with rows of the shape `wanted` from the left: a scalar or a leading part of it."""
+    """Return sample weights in the shape `wanted` of the rows; theirs is a scalar's or a leading part of it."""
     if sample_weight is None:
         return None
     sample_weight = _tensor("sample_weight", sample_weight, logits).to(compute_dtype(logits))
@@ -176,22 +179,22 @@ def sample_weight_per_row(sample_weight: Any, wanted: tuple[int, ...], logits: T
 
 
 def mask_per_row(mask: Any, wanted: tuple[int, ...], logits: Tensor) -> Tensor | None:
-    """Return a mask [...], True for rows that count, aligned with rows of the shape `wanted` as sample weights are."""
+    """Return a mask in the shape `wanted` of the rows, True for rows that count; its shape is a leading part of it."""
     return None if mask is None else _along_rows("mask", _tensor("mask", mask, logits).bool(), wanted)
 
 
 def both(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    """AND of two conditions, where None always holds."""
+    """Return where both conditions hold; None stands for a condition that always holds."""
     if first is None or second is None:
         return second if first is None else first
     return first & second
 
 
 def harmless_logits(logits: Tensor, kept: Tensor | None, sample_weight: Tensor | None, ranked: bool) -> Tensor:
-    """Keep the logits of ignored rows out of the loss and its gradient.
+    """Return logits in which ignored rows can affect neither the loss nor its gradient.
 
-    Ignored rows become 0.5, of logits and probabilities alike, and so do rows of weight 0. Where rows are `ranked` by
-    their loss those keep their logits, but not their gradient, which may be NaN.
+    Ignored rows and rows of weight 0 become 0.5, which is a valid logit and a valid probability. If rows are `ranked`
+    by their loss, rows of weight 0 keep their logits, but lose their gradient, which may be NaN.
     """
     has_weight = None if sample_weight is None else sample_weight != 0
     counts = kept if ranked else both(kept, has_weight)
@@ -205,9 +208,9 @@ def harmless_logits(logits: Tensor, kept: Tensor | None, sample_weight: Tensor |
 def checked_labels(
     labels: Tensor, classes: int, kept: Tensor | None, active: Tensor | None, check_labels: bool | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Return class indices [...] that are all in range, and the validity [...] of their rows.
+    """Return class indices [...] that are all in range, and a factor [...]: NaN for rows that were not, else 1.
 
-    Rows that are not `kept` have any label, and those that are not `active` may: they have no weight.
+    The factor is None if all are known to be in range. Rows that are not `kept` or not `active` may have any label.
     """
     counted = labels if kept is None else torch.where(kept, labels, 0)
     if _lie_within(counted, 0, classes - 1, check_labels):
@@ -223,9 +226,10 @@ def checked_distribution(
     ignore_index: float | None,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return a distribution [..., C] in `dtype`, and the validity [...] of its rows: integers have to be 0 or 1.
+    """Return a distribution [..., C] in `dtype`, and a factor [...]: NaN for rows with integers other than 0 and 1.
 
-    `axis` is where the classes lie in the user's layout. Rows that are not `active` may hold anything.
+    It is 1 for others, and None if all are known to be right. `axis` is the class axis in the user's layout. Rows that
+    are not `active` may hold anything.
     """
     distribution = target.to(dtype)
     if target.is_floating_point() or (active is None and _lie_within(target, 0, 1, check_labels)):
@@ -246,10 +250,10 @@ def checked_distribution(
 def checked_probabilities(
     target: Tensor, active: Tensor | None, check_labels: bool | None
 ) -> tuple[Tensor, Tensor | None, bool]:
-    """Return binary targets [...] that are all in range, the validity [...] of their rows, and whether all are labels.
+    """Return binary targets [...] that are all in range, a factor [...] of their rows, and whether all are labels.
 
-    Labels are integers, and floats that can be read and are 0 or 1. Floats with a gradient are none: their loss is
-    linear in them.
+    The factor is NaN for rows that were out of range, else 1; None if none was. Labels are integers, and floats that
+    can be read and are 0 or 1. Floats with a gradient are not labels: the loss is linear in them.
     """
     is_float = target.is_floating_point()
     if active is None and is_float and _are_binary(target, check_labels):  # and so in range
@@ -261,15 +265,15 @@ def checked_probabilities(
 
 
 def are_finite(values: Tensor) -> bool:
-    """Whether all values are known to be finite: those that can be read without synchronisation."""
+    """Whether all values can be read without synchronisation, and are finite."""
     return _readable(values, None) and bool(torch.isfinite(values.detach().sum()))
 
 
 def read(tensor: Tensor, check: bool | None, axis: int | None = None) -> NDArray[Any] | None:
-    """Return the first entries of `tensor`, along all axes but `axis`, which is moved to the end, as an array.
+    """Return the first entries of `tensor` along each axis, and all along `axis`, which becomes the last, as an array.
 
-    None where it cannot be read: with `check` None that is where reading costs a synchronisation, with True it is
-    where there are no values.
+    None if the tensor cannot be read: with `check` None, if that needs a synchronisation; with True, if there are no
+    values.
     """
     if not _readable(tensor, check):
         return None
@@ -278,18 +282,18 @@ def read(tensor: Tensor, check: bool | None, axis: int | None = None) -> NDArray
 
 
 def array(tensor: Tensor) -> NDArray[Any]:
-    """Return a tensor as an array; floats in float64, which holds those of every dtype."""
+    """Return a tensor as an array; floats of any dtype become float64."""
     tensor = tensor.detach().cpu()
     return (tensor.double() if tensor.is_floating_point() else tensor).numpy()
 
 
 def dtype_name(values: Any) -> str:
-    """Return the name of the dtype of a tensor or array, float64 for numbers and lists."""
+    """Return the name of the dtype of a tensor or array; float64 for numbers and lists."""
     return str(getattr(values, "dtype", "float64")).removeprefix("torch.")
 
 
 def activation_of(logits: Tensor) -> str | None:
-    """Return the activation that autograd recorded as the last operation; None if it is no activation."""
+    """Return the activation that autograd recorded as the last operation; None if that was something else."""
     node = logits.grad_fn
     while node is not None:
         name = node.name().partition("Backward")[0]
@@ -300,13 +304,12 @@ def activation_of(logits: Tensor) -> str | None:
 
 
 def take_any_loss(*weights: float) -> bool:
-    """Whether all weights stay positive, so that weight * inf is never 0 * inf; float32 may round to 0 what is below
-    1e-30."""
+    """Whether all weights stay positive in float32, so that weight * inf is never 0 * inf; 1e-30 leaves a margin."""
     return all(weight >= 1e-30 for weight in weights)
 
 
 def smoothed(distribution: Tensor, label_smoothing: float, smooth_over: str) -> Tensor:
-    """Give the share `label_smoothing` of a distribution [..., C] to all classes or to each one's others."""
+    """Return a distribution [..., C] with the share `label_smoothing` spread over all classes, or over the others."""
     classes = distribution.shape[-1]
     if label_smoothing == 0.0 or (smooth_over == "others" and classes == 1):
         return distribution
@@ -317,7 +320,7 @@ def smoothed(distribution: Tensor, label_smoothing: float, smooth_over: str) -> 
 
 
 def smoothed_shares(classes: int, label_smoothing: float, smooth_over: str) -> tuple[float, float]:
-    """Return what `smoothed` leaves of a one-hot target: the shares of its label and of each other class."""
+    """Return what `smoothed` makes of a one-hot target: the shares of the label and of each other class."""
     if smooth_over == "all":
         return 1 - label_smoothing + label_smoothing / classes, label_smoothing / classes
     return (1.0, 0.0) if classes == 1 else (1 - label_smoothing, label_smoothing / (classes - 1))
@@ -334,9 +337,9 @@ def smoothed_binary(target: Tensor, label_smoothing: float, smooth_over: str) ->
 def _checked(
     target: Tensor, valid: Tensor, active: Tensor | None, check_labels: bool | None, classes: int | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Return (target with 0 in place of what is not valid, factor [...] of the rows: NaN for those, else 1).
+    """Return the target with 0 in invalid places, and a factor [...] of the rows: NaN for those, else 1.
 
-    Raises ValueError instead where the target can be read; the factor is then None.
+    If the target can be read, an invalid one raises ValueError instead, and the factor is None.
     """
     safe = torch.where(valid, target, 0)
     invalid = ~valid if active is None else active & ~valid
@@ -358,7 +361,7 @@ def _checked(
 
 
 def _lie_within(values: Tensor, lowest: int, highest: int, check_labels: bool | None) -> bool:
-    """Whether all values are known to lie within these limits."""
+    """Whether all values can be read and lie within these limits."""
     if not values.numel() or not _readable(values, check_labels):
         return False
     least, greatest = torch.aminmax(values)
@@ -366,20 +369,20 @@ def _lie_within(values: Tensor, lowest: int, highest: int, check_labels: bool | 
 
 
 def _are_binary(values: Tensor, check_labels: bool | None) -> bool:
-    """Whether all values are known to be 0 or 1, and have no gradient."""
+    """Whether all values can be read, are 0 or 1, and have no gradient."""
     if values.requires_grad or not _readable(values, check_labels):
         return False
-    parts = torch.split(values.reshape(-1), 2**18)  # which a cache holds
+    parts = torch.split(values.reshape(-1), 2**18)  # so much fits into a cache
     return all((part * part).sub_(part).abs_().sum() == 0 for part in parts)
 
 
 def now(function: Callable[[str], None], text: str) -> None:
-    """Call a function where it stands, under torch.compile too."""
+    """Call a function right here, even while torch.compile traces."""
     torch_kernel.now(function, text)
 
 
 def is_traced() -> bool:
-    """Whether what runs is a trace, or a transform of torch.func."""
+    """Whether this code runs under a trace or a transform of torch.func."""
     return (
         torch.compiler.is_compiling()
         or torch._C._get_tracing_state() is not None
@@ -394,7 +397,7 @@ def _readable(tensor: Tensor, check_labels: bool | None) -> bool:
 
 
 def _differ_by_one_axis(first: tuple[int, ...], second: tuple[int, ...]) -> bool:
-    """Whether two shapes differ by an axis of size 1 alone, the last or axis 1, that one of them lacks."""
+    """Whether two shapes are equal except for one axis of size 1, the last or axis 1, that one of them lacks."""
     short, long = sorted((first, second), key=len)
     if len(long) != len(short) + 1:
         return False
@@ -402,7 +405,7 @@ def _differ_by_one_axis(first: tuple[int, ...], second: tuple[int, ...]) -> bool
 
 
 def _along_rows(name: str, values: Tensor, wanted: tuple[int, ...]) -> Tensor:
-    """Align values with rows of the shape `wanted` from the left: theirs is a leading part of it, and may end in 1."""
+    """Return values in the shape `wanted` of the rows; theirs is a leading part of it, perhaps with a 1 at its end."""
     given = tuple(values.shape)
     is_column = given[-1:] == (1,) and given[:-1] == wanted[: len(given) - 1] and (len(given) > 1 or name != "mask")
     if given == wanted[: len(given)]:
@@ -421,14 +424,14 @@ def _without(shape: tuple[int, ...], place: int) -> tuple[int, ...]:
 
 
 def _align(values: Tensor, like: Tensor) -> Tensor:
-    """Give `values` the rank of `like` by axes of size 1 at the end."""
+    """Return `values` with the rank of `like`, by axes of size 1 at the end."""
     return values.reshape(values.shape + (1,) * (like.ndim - values.ndim))
 
 
 def _tensor(name: str, value: Any, logits: Tensor) -> Tensor:
-    """Return an argument as a plain tensor on the device of `logits`; numbers and lists as NumPy has them, in float64.
+    """Return an argument as a plain tensor on the device of `logits`; lists of floats become float64, as in NumPy.
 
-    Some devices have no float64: what is wider than the loss computes in is cast before it goes there.
+    Some devices have no float64: a float64 tensor is cast first if the loss computes in float32.
     """
     if isinstance(value, Tensor):
         tensor = torch_kernel.plain(value)

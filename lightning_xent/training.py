@@ -22,14 +22,14 @@ SCHEDULER_KEYS = {"frequency", "interval", "monitor", "name", "strict"}
 
 EXAMPLE = "functools.partial(torch.optim.AdamW, lr=1e-3)"
 TRAINED_WITH = "lightning_xent_trained_with"
-"""Key of a checkpoint: what optimizer and scheduler were, which are code."""
+"""Key of a checkpoint for the names of optimizer and scheduler. They are code, which a checkpoint cannot hold."""
 
 
 def loss_of(given: Any) -> Loss:
-    """Return the loss that a module is given, as a loss, its spec or its name.
+    """Return the loss for a module, given a loss, its spec or its name.
 
     Raises:
-        ValueError: What a checkpoint has in place of a loss that it cannot hold, or a spec that `get` refuses.
+        ValueError: The entry of a checkpoint that stands for a loss of another package, or a spec that `get` refuses.
         TypeError: A loss of another package.
     """
     if given is None or (isinstance(given, Mapping) and "own_loss" in given):
@@ -44,58 +44,67 @@ def loss_of(given: Any) -> Loss:
 
 
 def held(loss: Loss) -> LossSpec | dict[str, str]:
-    """Return what a checkpoint holds of a loss: its spec, or the name of a class that is not of this package."""
+    """Return what a checkpoint holds for a loss: its spec, or its class name if the class is of another package."""
     spec = spec_of(loss)
     return {"own_loss": type(loss).__name__} if spec is None else spec
 
 
 def plain(settings: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return settings without numbers and strings of NumPy, which `weights_only=True` refuses to load."""
+    """Return settings with plain numbers and strings: `weights_only=True` refuses to load those of NumPy."""
     return None if settings is None else {name: arguments.as_python(value) for name, value in settings.items()}
 
 
 class Training(nn.Module):
     """A network, its loss and its optimizer, for a Trainer or a LightningCLI config.
 
-    The gradient of a step is that of its loss over all rows that the step sees, whatever `accumulate_grad_batches` and
-    the number of devices are: each micro-batch gives its sum, and `on_before_optimizer_step` divides by the denominator
-    of all, after fp16's unscaling and before clipping. A Trainer alone averages means. That is another number if rows
-    are ignored or weighted, or if the last accumulation of an epoch is short. Callbacks see the gradients before that
-    division. A subclass that overrides the hook calls `super()`. `training_step` returns the sum over a constant near
-    the first batch's denominator: what a subclass adds to it is divided by the rows of the step, too.
+    The gradient of a step is that of the loss over all rows of the step, for any `accumulate_grad_batches` and number
+    of devices. Each micro-batch gives its sum, and `on_before_optimizer_step` divides by the denominator of all, after
+    the unscaling of fp16 and before clipping. A Trainer alone averages means, which is another number if rows are
+    ignored or weighted, or if the last accumulation of an epoch is short. Callbacks see the gradients before that
+    division. A subclass that overrides the hook must call `super()`. `training_step` returns the sum divided by a
+    constant near the denominator of the first batch; a term that a subclass adds is also divided by the rows of the
+    step.
 
     Batches are `(inputs, target)`, with sample_weight and mask as third and fourth part if there are any, or
     dictionaries: see `input_key`. The network returns logits, an output with `.logits`, or a dictionary with "logits"
-    or "out". `predict` gives the logits, and needs no target.
+    or "out". `predict` returns the logits, and needs no target.
 
-    Logged at each step of the optimizer: `train_loss_step`, the loss of all its rows. Logged for the whole epoch:
-    `train_loss`, `val_loss` and `test_loss`, the loss of all its rows, whatever the batches, NaN included;
-    `train_accuracy`; and, as `val_*` and `test_*`, what `lightning_xent.metrics.Report` holds: accuracy, precision,
-    recall, f1, their `*_weighted`, nll and ece, and up to 20 classes one by one, `val_f1_3`; of more than 1000 classes
-    accuracy, nll, ece and perplexity. Rows that are ignored, masked or of weight 0 are no part of that. Of several
-    loaders each has its own values, with Lightning's suffix: `val_loss/dataloader_idx_0`; then every device needs a
-    batch of each. The table of all classes is `report`, and goes to a logger that takes text, as TensorBoard's. It is
-    printed when fit, validate or test ends, without a line for each of more than 20 classes.
+    At each step of the optimizer the module logs `train_loss_step`, the loss of all rows of the step. At the end of an
+    epoch it logs:
 
-    The checkpoint holds the current spec of the loss. `load_from_checkpoint` makes all of a module that came from a
-    config; otherwise pass it what is code: `network=...`, `optimizer=...` for training to go on, and `loss=...` for a
+    - `train_loss`, `val_loss` and `test_loss`: the loss of all rows of the epoch, however they are batched; it may be
+      NaN.
+    - `train_accuracy`.
+    - as `val_*` and `test_*` the values of `lightning_xent.metrics.Report`: accuracy, precision, recall, f1, their
+      `*_weighted`, nll and ece, and for up to 20 classes the values of each class, such as `val_f1_3`. For more than
+      1000 classes: accuracy, nll, ece and perplexity. Rows that are ignored, masked or of weight 0 are left out.
+
+    With several loaders each has its own values, with Lightning's suffix: `val_loss/dataloader_idx_0`. Then every
+    device needs a batch of each loader. The table of all classes is `report`, and goes to loggers that accept text,
+    such as TensorBoard's. It is printed when fit, validate or test ends, without the lines of the classes if there are
+    more than 20.
+
+    The checkpoint holds the current spec of the loss. If the module came from a config, `load_from_checkpoint` restores
+    all of it. Otherwise pass what is code: `network=...`, `optimizer=...` if training goes on, and `loss=...` for a
     loss class of your own. Both work with `weights_only=True`.
 
     Args:
-        network: Maps inputs to what the loss takes, logits by default.
-        loss: A loss, or its spec `{"loss": CLASS, "config": {...}}`; its reduction is not "none".
-        optimizer: Builds the optimizer from the parameters. None: torch.optim.AdamW with its defaults, which
-            another optimizer named in a config must not inherit.
-        scheduler: Builds the learning-rate scheduler from the optimizer.
-        scheduler_config: What Lightning takes beside a scheduler: interval ("epoch" or "step"), frequency, monitor
-            (by default "val_loss", for ReduceLROnPlateau), strict, name.
+        network: Maps inputs to the input of the loss, logits by default.
+        loss: A loss, or its spec `{"loss": CLASS, "config": {...}}`; the reduction must not be "none".
+        optimizer: Function that builds the optimizer from the parameters. None: torch.optim.AdamW with its defaults,
+            which another optimizer named in a config must not inherit.
+        scheduler: Function that builds the learning-rate scheduler from the optimizer.
+        scheduler_config: Lightning's settings of a scheduler: interval ("epoch" or "step"), frequency, monitor (by
+            default "val_loss", for ReduceLROnPlateau), strict, name.
         class_names: K names for the report.
-        input_key: For batches that are dictionaries: key of the only input, which the network takes by position, or a
-            list of keys, which it takes by name. None: by name all entries that its `forward` has arguments for, as
-            Hugging Face models do; else the entry "inputs", "image", "pixel_values" or the like.
+        input_key: For batches that are dictionaries: key of the only input, which is passed to the network by position,
+            or a list of keys, which are passed by name. None: all entries that its `forward` has arguments for are
+            passed by name, as Hugging Face models expect. If the usual name of the input ("inputs", "image",
+            "pixel_values" or the like) is not among them, the input is passed by position.
         target_key: Key of the target. None: "labels", "label", "target", "targets" or "y".
         weight_key: Key of the sample weights. None: "sample_weight" or "weight".
-        mask_key: Key of the mask, True for rows that count. None: "mask", unless the network has such an argument.
+        mask_key: Key of the mask, True for rows that count. None: "mask", unless the network has an argument of that
+            name.
 
     Raises:
         ValueError: A loss that does not reduce, a spec that `lightning_xent.get` refuses, or an unknown key of
@@ -147,37 +156,37 @@ class Training(nn.Module):
         self.train_accuracy = EpochMean()
 
     def forward(self, *inputs: Any, **named_inputs: Any) -> Any:
-        """Return the logits: what the network gives, or its `.logits` (Hugging Face) or entry "out" (torchvision)."""
+        """Return the logits: the network's output, its `.logits` (Hugging Face) or its entry "out" (torchvision)."""
         return batches.logits_of(self.network(*inputs, **named_inputs))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the loss as it is now: a callback may have given it class weights; and the name of the optimizer."""
+        """Save the current loss, to which a callback may have given class weights, and the name of the optimizer."""
         if self._trained_with:
             checkpoint[TRAINED_WITH] = self._trained_with
         saved = checkpoint.get("hyper_parameters", {})
         given = saved.get("loss")
         if not isinstance(given, Mapping):  # a subclass may have a `loss` of another kind
             return
-        if "class_path" in given and spec_of(self.loss) is None:  # of a config, which can make a loss of any class
+        if "class_path" in given and spec_of(self.loss) is None:  # from a config, which can build a loss of any class
             saved["loss"] = {**given, "init_args": {**(given.get("init_args") or {}), **self.loss.get_config()}}
         else:
             saved["loss"] = held(self.loss)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remember the optimizer behind a checkpoint, for `configure_optimizers` to miss."""
+        """Remember the optimizer of a checkpoint, so that `configure_optimizers` can warn if it is not passed."""
         self._trained_with = dict(checkpoint.get(TRAINED_WITH, {}))
 
     def on_fit_start(self) -> None:
         self.report = self._summary = ""
 
     def on_train_start(self) -> None:
-        """Forget what an interrupted fit has left: rows of an epoch, and of an accumulation."""
+        """Forget the rows that an interrupted fit has left."""
         self._step = None
         self.train_loss.reset()
         self.train_accuracy.reset()
 
     def on_train_epoch_start(self) -> None:
-        """Forget the rows of an accumulation that was interrupted, as Lightning forgets its gradients."""
+        """Forget the rows of an interrupted accumulation, because Lightning forgets its gradients too."""
         self._step = None
 
     def on_validation_epoch_start(self) -> None:
@@ -197,7 +206,7 @@ class Training(nn.Module):
         return total / self._unit_of(denominator)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Make the gradient that of the loss over all rows of the step, and log that loss: see the class."""
+        """Scale the gradients to those of the loss over all rows of the step, and log that loss: see the class."""
         if self._step is None:  # a subclass with a training_step of its own
             return
         (total, denominator), self._step = self.trainer.strategy.reduce(self._step, reduce_op="sum"), None
@@ -238,7 +247,7 @@ class Training(nn.Module):
             self.print(self._summary)
 
     def configure_optimizers(self) -> Any:
-        """Build the optimizer and its scheduler; warn if training goes on from a checkpoint with another one."""
+        """Build the optimizer and its scheduler; warn if training goes on from a checkpoint without those it had."""
         missing = [name for name in self._trained_with if getattr(self, name) is None]
         if missing:
             was = " and ".join(self._trained_with[name] for name in missing)
@@ -286,7 +295,7 @@ class Training(nn.Module):
         return total, denominator, predictions(self.loss, *given, has_probabilities=has_probabilities)
 
     def _evaluate(self, stage: str, batch: Any, loader: int | None) -> Tensor:
-        """Count a batch of one of several loaders, or of the only one: None."""
+        """Count a batch of one of several loaders, or of the only loader (None)."""
         total, denominator, found = self._parts(batch, has_probabilities=True)
         evaluation, is_new = self._evaluations.get(loader or 0), False
         if evaluation is None:
@@ -294,7 +303,7 @@ class Training(nn.Module):
             self._evaluations[loader or 0] = evaluation
         evaluation.update(total, denominator, found)
         if is_new and loader is not None:
-            # At its end Lightning asks them, and appends the number of the loader to their names.
+            # At the end of the loader, Lightning computes them, and appends the number of the loader to their names.
             for name in evaluation.places():
                 value = Value(evaluation, name)
                 value.update()
@@ -306,9 +315,10 @@ class Training(nn.Module):
         return Evaluation(self.loss, classes, self.class_names, self.device)
 
     def _log_report(self, stage: str, loaders: int) -> None:
-        """Log loss and metrics of an epoch, those of several loaders aside, and make the report of all.
+        """Log loss and metrics of an epoch with one loader, and make the report of all loaders.
 
-        At its end, so that a device that had no batch takes part: it asks the others how many classes there are.
+        This runs at the end of the epoch, so that a device without a batch takes part: it gets the number of classes
+        from the others.
         """
         evaluations, self._evaluations = self._evaluations, {}
         if loaders == 1:
@@ -334,7 +344,7 @@ class Training(nn.Module):
                 logger.experiment.add_text(f"{stage}_report", f"    {indented}", self.global_step)
 
     def _unit_of(self, denominator: Tensor) -> float:
-        """Return a power of 2, the same on all devices, that makes sums about as large as means: float16 needs it."""
+        """Return a power of 2, the same on all devices, that makes sums about as large as means, as float16 needs."""
         if self._unit is None:
             strategy = self.trainer.strategy
             if strategy.handles_gradient_accumulation:

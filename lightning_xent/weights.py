@@ -1,4 +1,4 @@
-"""Weights from row counts: of K classes, and of the positive label of binary losses."""
+"""Weights from row counts: for K classes, and for the positive label of binary losses."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from lightning_xent import arguments
 
 SCHEMES = ("balanced", "inverse", "effective")
 LABELS_PER_CLASS = 4
-"""From so many entries per distinct value on, counts without a gap from 0 or 1 up are taken for labels."""
+"""Whole numbers without a gap, from 0 or 1 up, look like labels if each value comes this often on average."""
 
 
 def class_weights(
@@ -30,20 +30,20 @@ def class_weights(
     n_c are the rows of class c plus `pseudo_count`. Last, weights above `max_weight` become `max_weight`.
 
     Args:
-        counts_or_labels: Without `classes` the row counts of K classes, numbers > 0 (>= 0 with a pseudo_count); sums
-            of soft labels count as well. With `classes` the labels themselves: class indices in [0, K) of any shape, of
-            an integer dtype or whole numbers. A list, tuple, array or tensor. Without `classes`, 8 or more whole
-            numbers that take every value from 0 or 1 up to their largest, two values or more, each 4 times on average,
-            are refused: they look like labels.
-        scheme: "balanced" and "inverse": n_c. Elsewhere they are n/(K n_c), as in scikit-learn, and 1/n_c. They differ
-            by a factor, which disappears here because the weights sum to K. "effective": E(n_c), see
+        counts_or_labels: A list, tuple, array or tensor. Without `classes`: the row counts of K classes, numbers > 0
+            (>= 0 with a pseudo_count), which may be sums of soft labels. With `classes`: the labels themselves, class
+            indices in [0, K) of any shape, of an integer dtype or whole numbers. Without `classes`, numbers that look
+            like labels are refused: 8 or more whole numbers that take every value from 0 or 1 up to their largest, two
+            values or more, each 4 times on average.
+        scheme: "balanced" and "inverse" use n_c. Elsewhere they are n/(K n_c), as in scikit-learn, and 1/n_c: they
+            differ by a factor, which disappears here because the weights sum to K. "effective" uses E(n_c), see
             `effective_numbers`.
         beta: Overlap of the rows for "effective", in [0, 1): with 0 all weights are equal, towards 1 they are those of
             "inverse".
         classes: Number K of classes, >= 1, where labels are given.
         power: Exponent >= 0: 1 balances the classes, 0.5 takes the square root, 0 weighs all classes alike.
         max_weight: Largest weight, > 0, applied after the weights were scaled to sum to K. They are not scaled again:
-            the bound holds, and the sum is less than K where it bites. None: no bound.
+            where a weight is cut, the sum is less than K. None: no bound.
         pseudo_count: Number >= 0 of rows that is added to the count of each class.
 
     Raises:
@@ -79,10 +79,10 @@ def weights_of_counts(
     max_weight: float | None = None,
     pseudo_count: float = 0.0,
 ) -> list[float]:
-    """Return `class_weights` of row counts, which errors call `name`."""
+    """Return the `class_weights` for row counts; errors call them `name`."""
     power = arguments.number("power", power, "[0, inf)")
     sizes = _sizes(name, counts, scheme, beta, pseudo_count)
-    # Quotients at most 1 cannot overflow, as the inverse of a count below 1e-308 does.
+    # These quotients are at most 1, so they cannot overflow, as the inverse of a count below 1e-308 would.
     inverses = [(min(sizes) / size) ** power for size in sizes]
     total = math.fsum(inverses)
     return _capped([len(sizes) * inverse / total for inverse in inverses], max_weight)
@@ -100,10 +100,10 @@ def pos_weights(
     per_label: bool | None = None,
     axis: int = -1,
 ) -> list[float]:
-    """Return what binary losses take as `pos_weight`: (negatives / positives)^power of each label, a list.
+    """Return the `pos_weight` of a binary loss, one number per label: (negatives / positives)^power.
 
-    So the rows of both labels weigh as much in all. Both numbers have `pseudo_count` added. Last, weights above
-    `max_weight` become `max_weight`.
+    With power 1 the rows of both labels have the same total weight. `pseudo_count` is added to both numbers. Last,
+    weights above `max_weight` become `max_weight`.
 
     Args:
         labels_or_counts: Labels in [0, 1], of which soft ones count by their share. Or counts: [negatives, positives],
@@ -160,7 +160,7 @@ def ratios_of_counts(
     max_weight: float | None = None,
     pseudo_count: float = 0.0,
 ) -> list[float]:
-    """Return `pos_weights` of the row counts of both labels, which errors call `name`."""
+    """Return the `pos_weights` for the row counts of both labels; errors call them `name`."""
     power = arguments.number("power", power, "[0, inf)")
     pseudo_count = arguments.number("pseudo_count", pseudo_count, "[0, inf)")
     for kind, counts in (("negatives", negatives), ("positives", positives)):
@@ -179,7 +179,7 @@ def ratios_of_counts(
 
 
 def _sizes(name: str, counts: Any, scheme: str, beta: float, pseudo_count: float) -> list[float]:
-    """Return the row counts plus the pseudo-count, or the effective numbers of these."""
+    """Return the row counts plus the pseudo-count, or their effective numbers."""
     scheme = arguments.choice("scheme", scheme, SCHEMES)
     beta = arguments.number("beta", beta, "[0, 1)")
     pseudo_count = arguments.number("pseudo_count", pseudo_count, "[0, inf)")
@@ -196,7 +196,7 @@ def _capped(weights: list[float], max_weight: float | None) -> list[float]:
 
 
 def _refuse_labels(name: str, counts: Any, pseudo_count: float) -> None:
-    """Raise where what should be counts looks like labels; without a pseudo-count a 0 among them is wrong anyway."""
+    """Raise if counts look like labels. Without a pseudo-count, a 0 among them is wrong in any case."""
     items = arguments.as_python(counts)
     if not isinstance(items, Sequence) or not items or not all(_is_whole(item) for item in items):
         return
@@ -241,7 +241,7 @@ def class_counts(
     """Return the row counts of K classes in targets.
 
     Args:
-        name: What errors call the data.
+        name: The name of the data in errors.
         data: Targets, an array or tensor; or a finite iterable of batches (inputs, target[, sample_weight[, mask]]).
             Sample weights do not count; masked rows are left out.
         classes: Number K of classes, >= 1, of targets that are class indices: of any shape, of an integer dtype or
@@ -273,16 +273,16 @@ def binary_counts(
     ignore_index: float | None = None,
     hint: str = "",
 ) -> tuple[list[float], list[float]]:
-    """Return the row counts of labels 0 and of labels 1 in binary targets, each of L labels or of all as one.
+    """Return the row counts of 0 and of 1 in binary targets, for each of L labels or for all together.
 
     Args:
-        name: What errors call the data.
+        name: The name of the data in errors.
         data: Targets as in `class_counts`, in [0, 1]; soft ones count by their share.
-        per_label: Whether each label along `axis` is counted by itself. None: as the rank of the targets tells,
-            False at rank 1 and True at rank 2.
+        per_label: Whether each label along `axis` is counted separately. None: False for targets of rank 1, True for
+            rank 2.
         axis: Axis of the labels.
         ignore_index: Label that does not count.
-        hint: What else the data may be, for errors.
+        hint: What errors say that the data may be, too.
 
     Raises:
         ValueError: A target outside [0, 1], targets of rank 3 or more without `per_label`, other batches, or none.
@@ -315,7 +315,7 @@ def binary_counts(
 
 
 def limited(name: str, data: Any, batches: int | None) -> Any:
-    """Return `data`, or the first `batches` of its batches; refuse to read batches that may have no end.
+    """Return `data`, or its first `batches` batches. Data that may have no end are refused without `batches`.
 
     Raises:
         ValueError: Batches of unknown number without `batches`: generators and other iterators, datasets that repeat.
@@ -336,7 +336,7 @@ def limited(name: str, data: Any, batches: int | None) -> Any:
 
 
 def _number_of_batches(data: Any) -> int | None:
-    """Return how many batches data have; None if they do not tell."""
+    """Return the number of batches in data; None if it is unknown."""
     try:
         return len(data)
     except (TypeError, NotImplementedError):  # the latter: a PyDataset without a length
@@ -361,7 +361,7 @@ def _seen(name: str, total: list[float]) -> list[float]:
 
 
 def _targets(name: str, data: Any) -> Iterator[tuple[NDArray[Any], NDArray[Any] | None]]:
-    """Give the targets in `data`, of each batch or the one that it is, and the mask of each batch that has one."""
+    """Yield (targets, mask or None) of each batch in `data`, or `data` itself if it is an array of targets."""
     if hasattr(data, "dtype"):
         yield _array(name, data), None
         return
@@ -381,13 +381,13 @@ def _targets(name: str, data: Any) -> Iterator[tuple[NDArray[Any], NDArray[Any] 
 
 
 def _only(target: Any) -> Any:
-    """Return the target of the only output of a model that has a list or dictionary of outputs."""
+    """Return the only target in a list or dictionary, from a model with one output; others unchanged."""
     items = list(target.values()) if isinstance(target, Mapping) else target
     return items[0] if isinstance(items, list | tuple) and len(items) == 1 and hasattr(items[0], "dtype") else items
 
 
 def _array(name: str, value: Any) -> NDArray[Any]:
-    """Return a list, array or tensor as an array of numbers; one of bfloat16 becomes float64."""
+    """Return a list, array or tensor as an array of numbers; bfloat16 becomes float64."""
     array = value if isinstance(value, np.ndarray) else np.asarray(arguments.as_python(value))
     if array.dtype.kind not in "biuf":
         array = np.asarray(array.tolist())
@@ -420,14 +420,14 @@ def _label_counts(
 
 
 def _is_one_hot(labels: NDArray[Any], classes: int, axis: int) -> bool:
-    """Whether whole numbers hold one 1 among zeros along an axis of as many places as there are classes."""
+    """Whether `labels` hold one 1 and otherwise 0 along an axis whose size is the number of classes."""
     if labels.ndim < 2 or not -labels.ndim <= axis < labels.ndim or labels.shape[axis] != classes:
         return False
     return bool(((labels == 0) | (labels == 1)).all() and (labels.sum(axis) == 1).all())
 
 
 def _mass(name: str, distribution: NDArray[Any], mask: NDArray[Any] | None, axis: int) -> list[float]:
-    """Return the sums of the entries of each class; whole numbers must be one-hot, or they are class indices."""
+    """Return the sum of the entries of each class. Integers must be one-hot: others are class indices, and raise."""
     is_label = distribution.ndim < 2
     if not is_label and distribution.dtype.kind != "f":
         is_label = bool((distribution.sum(axis) != 1).any() or (distribution < 0).any())

@@ -1,4 +1,4 @@
-"""Asymmetric loss: focal curves of their own for the labels 1 and 0, the second of a shifted probability."""
+"""Asymmetric loss: one focal curve for label 1, another for label 0, of a shifted probability."""
 
 from dataclasses import dataclass
 
@@ -48,7 +48,7 @@ class AsymmetricLoss(BinaryLoss):
         shifted = sigmoid(-log_odds) - self.margin
         is_easy = shifted <= 0
         shifted = ops.where(is_easy, 0.5, shifted)
-        # Of a small probability log1p keeps the digits, of one near 1 the sum with the margin does.
+        # log1p keeps the digits of a small probability, the sum with the margin those of one near 1.
         is_small = shifted < 0.5
         near_one = ops.log(sigmoid(log_odds) + self.margin)
         surprise = -ops.where(is_small, log1p(-ops.where(is_small, shifted, 0.0)), near_one)

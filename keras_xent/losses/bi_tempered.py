@@ -12,7 +12,7 @@ from keras_xent.categorical import CategoricalLoss
 from keras_xent.log_odds import log1p, softplus
 
 SEARCH_STEPS = 8
-"""Newton steps to the normaliser: 7 reach the last digit of float64, for 2 to 100000 classes and t2 from 0.5 to 10."""
+"""Newton steps to the normaliser. 7 reach the last digit of float64, for 2 to 100000 classes and t2 from 0.5 to 10."""
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -71,7 +71,7 @@ class BiTemperedLogistic(CategoricalLoss):
         norm = ops.zeros_like(fixed[..., :1])
         for _ in range(SEARCH_STEPS):
             norm = norm + newton_step(fixed - norm, self.t2)
-        # Two steps from the root move it by nothing, and carry its first and second derivatives: implicit functions.
+        # Two more steps do not move the root, but carry its first and second derivatives (implicit functions).
         for _ in range(2):
             norm = norm + newton_step(activations - norm, self.t2)
         return tempered_exponent(activations - norm, self.t2)
@@ -80,7 +80,7 @@ class BiTemperedLogistic(CategoricalLoss):
 def newton_step(shifted: Tensor, t: float) -> Tensor:
     """Step [..., 1] of the norm towards sum_c p_c = 1, from p = exp_t(shifted) [..., C].
 
-    Taken on (sum p)^(1-t), which is concave or convex in the norm: from 0 no step goes too far.
+    The step is for (sum p)^(1-t), which is concave or convex in the norm, so no step from 0 goes too far.
     """
     log_p = tempered_exponent(shifted, t)
     log_total = ops.logsumexp(log_p, (-1,), keepdims=True)
@@ -96,7 +96,7 @@ def tempered_exponent(shifted: Tensor, t: float) -> Tensor:
 
 
 def tempered_log(log_value: Tensor, t: float) -> Tensor:
-    """log_t(value) = (value^(1-t) - 1) / (1-t), given log(value); at value 0 its limit, with gradient 0."""
+    """log_t(value) = (value^(1-t) - 1) / (1-t), given log(value); at value 0 the limit, with gradient 0."""
     is_zero = ops.equal(log_value, -math.inf)
     safe = ops.where(is_zero, 0.0, log_value)
     value = safe if t == 1.0 else ops.expm1((1 - t) * safe) / (1 - t)

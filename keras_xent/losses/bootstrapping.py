@@ -17,12 +17,12 @@ from keras_xent.log_odds import sigmoid, softplus
 class Bootstrapping(CategoricalLoss):
     """Bootstrapping: -sum_c (beta t_c w_c + (1 - beta) b_c) log p_c, p = softmax(logits).
 
-    b is p itself ("soft"), not detached: its term is the entropy of p. Or b is the one-hot most probable class
-    ("hard"). Class weights do not apply to b.
+    With "soft", b is p, not detached, so its term is the entropy of p. With "hard", b is the most probable class, as a
+    one-hot row. Class weights do not apply to b.
 
     Args:
-        beta: Share of the target, in [0, 1]; 1 is cross-entropy. The paper has 0.95 for "soft" and 0.8 for "hard"; set
-            it together with `mode`.
+        beta: Share of the target, in [0, 1]; 1 is cross-entropy. The paper uses 0.95 for "soft" and 0.8 for "hard", so
+            set it together with `mode`.
         mode: "soft" or "hard".
 
     Reference: Reed et al., 2015, Training Deep Neural Networks on Noisy Labels with Bootstrapping.
@@ -44,7 +44,7 @@ class Bootstrapping(CategoricalLoss):
     def _own_loss(self, logits: Tensor) -> Tensor:
         if self.mode == "soft" and self.from_logits:
             return log_odds.entropy(logits, self.divisor, from_logits=True)
-        if self.mode == "soft":  # of the clipped probabilities, as the cross-entropy is
+        if self.mode == "soft":  # of the limited probabilities, like the cross-entropy
             m = self.scores(logits)
             return ops.sum(sigmoid(m) * softplus(-m), -1)
         return softplus(-log_odds.of_label(logits, ops.argmax(logits, -1), self.divisor, self.from_logits))

@@ -1,4 +1,4 @@
-"""Kullback-Leibler divergence from distributions and from teachers."""
+"""Kullback-Leibler divergence from a distribution, and from a teacher."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,7 +14,7 @@ from keras_xent.reduction import Rows
 
 SHARED = ["axis", "class_weight", "softcap", "label_smoothing", "smooth_over", "ignore_index", "check_labels"]
 SHARED += ["hard_fraction", "reduction"]
-"""Keywords that hold for the labels of a distillation, too."""
+"""Keywords that also apply to the labels of a distillation."""
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -66,8 +66,8 @@ class Distillation(KLDivergence):
         scale = self.alpha * self.temperature**2
         if class_weight is not None:
             return scale * super().of_target(logits, target, class_weight)
-        # As p and t both sum to 1, p - t adds nothing, and leaves terms >= 0 of the order of (p - t)^2: the square of
-        # the temperature would make much of what rounding leaves of a difference of logarithms.
+        # p and t both sum to 1, so p - t adds nothing, and leaves terms >= 0 of the order of (p - t)^2. The square of
+        # the temperature would magnify the rounding error of a difference of logarithms.
         m = self.scores(logits)
         p, is_empty = sigmoid(m), ops.equal(target, 0)
         safe = ops.where(is_empty, 1.0, target)

@@ -64,25 +64,25 @@ class BinaryFocalCrossEntropy(BinaryLoss):
 
 
 def focal(log_odds: Tensor, gamma: float | str) -> Tensor:
-    """(1 - p)^gamma * -log p of p = sigmoid(log_odds)."""
+    """(1 - p)^gamma * (-log p), p = sigmoid(log_odds)."""
     surprise = softplus(-log_odds)
     return surprise if gamma == 0.0 else modulator(log_odds, gamma) * surprise
 
 
 def modulator(log_odds: Tensor, gamma: float | str) -> Tensor:
-    """(1 - p)^gamma of p = sigmoid(log_odds), for gamma > 0."""
+    """(1 - p)^gamma, p = sigmoid(log_odds), for gamma > 0."""
     return power(log_odds, sigmoid(-log_odds), gamma)
 
 
 def power(log_odds: Tensor, other: Tensor, gamma: float | str) -> Tensor:
-    """other^gamma of other = 1 - p, p = sigmoid(log_odds), for gamma > 0."""
+    """other^gamma, other = 1 - p, p = sigmoid(log_odds), for gamma > 0."""
     if isinstance(gamma, str):
         low, high = power_of_sigmoid(-log_odds, 5.0), power_of_sigmoid(-log_odds, 3.0)
         return ops.where(is_low(log_odds), low, high)
-    # What rounding takes from a factor counts gamma times, and the slope of a root is infinite at 0.
+    # The rounding error of a factor counts gamma times, and the slope of a root is infinite at 0.
     return other ** int(gamma) if gamma in (1.0, 2.0) else power_of_sigmoid(-log_odds, gamma)
 
 
 def is_low(log_odds: Tensor) -> Tensor:
-    """Where p is below 0.2."""
+    """Whether p is below 0.2."""
     return log_odds < math.log(0.2 / 0.8)

@@ -1,4 +1,4 @@
-"""Jensen-Shannon divergence of a label from p: at most log 2."""
+"""Jensen-Shannon divergence between a label and p: at most log 2."""
 
 import math
 from dataclasses import dataclass
@@ -39,17 +39,17 @@ class BinaryJensenShannon(BinaryLoss):
 
 
 def jensen_shannon(log_odds: Tensor) -> Tensor:
-    """(p log(2p / (1+p)) + (1-p) log 2 + log(2 / (1+p))) / 2 of p = sigmoid(log_odds)."""
+    """(p log(2p / (1+p)) + (1-p) log 2 + log(2 / (1+p))) / 2, p = sigmoid(log_odds)."""
     is_likely = log_odds >= 0
     m = ops.where(log_odds < -1e5, -1e5, log_odds)  # at -inf p log p would be 0 times infinity
     surprise, p, other = softplus(-m), sigmoid(log_odds), sigmoid(-log_odds)
     bits = ops.log1p(p)
-    # Where p > 1/2: (u log((1+p) / p) + log(1 - w^2)) / 2 of u = 1 - p and w = u / (1+p).
+    # Where p > 1/2: (u log((1+p) / p) + log(1 - w^2)) / 2, with u = 1 - p and w = u / (1+p).
     half = ops.where(is_likely, other, 0.5)
     w = half / (2 - half)
     likely = other * (surprise + bits) + ops.log1p(-w * w)
     # Elsewhere: log 2 - ((1+p) log(1+p) - p log p) / 2. A p below the smallest normal number lacks digits that p log p
-    # still needs: there p is the square of a root.
+    # needs, so p is the square of a root there.
     root = ops.exp(ops.where(is_likely, 0.0, m) / 2)
     unlikely = 2 * math.log(2) - (1 + p) * bits - root * (root * (surprise / (1 + root * root)))
     return ops.where(is_likely, likely, unlikely) / 2

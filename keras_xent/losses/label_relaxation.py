@@ -50,14 +50,14 @@ class BinaryLabelRelaxation(BinaryLoss):
 
 
 def relaxation(log_odds: Tensor, alpha: float) -> Tensor:
-    """KL of (1 - alpha, alpha) from (p, 1 - p), p = sigmoid(log_odds), where p < 1 - alpha, else 0."""
+    """KL((1 - alpha, alpha) || (p, 1 - p)), p = sigmoid(log_odds), where p < 1 - alpha, else 0."""
     highest = math.log1p(-alpha) - math.log(alpha)
     is_far = log_odds < highest - 4
     m = ops.where(is_far, log_odds, highest - 4)
     label = (1 - alpha) * (math.log1p(-alpha) + softplus(-m))
     far = label + alpha * (math.log(alpha) + softplus(m))
-    # With d = m - highest it is log((1 - alpha) exp(alpha d) + alpha exp(-(1 - alpha) d)): all digits are left close to
-    # d = 0, where it is of the order of d^2.
+    # With d = m - highest it is log((1 - alpha) exp(alpha d) + alpha exp(-(1 - alpha) d)), which keeps all digits close
+    # to d = 0, where it is of the order of d^2.
     d = ops.where(is_far | (log_odds >= highest), 0.0, log_odds - highest)
     near = ops.log1p(alpha * ops.expm1(-(1 - alpha) * d) + (1 - alpha) * ops.expm1(alpha * d))
     return ops.where(is_far, far, near)

@@ -1,4 +1,4 @@
-"""Cross-entropy whose true class must lead by a margin: m with a smaller logit of its own class, times a scale."""
+"""Cross-entropy in which the true class must lead by a margin: its logit is reduced, and all are scaled."""
 
 import math
 from collections.abc import Sequence
@@ -64,7 +64,7 @@ class CosFaceCrossEntropy(CategoricalCrossEntropy):
     scale * x, without the margin. Only logits are accepted: `from_logits=False` raises ValueError.
 
     Args:
-        margin: Is subtracted from the cosine of the true class, >= 0.
+        margin: Number >= 0 that is subtracted from the cosine of the true class.
         scale: Factor > 0 of the cosines.
 
     Reference: Wang et al., 2018, CosFace: Large Margin Cosine Loss for Deep Face Recognition; Wang et al., 2018,
@@ -96,11 +96,11 @@ class ArcFaceCrossEntropy(CategoricalCrossEntropy):
     x = cos(angle) are cosines of features and class vectors. Logits beyond [-1, 1] warn. Where angle + margin is beyond
     pi the cosine of the true class is x_c - margin * sin(margin), which keeps falling with the angle. The gradient is
     that of the value; where rounding takes |x_c| to 1 or beyond, the infinite part of it is left out. Regularisers use
-    scale * x, without the margin. Only logits are accepted: `from_logits=False` raises ValueError, and so does a
-    temperature: use the scale.
+    scale * x, without the margin. Only logits are accepted: `from_logits=False` raises ValueError. So does a
+    temperature: use `scale`.
 
     Args:
-        margin: Is added to the angle of the true class, in radians, in [0, pi / 2].
+        margin: Number of radians in [0, pi / 2] that is added to the angle of the true class.
         scale: Factor > 0 of the cosines.
 
     Reference: Deng et al., 2019, ArcFace: Additive Angular Margin Loss for Deep Face Recognition.

@@ -18,10 +18,10 @@ from keras_xent.losses.cross_entropy import CategoricalCrossEntropy
 class OrdinalCrossEntropy(CategoricalCrossEntropy):
     """Cross-entropy over K ordered classes of K - 1 logits (CORN): -sum_c t_c w_c log P(c).
 
-    Logit k is that of P(y > k | y >= k), so P(c) = prod_{k < c} sigmoid(x_k) * (1 - sigmoid(x_c)), the last factor for
-    c < K - 1 only. "mean" is over the rows; the authors' code divides by the number of pairs of a row and a logit that
-    it trains. The entropy penalty uses P. Only logits are accepted: `from_logits=False` raises ValueError. So does
-    z_loss, because P needs no normalising.
+    Logit k is the logit of P(y > k | y >= k), so P(c) = prod_{k < c} sigmoid(x_k) * (1 - sigmoid(x_c)), with the last
+    factor for c < K - 1 only. "mean" is over the rows; the authors' code divides by the number of pairs of a row and a
+    logit that it trains. The entropy penalty uses P. Only logits are accepted: `from_logits=False` raises ValueError.
+    So does z_loss, because P is normalised already.
 
     Reference: Shi et al., 2023, Deep Neural Networks for Rank-Consistent Ordinal Regression Based On Conditional
         Probabilities.
@@ -56,8 +56,8 @@ class OrdinalCrossEntropy(CategoricalCrossEntropy):
 class SquaredEarthMoverDistance(CategoricalLoss):
     """Squared earth mover's distance over K ordered classes: sum_c t_c w_c sum_k (P_k - [c <= k])^2.
 
-    P_k = p_0 + ... + p_k, p = softmax(logits). For a soft target it is the expectation: the squared distance of both
-    cumulative distributions plus a constant, sum_k T_k (1 - T_k).
+    P_k = p_0 + ... + p_k, p = softmax(logits). For a soft target it is the expectation: the squared distance between
+    both cumulative distributions plus a constant, sum_k T_k (1 - T_k).
 
     Reference: Hou et al., 2016, Squared Earth Mover's Distance-based Loss for Training Deep Neural Networks.
     """

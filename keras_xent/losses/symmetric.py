@@ -19,7 +19,7 @@ class CategoricalSymmetricCrossEntropy(CategoricalLoss):
     Args:
         alpha: Weight of the cross-entropy, >= 0.
         beta: Weight of the reverse cross-entropy, >= 0.
-        log_zero: What log 0 of a one-hot target stands for, < 0. The paper has -4; code that clips the target at
+        log_zero: Number < 0 in place of log 0 of a one-hot target. The paper has -4; code that clips the target at
             1e-4 has -9.21.
 
     Reference: Wang et al., 2019, Symmetric Cross Entropy for Robust Learning with Noisy Labels.
@@ -41,7 +41,7 @@ class BinarySymmetricCrossEntropy(BinaryLoss):
     Args:
         alpha: Weight of the cross-entropy, >= 0.
         beta: Weight of the reverse cross-entropy, >= 0.
-        log_zero: What log 0 of a one-hot target stands for, < 0. The paper has -4; code that clips the target at
+        log_zero: Number < 0 in place of log 0 of a one-hot target. The paper has -4; code that clips the target at
             1e-4 has -9.21.
 
     Reference: Wang et al., 2019, Symmetric Cross Entropy for Robust Learning with Noisy Labels.
@@ -56,6 +56,6 @@ class BinarySymmetricCrossEntropy(BinaryLoss):
 
 
 def symmetric(log_odds: Tensor, alpha: float, beta: float, log_zero: float) -> Tensor:
-    """-alpha log p - beta log_zero (1 - p) of p = sigmoid(log_odds)."""
+    """-alpha log p - beta log_zero (1 - p), p = sigmoid(log_odds)."""
     reverse = -beta * log_zero * sigmoid(-log_odds)
     return reverse if alpha == 0.0 else alpha * softplus(-log_odds) + reverse

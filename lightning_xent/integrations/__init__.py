@@ -1,1 +1,1 @@
-"""The losses in the training loops of other libraries, a module each; none is imported before it is asked for."""
+"""The losses in the training loops of other libraries, one module per library. Import the module that you need."""

@@ -1,4 +1,4 @@
-"""A loss as Transformers' `Trainer(compute_loss_func=...)` takes it."""
+"""A loss for `Trainer(compute_loss_func=...)` of Transformers."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,21 +14,21 @@ IGNORED = -100
 
 
 def compute_loss(loss: Loss, shift_labels: bool = True) -> Callable[..., Tensor]:
-    """Return the function of (outputs, labels, num_items_in_batch) that `Trainer(compute_loss_func=...)` takes.
+    """Return a function of (outputs, labels, num_items_in_batch) for `Trainer(compute_loss_func=...)`.
 
     The sum of the losses of a micro-batch is divided by `num_items_in_batch`, the number of labels of the whole step,
-    so that the gradient is that of the mean over all micro-batches and devices. Where the Trainer gives no such number,
-    as in an evaluation, it is the mean over the batch.
+    so that the gradient is that of the mean over all micro-batches and devices. If the Trainer gives no such number,
+    as in an evaluation, the function returns the mean over the batch.
 
-    The outputs of the model hold `logits`: of shape (B, T, V) for labels (B, T), as language models have them, or in
-    any other shape that the loss takes with these labels.
+    The outputs of the model hold `logits`: of shape (B, T, V) for labels (B, T), as in language models, or in any other
+    shape that the loss accepts with these labels.
 
     Args:
         loss: A loss with `ignore_index=-100`, the label that the Trainer does not count, and the reduction "mean".
             A binary loss of targets that ignore nothing needs no ignore_index.
         shift_labels: Whether position t predicts label t + 1, as in causal language models. False for classifiers,
-            token classification and masked language models. Transformers before 5.0 counts the first label of each
-            sequence too, which predicts nothing: its mean is smaller by that share.
+            token classification and masked language models. Transformers before 5.0 also counts the first label of each
+            sequence, which no position predicts: its mean is smaller by that share.
 
     Raises:
         TypeError: Another loss.
@@ -49,13 +49,13 @@ def compute_loss(loss: Loss, shift_labels: bool = True) -> Callable[..., Tensor]
             f'reduction="{loss.reduction}" and hard_fraction={loss.hard_fraction}'
         )
     if shift_labels and not is_categorical:
-        raise ValueError(f"shift_labels must be False for {type(loss).__name__}, whose targets are no next tokens")
+        raise ValueError(f"shift_labels must be False for {type(loss).__name__}, whose targets are not tokens")
 
     def of_outputs(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Tensor:
         if not isinstance(labels, Tensor):
             raise ValueError(f'labels must be a tensor, got {labels!r}: the batch needs the key "labels"')
         logits = _logits(outputs)
-        if shift_labels:  # the labels move, since logits[:, :-1] would be a copy
+        if shift_labels:  # the labels move, because logits[:, :-1] would be a copy
             labels = functional.pad(labels[..., 1:], (0, 1), value=IGNORED)
         if _has_classes_last(loss, logits, labels):
             logits, labels = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
@@ -66,7 +66,7 @@ def compute_loss(loss: Loss, shift_labels: bool = True) -> Callable[..., Tensor]
 
 
 def _logits(outputs: Any) -> Tensor:
-    """Return the logits that a model of Transformers gives: under their name, or first in a tuple."""
+    """Return the logits of a Transformers model: `logits` by name, or the first of a tuple."""
     if isinstance(outputs, Mapping) and "logits" in outputs:
         logits = outputs["logits"]
     else:
@@ -77,7 +77,7 @@ def _logits(outputs: Any) -> Tensor:
 
 
 def _has_classes_last(loss: Loss, logits: Tensor, labels: Tensor) -> bool:
-    """Whether logits (B, T, V) go with labels (B, T); (B, C, H, W) with (B, H, W) are as torch has them."""
+    """Whether logits are (B, T, V) for labels (B, T); (B, C, H, W) for (B, H, W) has the class axis of torch."""
     if not isinstance(loss, CategoricalLoss) or loss.axis is not None or logits.ndim < 3:
         return False
     is_image = logits.ndim > 3 and labels.shape == (logits.shape[0], *logits.shape[2:])

@@ -11,12 +11,12 @@ from lightning_xent.log_odds import sigmoid, softplus
 from lightning_xent.losses.cross_entropy import CategoricalCrossEntropy
 
 IMPOSSIBLE = -1e30
-"""Stands for the log-probability of an impossible class, of which -inf would leave no difference."""
+"""Stands for the log-probability of an impossible class, because the difference of two -inf is NaN."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class JensenShannonConsistency(CategoricalCrossEntropy):
-    """Cross-entropy of the first view plus weight * JS(p_1, ..., p_V) of all: sum_v KL(p_v || mean_v p_v) / V.
+    """Cross-entropy of the first view plus weight * JS(p_1, ..., p_V) of all views: sum_v KL(p_v || mean_v p_v) / V.
 
     The class axis of the logits holds the K logits of each view, one view after the other: V K numbers. Regularisers
     use the first view.
@@ -53,8 +53,8 @@ class JensenShannonConsistency(CategoricalCrossEntropy):
         m = log_odds.of_classes(logits, self.divisor, self.from_logits)
         p, log_p = sigmoid(m), torch.where(m == -math.inf, IMPOSSIBLE, -softplus(-m))
         mean = p.mean(-2, keepdim=True)  # [..., 1, C]
-        # p log(p / mean) - (p - mean) sums to the divergence, as the deviations sum to 0: near the mean it is of the
-        # order of their squares. Tiny means are no divisors: in JAX the slope of a quotient squares them.
+        # p log(p / mean) - (p - mean) sums to the divergence, because the deviations sum to 0: near the mean it is of
+        # the order of their squares. Tiny means are not divisors, because JAX squares the divisor for the slope.
         is_divisor = mean > 1e-12
         deviation = (p - mean) / torch.where(is_divisor, mean, 1.0)
         is_near = is_divisor & (deviation.abs() < 0.5)

@@ -35,7 +35,7 @@ class CategoricalCrossEntropy(CategoricalLoss):
         return is_linear and take_any_loss(self.label_smoothing) and self._is_of_softmax("score", "scores")
 
     def _is_of_softmax(self, *methods: str) -> bool:
-        """Whether the curve is that of cross-entropy, and log-odds those of a softmax without margins."""
+        """Whether the curve is that of cross-entropy, and the log-odds are those of a softmax without margins."""
         is_own = type(self).curve is CategoricalCrossEntropy.curve and not self._is_patched
         return is_own and self.from_logits and self._keeps("margin_of", *methods)
 
@@ -44,7 +44,7 @@ class CategoricalCrossEntropy(CategoricalLoss):
 class SparseCategoricalCrossEntropy(CategoricalCrossEntropy):
     """Cross-entropy over K classes with class indices as targets: -w_y log p_y, p = softmax(logits).
 
-    A distribution as target is an error. A target in the shape of the logits holds indices, also if K = 1.
+    A distribution as target is an error. A target in the shape of the logits holds indices, even if K = 1.
 
     Reference: Good, 1952, Rational Decisions.
     """

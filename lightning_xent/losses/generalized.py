@@ -17,7 +17,7 @@ class CategoricalGeneralizedCrossEntropy(CategoricalLoss):
     """Generalized cross-entropy (Lq) over K classes: sum_c t_c w_c (1 - p_c^q) / q, p = softmax(logits).
 
     Args:
-        q: Exponent, in (0, 1]; towards 0 it is cross-entropy, at 1 half the mean absolute error.
+        q: Exponent, in (0, 1]. Towards 0 it is cross-entropy; 1 is half the mean absolute error.
         truncate_at: Probability in (0, 1) below which the loss of a class stays that of `truncate_at`, with
             gradient 0. None: no truncation.
 
@@ -37,7 +37,7 @@ class BinaryGeneralizedCrossEntropy(BinaryLoss):
     """Binary and multi-label generalized cross-entropy (Lq): (1 - p_t^q) / q, p_t the probability of the label.
 
     Args:
-        q: Exponent, in (0, 1]; towards 0 it is cross-entropy, at 1 half the mean absolute error.
+        q: Exponent, in (0, 1]. Towards 0 it is cross-entropy; 1 is half the mean absolute error.
         truncate_at: Probability in (0, 1) below which the loss of a label stays that of `truncate_at`, with
             gradient 0. None: no truncation.
 
@@ -53,15 +53,15 @@ class BinaryGeneralizedCrossEntropy(BinaryLoss):
 
 
 def generalized(log_odds: Tensor, q: float, truncate_at: float | None) -> Tensor:
-    """(1 - p^q) / q of p = sigmoid(log_odds), or of truncate_at where p is smaller."""
+    """(1 - p^q) / q, p = sigmoid(log_odds), at least truncate_at."""
     if truncate_at is not None:
         lowest = math.log(truncate_at) - math.log1p(-truncate_at)
         log_odds = torch.where(log_odds < lowest, lowest, log_odds)
     surprise = softplus(-log_odds)
     z = q * surprise
-    # The gradient of expm1(-z) is its value plus 1, of which nothing is left at large z.
+    # The gradient of expm1(-z) is computed from its value plus 1, which loses all digits at large z.
     is_small = z < 1
     small = -torch.expm1(-torch.clamp(z, max=1.0))
     value = torch.where(is_small, small, 1 - power_of_sigmoid(log_odds, q)) / q
-    # A small q takes z below the smallest number before -log p is there.
+    # With a small q, z underflows before -log p does.
     return value if q > 0.1 else torch.where(z < 1e-17, surprise, value)

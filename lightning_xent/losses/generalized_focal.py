@@ -1,4 +1,4 @@
-"""Focal losses of detectors, whose targets are qualities in [0, 1]: not linear in the target."""
+"""Focal losses for detectors. Their targets are qualities in [0, 1], and the loss is not linear in them."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from lightning_xent.losses.focal import focal
 class QualityFocalLoss(BinaryCrossEntropy):
     """Quality focal loss: -|t - p|^beta (t w_1 log p + (1 - t) log(1 - p)), p = sigmoid(logits), elementwise.
 
-    The target is a quality in [0, 1], such as the overlap of a box; the loss is 0 where p meets it. It is not linear
+    The target is a quality in [0, 1], such as the overlap of a box; the loss is 0 where p equals it. It is not linear
     in the target.
 
     Args:

@@ -1,4 +1,4 @@
-"""Hinge losses, for comparison: the curve max(0, 1 - m), of margins between logits."""
+"""Hinge losses, for comparison: the curve max(0, 1 - m), where m is a margin between logits."""
 
 import math
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class CategoricalHinge(CategoricalLoss):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class BinaryHinge(BinaryLoss):
-    """Binary and multi-label hinge loss: max(0, 1 - m), m the logit of label 1, or minus it of label 0.
+    """Binary and multi-label hinge loss: max(0, 1 - m), m the logit, or minus the logit for label 0.
 
     Only logits are accepted: `from_logits=False` raises ValueError.
 

@@ -1,4 +1,4 @@
-"""Jensen-Shannon divergence of a label from p: at most log 2."""
+"""Jensen-Shannon divergence between a label and p: at most log 2."""
 
 import math
 from dataclasses import dataclass
@@ -36,17 +36,17 @@ class BinaryJensenShannon(BinaryLoss):
 
 
 def jensen_shannon(log_odds: Tensor) -> Tensor:
-    """(p log(2p / (1+p)) + (1-p) log 2 + log(2 / (1+p))) / 2 of p = sigmoid(log_odds)."""
+    """(p log(2p / (1+p)) + (1-p) log 2 + log(2 / (1+p))) / 2, p = sigmoid(log_odds)."""
     is_likely = log_odds >= 0
     m = torch.clamp(log_odds, min=-1e5)  # at -inf p log p would be 0 times infinity
     surprise, p, other = softplus(-m), sigmoid(log_odds), sigmoid(-log_odds)
     bits = torch.log1p(p)
-    # Where p > 1/2: (u log((1+p) / p) + log(1 - w^2)) / 2 of u = 1 - p and w = u / (1+p).
+    # Where p > 1/2: (u log((1+p) / p) + log(1 - w^2)) / 2, with u = 1 - p and w = u / (1+p).
     half = torch.clamp(other, max=0.5)
     w = half / (2 - half)
     likely = other * (surprise + bits) + torch.log1p(-w * w)
     # Elsewhere: log 2 - ((1+p) log(1+p) - p log p) / 2. A p below the smallest normal number lacks digits that p log p
-    # still needs: there p is the square of a root.
+    # needs, so p is the square of a root there.
     root = torch.exp(torch.clamp(m, max=0.0) / 2)
     unlikely = 2 * math.log(2) - (1 + p) * bits - root * (root * (surprise / (1 + root * root)))
     return torch.where(is_likely, likely, unlikely) / 2

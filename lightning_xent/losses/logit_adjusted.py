@@ -1,4 +1,4 @@
-"""Cross-entropy of logits that the frequencies of the classes adjust."""
+"""Cross-entropy of logits that are adjusted by the frequencies of the classes."""
 
 import math
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from lightning_xent.losses.cross_entropy import CategoricalCrossEntropy
 class LogitAdjustedCrossEntropy(CategoricalCrossEntropy):
     """Logit-adjusted cross-entropy: -sum_c t_c w_c log p_c, p = softmax(logits + tau log(class_counts)).
 
-    tau = 1 is the balanced softmax. Predict with the plain logits. Regularisers use the plain logits, too. Only logits
-    are accepted: `from_logits=False` raises ValueError.
+    tau = 1 is the balanced softmax. Predict with the plain logits; regularisers use them too. Only logits are accepted:
+    `from_logits=False` raises ValueError.
 
     Args:
         class_counts: K numbers of training rows, > 0, or frequencies.
@@ -43,5 +43,5 @@ class LogitAdjustedCrossEntropy(CategoricalCrossEntropy):
 
     def _adjusted(self, logits: Tensor) -> Tensor:
         adjustment = targets.per_class("class_counts", self._adjustment, logits)  # [C]
-        # Of logits near 4096 float32 would keep three digits of the sum.
+        # With logits near 4096, float32 would keep only three decimals of the sum.
         return log_odds.relative(logits) + self.divisor * adjustment

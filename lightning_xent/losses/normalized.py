@@ -1,4 +1,4 @@
-"""Normalized cross-entropy, and the active-passive loss of it with reverse cross-entropy."""
+"""Normalized cross-entropy, and its active-passive loss, the sum with reverse cross-entropy."""
 
 import math
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class NormalizedCrossEntropy(CategoricalLoss):
     Args:
         alpha: Weight of the normalized cross-entropy, >= 0.
         beta: Weight of the reverse cross-entropy, >= 0; the active-passive loss of the paper has 1 and 1 on CIFAR-10.
-        log_zero: What log 0 of a one-hot target stands for, < 0. The authors' code clips the target at 1e-4: -9.21.
+        log_zero: Number < 0 in place of log 0 of a one-hot target. The authors' code clips the target at 1e-4: -9.21.
 
     Reference: Ma et al., 2020, Normalized Loss Functions for Deep Learning with Noisy Labels.
     """
@@ -36,7 +36,7 @@ class NormalizedCrossEntropy(CategoricalLoss):
         m = super().scores(logits)
         surprise = softplus(-m)  # [..., C]
         total = surprise.sum(-1, keepdim=True)
-        # Of an impossible class the ratio is 1; beside one, and of the only class, it is 0.
+        # The ratio is 1 for an impossible class, and 0 for the classes beside it and for the only class.
         is_certain = (total == 0) | (surprise == math.inf)
         ratio = torch.where(is_certain, 0.0, surprise) / torch.where(total == 0, 1.0, total)
         ratio = torch.where(surprise == math.inf, 1.0, ratio)

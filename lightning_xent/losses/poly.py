@@ -44,11 +44,11 @@ class BinaryPolyCrossEntropy(BinaryLoss):
 
 
 def poly(log_odds: Tensor, epsilon: float) -> Tensor:
-    """-log p + epsilon (1 - p) of p = sigmoid(log_odds)."""
+    """-log p + epsilon (1 - p), p = sigmoid(log_odds)."""
     other = sigmoid(-log_odds)
     if epsilon > -0.5:
         return softplus(-log_odds) + epsilon * other
-    # Towards epsilon = -1 the two cancel: what is left is other^2 / 2 + other^3 / 3 + ..., here by way of
+    # Towards epsilon = -1 the two cancel. other^2 / 2 + other^3 / 3 + ... is left, computed here from
     # -log(1 - other) = 2 artanh(w) and 2 w - other = w * other.
     is_likely = log_odds > -0.5
     small = torch.where(is_likely, other, 0.0)

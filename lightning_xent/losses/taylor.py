@@ -15,7 +15,7 @@ class CategoricalTaylorCrossEntropy(CategoricalLoss):
     """Taylor series of cross-entropy: sum_c t_c w_c sum_{j=1..order} (1 - p_c)^j / j, p = softmax(logits).
 
     Args:
-        order: Number of terms, >= 1; 1 is half the mean absolute error, towards infinity it is cross-entropy.
+        order: Number of terms, >= 1. 1 is half the mean absolute error; towards infinity it is cross-entropy.
 
     Reference: Feng et al., 2020, Can Cross Entropy Loss Be Robust to Label Noise?
     """
@@ -31,7 +31,7 @@ class BinaryTaylorCrossEntropy(BinaryLoss):
     """Taylor series of binary and multi-label cross-entropy: sum_{j=1..order} (1 - p_t)^j / j, elementwise.
 
     Args:
-        order: Number of terms, >= 1; 1 is half the mean absolute error, towards infinity it is cross-entropy.
+        order: Number of terms, >= 1. 1 is half the mean absolute error; towards infinity it is cross-entropy.
 
     Reference: Feng et al., 2020, Can Cross Entropy Loss Be Robust to Label Noise?
     """
@@ -43,7 +43,7 @@ class BinaryTaylorCrossEntropy(BinaryLoss):
 
 
 def taylor(log_odds: Tensor, order: int) -> Tensor:
-    """The first `order` terms of the series of -log p in 1 - p, of p = sigmoid(log_odds)."""
+    """The first `order` terms of the series of -log p in 1 - p, p = sigmoid(log_odds)."""
     rest = sigmoid(-log_odds)
     value = rest / order
     for power in range(order - 1, 0, -1):
