@@ -29,19 +29,19 @@ Evaluation = Callable[[NDArray[np.float32]], dict[str, NDArray[np.float32]]]
 
 PATTERNS = 1 << 32
 BLOCK = 1 << 16
-"""Points at a time: what lies between stays in the cache."""
+"""Points at a time: intermediate results stay in the cache."""
 TASK = 1 << 20
 """Points for one process between two steps of the progress bar."""
 KEPT = 3
-"""Worst points of a curve that the oracle confirms."""
+"""Number of the worst points of a curve that the oracle confirms."""
 SMALLEST = 2.0**-126
 """The smallest normal float32: below it digits are lost, and TensorFlow and JAX round to 0."""
 FLUSHED = 64.0
-"""Where they do, a result below this many times `SMALLEST` may lack a part or a factor below `SMALLEST`."""
+"""If they do, a result below this many times `SMALLEST` may lack a part or a factor below `SMALLEST`."""
 NEAR_ZERO = 2.0**-30
-"""Up to here a curve and its slope are lines through their values at 0: what is left is below 2^-60 of them."""
+"""Up to here a curve and its slope are lines through their values at 0: the rest is below 2^-60 of them."""
 FAR = [2.0**exponent for exponent in range(10, 21)]
-"""From the first of these on that does for it, a curve is a line, too, as its exponentials are 0."""
+"""Beyond one of these a curve is a line too, because its exponentials are 0: the first that is far enough is used."""
 EXPONENT = 0x7F800000
 """The bits of the exponent of a float32."""
 PAGE = Path(__file__).parent.parent / "docs" / "accuracy.md"
@@ -49,7 +49,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "accuracy.md"
 
 @dataclass(frozen=True)
 class Curve:
-    """A curve: the loss that has it, and where it crosses 0 away from its tail, around which errors are absolute."""
+    """A curve: its loss, and where it crosses 0 away from its tail. Around that crossing errors are absolute."""
 
     loss: str
     reference: Callable[..., tuple[Floats, Floats]]
@@ -59,7 +59,7 @@ class Curve:
     bound: float = 8.0
 
     def level(self) -> tuple[float, float]:
-        """The largest value and slope within 2 of the crossing; 0 without one."""
+        """The largest value and slope within 2 of the crossing; 0 without a crossing."""
         if self.crossing is None:
             return 0.0, 0.0
         m = self.crossing(**self.config) + np.linspace(-2, 2, 4001)
@@ -68,7 +68,7 @@ class Curve:
 
 
 class Odds(NamedTuple):
-    """What the formulas need of log-odds m: p = sigmoid(m), u = 1 - p, and minus their logarithms."""
+    """Log-odds m with p = sigmoid(m), u = 1 - p, and minus their logarithms, for the formulas."""
 
     m: Floats
     p: Floats
@@ -170,7 +170,7 @@ def asymmetric_positive(odds: Odds, *, gamma_pos: float = 0.0) -> tuple[Floats, 
 
 
 def asymmetric_negative(odds: Odds, *, gamma_neg: float = 4.0, margin: float = 0.05) -> tuple[Floats, Floats]:
-    """Of the log-odds of label 0: u is the probability of label 1."""
+    """The curve of label 0, of its own log-odds: u is the probability of label 1."""
     q = np.maximum(odds.u - margin, 0)
     surprise = np.where(q < 0.5, -np.log1p(-q), -np.log(odds.p + margin))
     factor = q**gamma_neg
@@ -206,14 +206,14 @@ CURVES = {
         "AsymmetricLoss", asymmetric_negative, {}, "negative_curve", crossing=easy_from, bound=20.0
     ),
 }
-"""A curve is that of the binary and of the categorical loss of its name."""
+"""Each curve is the same in the binary and the categorical loss of its name."""
 
 
 class Reference:
-    """A curve's value and slope in float64, by its formula or by a line, where that is the formula to 2^-40.
+    """A curve's value and slope in float64, by its formula, or by a line that equals the formula to 2^-40.
 
     Most float32 numbers are tiny or huge, and there the lines save exponentials and logarithms. Each line is compared
-    with the formula first; where one is not exact enough, the formula stays.
+    with the formula first. If it is not exact enough, the formula is used.
     """
 
     def __init__(self, curve: Curve) -> None:
@@ -246,7 +246,7 @@ class Reference:
         return self.curve.reference(Odds.of(m), **self.curve.config)
 
     def line(self, first: float, last: float) -> Callable[[Floats], tuple[Floats, Floats]] | None:
-        """The lines through value and slope at two log-odds; None if the formula between them is not on the lines."""
+        """The lines through value and slope at two log-odds; None if the formula leaves the lines between them."""
         with np.errstate(all="ignore"):
             ends = self.formula(np.array([first, last]))
             factors = [(float(end[0]), float((end[1] - end[0]) / (last - first))) for end in ends]
@@ -268,7 +268,7 @@ class Reference:
 
 
 def evaluation(side: str, mode: str, curve: Curve) -> Evaluation:
-    """What the side gives at log-odds: "value", "slope" by automatic differentiation, and "method", the loss's own."""
+    """The results of a side: "value", "slope" by automatic differentiation, and "method", the loss's own slope."""
     if side == "keras":
         os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     package = import_module(f"{side}_xent")
@@ -280,12 +280,12 @@ def evaluation(side: str, mode: str, curve: Curve) -> Evaluation:
 
 
 def flushes_to_zero(side: str) -> bool:
-    """Whether the side rounds what is below `SMALLEST` to 0."""
+    """Whether the side rounds numbers below `SMALLEST` to 0."""
     return side == "keras" and os.environ.get("KERAS_BACKEND", "tensorflow") != "torch"
 
 
 def has_slope(loss: type) -> bool:
-    """Whether a loss has a slope of its own."""
+    """Whether a loss has its own `slope`."""
     base = next(base for base in loss.__mro__ if base.__name__ == "BinaryLoss")
     return getattr(loss, "slope", None) is not getattr(base, "slope", None)
 
@@ -334,10 +334,10 @@ def of_tensorflow(function: Any, own: Any, is_compiled: bool) -> Evaluation:
 
 
 def without_overhead(step: Any) -> Any:
-    """A TensorFlow function as a graph of the operations that it has in eager mode, none rewritten.
+    """A TensorFlow function as a graph with the operations of eager mode, none rewritten.
 
-    Whole blocks go through the graph, if its results at numbers over all of float32 are those of eager mode bit by bit;
-    if not, none does.
+    The graph computes whole blocks, if its results over all of float32 equal those of eager mode bit by bit. If they do
+    not, it is not used.
     """
     tensorflow = import_module("tensorflow")
     graph = tensorflow.function(step, autograph=False)
@@ -400,9 +400,9 @@ class Worst:
 
 
 def errors(got: NDArray[np.float32], want: Floats, level: float = 0.0, flushes: bool = False) -> Floats:
-    """Errors in ulp of float32: in spacings of `want`; where the `level` is larger, in 2^-23 of it.
+    """Errors in ulp of float32: in spacings of `want`, or in 2^-23 of the `level` if that is larger.
 
-    A number below `SMALLEST` may be 0. Where the side `flushes`, that may be so of its parts and factors, too.
+    A number below `SMALLEST` may be 0. If the side `flushes`, its parts and factors may be 0 too.
     """
     bits = want.astype(np.float32).view(np.int32)
     bits &= EXPONENT
@@ -428,7 +428,7 @@ def errors(got: NDArray[np.float32], want: Floats, level: float = 0.0, flushes: 
 
 
 def patterns(first: int, last: int, every: int) -> Iterator[NDArray[np.float32]]:
-    """The finite float32 numbers of the bit patterns every * i, i from `first` to `last` - 1, in blocks."""
+    """Yield blocks of the finite float32 numbers with the bit patterns every * i, i from `first` to `last` - 1."""
     for start in range(first, last, BLOCK):
         bits = np.arange(start, min(start + BLOCK, last), dtype=np.uint64) * np.uint64(every)
         points = bits.astype(np.uint32).view(np.float32)
@@ -482,7 +482,7 @@ def exact(curve: Curve, m: float) -> tuple[float, float]:
 
 
 def confirm(curve: Curve, points: Sequence[float]) -> None:
-    """Fail where the float64 evaluation is not the oracle's to a hundredth of an ulp."""
+    """Fail if the float64 evaluation differs from the oracle by more than a hundredth of an ulp."""
     for m in points:
         with np.errstate(all="ignore"):
             found = curve.reference(Odds.of(np.array([m])), **curve.config)
@@ -500,7 +500,7 @@ _evaluate: list[Evaluation] = []
 
 
 def start(side: str, mode: str, curve: Curve) -> None:
-    """Make a process ready: it loads the side once."""
+    """Prepare a process: load the side once."""
     _evaluate[:] = [evaluation(side, mode, curve)]
 
 
@@ -512,7 +512,7 @@ def task(bounds: tuple[int, int], curve: Curve, every: int, flushes: bool) -> tu
 def run(
     side: str, curve: Curve, *, every: int = 1, jobs: int = 1, mode: str = "eager", quiet: bool = False
 ) -> dict[str, Worst]:
-    """Measure a curve at every so many float32 log-odds, and let the oracle confirm the worst and some at random."""
+    """Measure a curve at every N-th float32 number. The oracle confirms the worst points and some random ones."""
     count = -(-PATTERNS // every)
     parts = [(first, min(first + TASK, count)) for first in range(0, count, TASK)]
     work, worst = partial(task, curve=curve, every=every, flushes=flushes_to_zero(side)), dict[str, Worst]()
@@ -541,22 +541,24 @@ HEAD = """\
 
 Written by `python -m shared_specs.exhaustive --side lightning|keras --curve NAME [--every N]`; do not edit.
 
-Each row is one curve on one side, in eager mode if nothing else is said, at every N-th of the 2^32 float32 numbers: all
-of them where N is 1. The error is the largest one in ulp, spacings of float32 numbers at the right value; behind @
-is the log-odds where it is. "slope" is by automatic differentiation; "slope()" is the method that binary losses have
-to save it. The right values are a float64 evaluation that the oracle confirms at the worst points with 150 digits.
+Each row is one curve on one side, at every N-th of the 2^32 float32 numbers: all of them if N is 1. The mode is eager
+unless the row names another. The error is the largest in ulp, the spacing of float32 numbers at the right value; the
+number after @ is the log-odds where it occurs. "slope" comes from automatic differentiation, "slope()" from the method
+with which binary losses avoid it. The right values come from a float64 evaluation, which the oracle confirms with 150
+digits at the worst points.
 
 - On TensorFlow whole blocks run as a graph of the same operations as in eager mode, with Grappler off. Each run first
   checks that both give the same bits.
-- Wanted: at most 4 ulp for cross-entropy, at most 8 for the others, and no NaN or infinity at a finite log-odds.
-- Below 2^-126, the smallest normal number, an ulp is 2^-149, and 0 is taken for right. TensorFlow and JAX round numbers
-  below it to 0, so there a result up to 64 times that may lack a part or a factor.
-- `label_relaxation` and `asymmetric_negative` cross 0 away from their tail. There an ulp is 2^-23 of the largest value
-  (slope) within 2 of the crossing, if that is more.
-- On TensorFlow cross-entropy has up to 5 ulp, as its `log1p` alone has up to 4.
-- Three curves have more than 8 ulp. What is left of `poly` at epsilon = -1 is the difference of its two terms, a series
-  whose slope has to come out of automatic differentiation: up to 12. `taylor_ten` and `asymmetric_negative` take a
-  probability near 1/2 to a power, so that its own rounding counts order / 2 and gamma_neg + 1 times: up to 16 and 20.
+- The bounds are 4 ulp for cross-entropy, 8 for the others, and no NaN or infinity at a finite log-odds.
+- Below 2^-126, the smallest normal number, an ulp is 2^-149, and 0 counts as right. TensorFlow and JAX round numbers
+  below it to 0. So a result there of up to 64 times 2^-126 may lack a part or a factor.
+- `label_relaxation` and `asymmetric_negative` cross 0 away from their tail. There an ulp is at least 2^-23 of the
+  largest value (slope) within 2 of the crossing.
+- On TensorFlow cross-entropy has up to 5 ulp, because `log1p` alone has up to 4.
+- Three curves have more than 8 ulp. `poly` at epsilon = -1 is the difference of two terms that nearly cancel. It is
+  computed as a series, whose slope comes from automatic differentiation: up to 12. `taylor_ten` and
+  `asymmetric_negative` raise a probability near 1/2 to a power, so its rounding error counts order / 2 and
+  gamma_neg + 1 times: up to 16 and 20.
 - Other parameters are within the same bounds, but the error of `taylor` grows with its order.
 
 """
@@ -575,7 +577,7 @@ def row(side: str, name: str, every: int, worst: dict[str, Worst], seconds: floa
 
 
 def versions(side: str) -> str:
-    """The versions of what the side computes with."""
+    """The versions of the packages that the side computes with."""
     backend = "torch" if side.startswith("lightning") else side.split()[0].removeprefix("keras-")
     packages = [] if side.startswith("lightning") else ["keras"]
     packages += ["tensorflow-cpu" if backend == "tensorflow" else backend]
@@ -590,7 +592,7 @@ def rows_of(page: Path) -> dict[tuple[str, str], list[str]]:
 
 
 def write(page: Path, new: dict[tuple[str, str], list[str]]) -> None:
-    """Write rows into a page, in place of those of the same side and curve."""
+    """Write rows into a page; they replace those of the same side and curve."""
     rows = rows_of(page) | new
     order = {name: place for place, name in enumerate(CURVES)}
     keys = sorted(rows, key=lambda key: (key[0], order.get(key[1], len(order)), key[1]))
@@ -600,7 +602,7 @@ def write(page: Path, new: dict[tuple[str, str], list[str]]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; 1 if a curve is beyond its bound or not finite."""
+    """Run the program; return 1 if a curve exceeds its bound or is not finite."""
     parser = argparse.ArgumentParser(prog="python -m shared_specs.exhaustive", description=__doc__.split("\n")[0])
     parser.add_argument(
         "--side", choices=("lightning", "keras"), help="keras: on the backend KERAS_BACKEND, or TensorFlow"

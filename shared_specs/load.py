@@ -1,4 +1,4 @@
-"""Loads the test vectors and judges results against them. Needs numpy alone."""
+"""Loads the test vectors and judges results against them. Needs only numpy."""
 
 import json
 from collections.abc import Iterator
@@ -70,7 +70,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result of one comparison; `worst` in units of the tolerance's own unit (see `compare`)."""
+    """The result of one comparison; `compare` defines the unit of `worst`."""
 
     ok: bool
     worst: float
@@ -100,8 +100,8 @@ def compare(want: Want, got: NDArray[Any], got_dtype: str, compute_dtype: str, t
 
     Normally `|got - want| <= 8 eps(compute) scale + eps(got) |want|`; `worst` is the largest
     `(|got - want| - eps(got) |want|) / (eps(compute) scale)`, at least 0. With `tail` it is the largest
-    `|got - want| / (eps(compute) max(|want|, 1e-30))`, and 512 passes. NaN matches NaN alone, an
-    infinity matches itself alone. What never matches makes `worst` infinite.
+    `|got - want| / (eps(compute) max(|want|, 1e-30))`, and 512 passes. NaN matches only NaN, an
+    infinity only itself. An entry that cannot match makes `worst` infinite.
     """
     got = np.asarray(got, np.float64)
     if got.shape != want.data.shape:

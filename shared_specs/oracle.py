@@ -1,7 +1,7 @@
 """Fills `expected` in the case files with 150 digits, from one-hot textbook formulas.
 
 A probability is exp(x) / sum exp(x), a loss is a function of the probability of the true class, a soft
-target mixes such losses, and a gradient is a central difference. Nothing here is clever on purpose:
+target mixes such losses, and a gradient is a central difference. On purpose nothing here is clever:
 the code under test works with log-odds, and the two must not share an idea.
 
 A new variant is one function of `textbook.py`, its line in a table there, and its case file.
@@ -28,7 +28,7 @@ from shared_specs.textbook import BINARY, CURVES, NEED_LOGITS, OF_LABEL, OF_ROW,
 
 DIGITS = 150
 STEP = "1e-50"  # of the central difference: its own error is of the order of 1e-100
-NOISE = "1e-90"  # what a slope of exactly 0 may come out as
+NOISE = "1e-90"  # a smaller slope is rounding, and stands for 0
 CLIP = "1e-7"  # from_logits=False: the one clip
 COMMON = {"from_logits", "label_smoothing", "smooth_over", "ignore_index", "temperature", "entropy_penalty"}
 COMMON |= {"hard_fraction", "check_labels", "reduction"}
@@ -44,7 +44,7 @@ OWN_WEIGHTS = {"BinaryFocalCrossEntropy": {"alpha"}}  # keywords of a class that
 
 @dataclass(frozen=True)
 class Rule:
-    """What turns the logits of a row into its loss: the loss class and its configuration."""
+    """Turns the logits of a row into its loss, given the loss class and its configuration."""
 
     loss: str
     config: dict[str, Any]
@@ -63,7 +63,7 @@ class Rule:
 
     @property
     def own(self) -> dict[str, Any]:
-        """The loss's own keywords: numbers as they are printed."""
+        """The loss's own keywords, with numbers exactly as printed."""
         return {name: exact(self.config.get(name, default)) for name, default in own_keywords(self.loss).items()}
 
     def count_classes(self, size: int) -> int:
@@ -179,7 +179,7 @@ class Rule:
 
 
 def decimal(value: Any) -> mpf:
-    """The number as it is printed: 0.1 is one tenth."""
+    """The number exactly as printed: 0.1 is one tenth."""
     return parsed(repr(float(value)), mp.prec)
 
 
@@ -198,14 +198,14 @@ def own_keywords(loss: str) -> dict[str, Any]:
 
 
 def exact(value: Any) -> Any:
-    """A keyword's value with its numbers as they are printed; names, flags and None as they are."""
+    """A keyword's value with its numbers exactly as printed; names, flags and None unchanged."""
     if isinstance(value, list):
         return [exact(entry) for entry in value]
     return value if value is None or isinstance(value, str | bool) else decimal(value)
 
 
 def continuation_ratios(logits: Sequence[mpf]) -> list[mpf]:
-    """P(k) = prod_{j < k} s(x_j) (1 - s(x_k)), and P of the last class is what is left."""
+    """P(k) = prod_{j < k} s(x_j) (1 - s(x_k)); for the last class the product alone."""
     masses, left = [], mpf(1)
     for logit in logits:
         odds = mp.exp(logit)
@@ -216,7 +216,7 @@ def continuation_ratios(logits: Sequence[mpf]) -> list[mpf]:
 
 @functools.cache
 def exponential(logit: mpf, precision: int) -> mpf:
-    """exp(x), remembered: a central difference moves one class and leaves the others."""
+    """exp(x), cached, because a central difference moves one class and leaves the others."""
     return mp.exp(logit) if logit != -mp.inf else mpf(0)
 
 
@@ -225,9 +225,9 @@ def exponential(logit: mpf, precision: int) -> mpf:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a call; `target` is None where the label is out of range, `u` is its weight.
+    """One row of a call; `target` is None if the label is out of range, `u` is the weight of the target.
 
-    A target may be two distributions, one behind the other, of which the first has the `share`.
+    A target may be two distributions, one after the other. The first has the `share`, the second the rest.
     """
 
     logits: list[mpf]
@@ -258,7 +258,7 @@ class Row:
         return rule.loss_of_row(self.logits, self.target, self.weights, self.logits)
 
     def gradient(self, rule: Rule) -> list[mpf]:
-        """Central differences; an infinite logit cannot move, its slope is the limit 0."""
+        """Central differences; an infinite logit cannot move, so its slope is the limit, 0."""
         assert self.target is not None
         step = mpf(STEP)
         slopes = []
@@ -294,7 +294,7 @@ def check_keywords(rule: Rule) -> None:
 
 
 def extra_digits(rule: Rule, logits: NDArray[np.float64]) -> int:
-    """What a saturated probability needs: 1 - p of m = 8192 is of the order of 1e-3558; thick tails need none."""
+    """The digits that a saturated probability needs: 1 - p at m = 8192 is about 1e-3558. Heavy tails need none."""
     if rule.loss == "BiTemperedLogistic":
         return 0
     finite = np.abs(logits[np.isfinite(logits)]).max(initial=0.0)
@@ -303,7 +303,7 @@ def extra_digits(rule: Rule, logits: NDArray[np.float64]) -> int:
 
 
 def evaluate(rule: Rule, inputs: dict[str, NDArray[Any]]) -> dict[str, Any]:
-    """The path of one call: rows, their losses, which of them count, the reduction."""
+    """The loss, denominator and gradient of one call: rows, their losses, which of them count, the reduction."""
     logits = inputs["logits"]
     axis = rule.config.get("axis", -1)
     positions = positions_of_rows(rule, logits.shape, axis)
@@ -327,12 +327,12 @@ def evaluate(rule: Rule, inputs: dict[str, NDArray[Any]]) -> dict[str, Any]:
 
 
 def shape_of_rows(rule: Rule, shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
-    """The shape of the row loss: that of the logits without the class axis; a binary element is a row."""
+    """The shape of the row losses: the logits' without the class axis. In a binary loss every element is a row."""
     return shape if rule.binary else tuple(np.delete(shape, axis).tolist())
 
 
 def positions_of_rows(rule: Rule, shape: tuple[int, ...], axis: int) -> NDArray[np.int64]:
-    """The flat positions of the logits, one line per row: [rows, classes], for a binary loss [rows, 1]."""
+    """The flat positions of the logits, one line per row: [rows, classes], or [rows, 1] for a binary loss."""
     flat = np.arange(np.prod(shape, dtype=np.int64)).reshape(shape)
     return flat.reshape(-1, 1) if rule.binary else np.moveaxis(flat, axis, -1).reshape(-1, shape[axis])
 
@@ -388,7 +388,7 @@ def categorical_targets(
 
 
 def taught(rule: Rule, target: NDArray[Any], count: int) -> Targets:
-    """The teacher's distributions and, behind each, the one-hot label; and which labels are ignored."""
+    """The teacher's distributions, each followed by the one-hot label; and which labels are ignored."""
     lines = np.moveaxis(target, rule.config.get("axis", -1), -1)
     assert lines.shape[-1] == count + (rule.own["alpha"] != 1), "target: wrong shape"
     targets: list[list[mpf] | None] = []
@@ -404,14 +404,14 @@ def taught(rule: Rule, target: NDArray[Any], count: int) -> Targets:
 
 
 def class_weights(rule: Rule, shape: tuple[int, ...], positions: NDArray[np.int64]) -> list[list[mpf]]:
-    """The weights of the classes, for each row; of a binary row (w_0, w_1)."""
+    """The weights of the classes for each row; (w_0, w_1) for a binary row."""
     if not rule.binary:
         count = rule.count_classes(positions.shape[1])
         weights = [decimal(weight) for weight in rule.config.get("class_weight") or [1] * count]
         assert len(weights) == count, "class_weight: wrong length"
         return [weights] * len(positions)
     pos_weight = np.array(rule.config.get("pos_weight", 1.0), np.float64)
-    if pos_weight.ndim == 1 and pos_weight.size > 1:  # one of each label, along the axis
+    if pos_weight.ndim == 1 and pos_weight.size > 1:  # one per label, along the axis
         assert len(pos_weight) == shape[rule.config.get("axis", -1)], "pos_weight: wrong length"
         pos_weight = np.moveaxis(
             np.broadcast_to(pos_weight, np.moveaxis(np.empty(shape), rule.config.get("axis", -1), -1).shape),
@@ -426,7 +426,7 @@ def class_weights(rule: Rule, shape: tuple[int, ...], positions: NDArray[np.int6
 
 
 def alike(first: tuple[int, ...], second: tuple[int, ...]) -> bool:
-    """Whether two shapes are one, or become one by an axis of size 1 that one of them gets at its end or as axis 1."""
+    """Whether two shapes are equal, perhaps after one of them gets an axis of size 1, at its end or as axis 1."""
     short, long = sorted((first, second), key=len)
     widened = [(*short, 1), (*short[:1], 1, *short[1:])] if len(long) == len(short) + 1 else [short]
     return long in widened
@@ -444,7 +444,7 @@ def aligned(sample_weight: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]
 
 
 def hardest(rule: Rule, rows: list[Row], losses: list[mpf]) -> list[Row]:
-    """Only the rows with the largest loss stay kept: NaN first, ties to the lower index."""
+    """The rows, with only those of largest loss still kept: NaN first, ties by lower index."""
     fraction = rule.number("hard_fraction", 1)
     kept = [index for index, row in enumerate(rows) if row.kept]
     count = int(mp.ceil(fraction * len(kept) * (1 - mpf("1e-6")))) if fraction < 1 else len(kept)
@@ -473,7 +473,7 @@ def gradient_of(
     positions: NDArray[np.int64],
     shape: tuple[int, ...],
 ) -> dict[str, Any]:
-    """The gradient of the sum of the loss; None where it is unspecified, the row loss not being finite."""
+    """The gradient of the sum of the loss; None where the loss of the row is not finite."""
     flat: list[mpf | None] = [mpf(0)] * positions.size
     nonfinite = []
     share = mpf(0)
@@ -531,7 +531,7 @@ def filled_file(text: str) -> str:
 
 
 def formatted(content: dict[str, Any]) -> str:
-    """The one layout of a case file: a key a line, the tensors of a case a line each."""
+    """The text of a case file: one line per key, and one per tensor of a case."""
     cases = ",\n".join(formatted_case(case) for case in content["cases"])
     head = {name: value for name, value in content.items() if name not in ("flags", "cases")}
     lines = [f"{quoted(name)}: {quoted(value)}" for name, value in head.items()]

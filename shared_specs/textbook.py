@@ -1,8 +1,9 @@
-"""Textbook formulas of the losses, as their papers print them: of probabilities and one-hot labels.
+"""Textbook formulas of the losses, as their papers print them, with probabilities and one-hot labels.
 
-Nothing here is clever on purpose: the code under test works with log-odds, and the two must not share an idea. A
+On purpose nothing here is clever: the code under test works with log-odds, and the two must not share an idea. A
 formula is a curve of the probability of the true class (`CURVES`), a function of a row and its label (`OF_LABEL`),
-which a soft target mixes, or a function of a row and its target (`OF_TARGET`). Keyword arguments are the loss's own.
+or a function of a row and its target (`OF_TARGET`). A soft target mixes the first two over the labels. Keyword
+arguments are the keywords of the loss.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,20 +15,20 @@ from mpmath import mp, mpf
 
 @dataclass(frozen=True)
 class Row:
-    """What a formula may use of a row. A binary row has the classes (not label 1, label 1)."""
+    """The quantities of a row that a formula may use. A binary row has the classes (not label 1, label 1)."""
 
     x: Sequence[mpf]
-    """Logits over temperature, softly capped; of a binary row its one logit."""
+    """Logits over temperature, softly capped; a binary row has one logit."""
     plain: Sequence[mpf]
     """Logits, softly capped."""
     p: Sequence[mpf]
     rest: Callable[[int], mpf]
-    """1 - p of a class, summed over the others, so that it is exact where p rounds to 1."""
+    """1 - p of a class, as the sum over the others, so that it is exact where p rounds to 1."""
     still: Sequence[mpf]
-    """p where the row is, for factors without a gradient."""
+    """p at the given logits, which a central difference does not move: for factors without a gradient."""
     temperature: mpf
     views: Sequence[Sequence[mpf]] = ()
-    """p of each view, of losses with several."""
+    """p of each view, for losses with several views."""
 
 
 # ---- Curves of the probability of the true class.
@@ -118,7 +119,7 @@ def asymmetric(
     margin: Any = 0.05,
     detach_modulator: Any = False,
 ) -> mpf:
-    """-(1 - p)^gamma_pos log p, and of label 0 -q^gamma_neg log(1 - q), q = max(p - margin, 0)"""
+    """-(1 - p)^gamma_pos log p; for label 0 -q^gamma_neg log(1 - q), q = max(p - margin, 0)"""
     factors = row.still if detach_modulator else row.p
     if label == 1:
         still_rest = factors[0]
@@ -129,7 +130,7 @@ def asymmetric(
 
 
 def bootstrapping(row: Row, label: int, *, beta: Any = 0.95, mode: str = "soft") -> mpf:
-    """beta times the cross-entropy with the label; what does not depend on it is `bootstrapped`"""
+    """beta times the cross-entropy with the label; `bootstrapped` has the term without the label"""
     return -beta * mp.log(row.p[label]) if beta != 0 else mpf(0)
 
 
@@ -185,7 +186,7 @@ def arcface(row: Row, label: int, *, margin: Any = 0.5, scale: Any = 64) -> mpf:
 
 
 def consistency(row: Row, label: int, *, views: Any = 3, weight: Any = 12) -> mpf:
-    """-log p_y of the first view; what does not depend on the label is `disagreement`"""
+    """-log p_y of the first view; `disagreement` has the term without the label"""
     return -mp.log(row.p[label])
 
 
@@ -196,7 +197,7 @@ def disagreement(row: Row, *, views: Any = 3, weight: Any = 12) -> mpf:
     return weight * mp.fsum(divergences) / len(row.views)
 
 
-# ---- Functions of a row and its whole target; `weights` are those of the classes.
+# ---- Functions of a row and its whole target; `weights` are the class weights.
 
 Masses = Sequence[mpf]
 
@@ -221,7 +222,7 @@ def kl_divergence(row: Row, target: Masses, weights: Masses) -> mpf:
 
 
 def distillation(row: Row, target: Masses, weights: Masses, *, alpha: Any = 1) -> mpf:
-    """alpha T^2 KL(teacher || p) + (1 - alpha) CE(label, p at T = 1); the target holds the one behind the other"""
+    """alpha T^2 KL(teacher || p) + (1 - alpha) CE(label, p at T = 1); the target holds the teacher, then the label"""
     count = len(row.p)
     value = alpha * row.temperature**2 * kl(target[:count], row.p, weights) if alpha != 0 else mpf(0)
     for label, mass in enumerate(target[count:]):
@@ -233,8 +234,8 @@ def distillation(row: Row, target: Masses, weights: Masses, *, alpha: Any = 1) -
 def bi_tempered(row: Row, target: Masses, weights: Masses, *, t1: Any = 0.8, t2: Any = 1.2) -> mpf:
     """sum_c t_c (log_t1 t_c - log_t1 p_c) - (t_c^(2-t1) - p_c^(2-t1)) / (2-t1), p_c = exp_t2(x_c - norm)
 
-    With class weights it is what one-hot targets give, times their weights and mixed, plus what depends on the target
-    alone, each of its terms times the weight of its class.
+    With class weights it is the sum over the classes of target times weight times the loss of the one-hot target, plus
+    the terms that depend only on the target, each times the weight of its class.
     """
     norm = tempered_norm(row.x, t2)
     p = [tempered_exp(x - norm, t2) for x in row.x]
@@ -249,7 +250,7 @@ def bi_tempered(row: Row, target: Masses, weights: Masses, *, t1: Any = 0.8, t2:
     return value
 
 
-# ---- What several formulas need.
+# ---- Functions that several formulas need.
 
 
 def softmax_loss(logits: Masses, label: int, scale: Any = 1) -> mpf:
@@ -259,7 +260,7 @@ def softmax_loss(logits: Masses, label: int, scale: Any = 1) -> mpf:
 
 
 def moved(logits: Masses, label: int, value: mpf) -> list[mpf]:
-    """`logits` with `value` in place of the one of `label`."""
+    """`logits` with `value` in place of the logit of `label`."""
     return [value if index == label else x for index, x in enumerate(logits)]
 
 
@@ -299,7 +300,7 @@ def tempered_exp(value: mpf, t: mpf) -> mpf:
 
 
 def tempered_norm(logits: Masses, t: mpf) -> mpf:
-    """The norm at which the tempered exponentials sum to 1, by Newton's method: they fall with it, and are convex."""
+    """The norm at which the tempered exponentials sum to 1, by Newton's method. The sum is convex, and falls with the norm."""
     norm = max(logits)
     while True:
         p = [tempered_exp(x - norm, t) for x in logits]
@@ -354,7 +355,7 @@ OF_TARGET: dict[str, Callable[..., mpf]] = {
     "VarifocalLoss": varifocal,
 }
 OF_ROW: dict[str, Callable[..., mpf]] = {"Bootstrapping": bootstrapped, "JensenShannonConsistency": disagreement}
-"""What a loss adds to each row whatever its target is."""
+"""The term that a loss adds to each row for any target."""
 
 TEXTBOOK = CURVES | OF_LABEL | OF_TARGET
 BINARY = {"AsymmetricLoss", "QualityFocalLoss", "VarifocalLoss"} | {
