@@ -18,11 +18,11 @@ NOTES, PAGE = Path(__file__).with_name("notes.toml"), Path(__file__).with_name("
 EXPORTS = ast.parse((ROOT / "lightning_xent" / "__init__.py").read_text(encoding="utf-8")).body
 NO_LOSSES = {"get"}  # public, but described elsewhere
 FORMULA = re.compile(r": (?=.*[=(_])(\S.*?)(, (?:the|\S+ (?:=|the)) .*|, elementwise.*)?\.$")
-"""What follows the first colon of a docstring's first line, and the words behind it."""
+"""The formula after the first colon of a docstring's first line, and the words after it."""
 
 
 class Definition(NamedTuple):
-    """What the source of a class or function says; the default of a required keyword is empty."""
+    """The docstring and parameters of a class or function; the default of a required keyword is empty."""
 
     name: str
     paragraphs: list[str]
@@ -32,7 +32,7 @@ class Definition(NamedTuple):
 
 
 def public_names() -> list[str]:
-    """What lightning_xent exports, but for NO_LOSSES."""
+    """The names that lightning_xent exports, without NO_LOSSES."""
     exports = next(ast.literal_eval(node.value) for node in EXPORTS if isinstance(node, ast.Assign))
     return sorted(set(exports) - NO_LOSSES)
 
@@ -56,7 +56,7 @@ def definitions() -> dict[str, Definition]:
 
 
 def definition(node: ast.ClassDef | ast.FunctionDef) -> Definition:
-    """What a definition and its docstring say."""
+    """The `Definition` of a node."""
     head, *rest = re.split(r"^(Args|Returns|Raises|Reference):", ast.get_docstring(node) or "", flags=re.MULTILINE)
     sections = dict(zip(rest[::2], rest[1::2], strict=True))
     entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", sections.get("Args", ""), flags=re.MULTILINE)
@@ -118,7 +118,7 @@ def page() -> str:
 
 
 def entry(loss: dict[str, Any], found: dict[str, Definition], files: dict[str, Any]) -> list[str]:
-    """The lines of one loss: its note, its classes, their keywords, and what the note adds."""
+    """The lines of one loss: its note, its classes, their keywords, and the rest of the note."""
     classes = [found[name] for name in loss["classes"]]
     lines = [f"### {loss['title']}", "", *blocks(loss["when"])]
     for item in classes:
@@ -135,14 +135,14 @@ def entry(loss: dict[str, Any], found: dict[str, Definition], files: dict[str, A
 
 
 def described_definition(item: Definition) -> list[str]:
-    """A class or function with its own parameters, and its docstring; what follows its first colon is the formula."""
+    """A class or function with its own parameters and its docstring, whose first colon starts the formula."""
     own = ", ".join(f"{name}={default}" if default else name for name, default in item.defaults.items())
     first = FORMULA.sub(r": `\1`\2.", item.paragraphs[0])
     return blocks(f"**`{item.name}`**`({own})`. {' '.join([first, *item.paragraphs[1:]])}")
 
 
 def keyword_table(items: Sequence[Definition]) -> list[str]:
-    """The own keywords of classes, those that they share once."""
+    """The table of the classes' own keywords; shared keywords come once."""
     rows: dict[str, tuple[str, str]] = {}
     for item in items:
         if set(item.keywords) != set(item.defaults):
@@ -169,7 +169,7 @@ def example(content: dict[str, Any]) -> str:
 
 
 def blocks(text: str) -> list[str]:
-    """Markdown with its paragraphs wrapped, and a blank line behind each block; tables and headings stay."""
+    """Markdown with wrapped paragraphs, and a blank line after each block; tables and headings stay unchanged."""
     return [line for part in text.strip().split("\n\n") for line in (part if part[0] in "|#" else wrapped(part), "")]
 
 

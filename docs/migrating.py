@@ -22,13 +22,13 @@ from docs.__main__ import anchor, blocks
 CALLS, MEASURED, PAGE = (Path(__file__).with_suffix(suffix) for suffix in (".toml", ".json", ".md"))
 SIDES = ("torch", "tensorflow", "jax")
 VALUE_TOLERANCE, GRADIENT_TOLERANCE = 1e-6, 1e-5
-"""How far two calls may be apart to be the same, relative to the largest entry: some peers know float32 only."""
+"""Two calls are the same up to these differences, relative to the largest entry: some peers only have float32."""
 REPEATED = 1e-4
-"""How far a number may be from that of the last run: another machine rounds otherwise."""
+"""A number may differ this much from the last run, because machines round differently."""
 
 
 class Row(NamedTuple):
-    """An old call and what replaces it; `twin` and `twin_inputs` are for the other package, where it differs."""
+    """An old call and its new call; `twin` and `twin_inputs` are for the other package, if it needs another call."""
 
     library: str
     side: str
@@ -43,11 +43,11 @@ class Row(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Its name in migrating.json."""
+        """The name of the row in migrating.json."""
         return f"{self.library}: {self.old}"
 
     def call(self, side: str) -> str:
-        """The new call, as the package of a side takes it: Keras has the target first."""
+        """The new call in the package of a side: Keras has the target first."""
         is_twin = (side == "torch") != (self.side == "torch")
         loss = self.twin if is_twin and self.twin else self.new
         logits, target, *others = self.twin_inputs if is_twin and self.twin_inputs else self.inputs
@@ -61,7 +61,7 @@ def read_calls() -> dict[str, Any]:
 
 
 def rows_of(calls: dict[str, Any]) -> list[Row]:
-    """All rows, each with a key of its own."""
+    """All rows, each with its own key."""
     rows = [
         Row(library["title"], library["side"], library["setup"], **row)
         for library in calls["library"]
@@ -76,7 +76,7 @@ def rows_of(calls: dict[str, Any]) -> list[Row]:
 
 
 def arrays() -> dict[str, Any]:
-    """The inputs by name: float32 arrays that take a gradient, and all else."""
+    """The inputs by name: the float32 arrays that get a gradient, and all others."""
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -122,11 +122,11 @@ def arrays() -> dict[str, Any]:
 
 
 LEAVES = ("logits", "images", "tokens", "views", "wide", "extreme")
-"""What the gradients are taken of."""
+"""The inputs that get a gradient."""
 
 
 def names_of(tensors: dict[str, Any], exponential: Callable[[Any], Any]) -> dict[str, Any]:
-    """The inputs and what follows from the logits."""
+    """The inputs, and the probabilities that follow from the logits."""
     logits = tensors["logits"]
     exponentials = exponential(logits)
     total = sum(exponentials[:, label] for label in range(logits.shape[1]))
@@ -227,7 +227,7 @@ def version_of(package: str) -> str:
         return ""
 
 
-# ---- What the processes found.
+# ---- The results of the processes.
 
 
 def measure(rows: Sequence[Row]) -> tuple[dict[str, Any], list[str]]:
@@ -252,8 +252,8 @@ def measure(rows: Sequence[Row]) -> tuple[dict[str, Any], list[str]]:
 
 
 def in_process(side: str) -> dict[str, Any]:
-    """The results of a process of one framework: TensorFlow and torch can crash in one."""
-    # What the frameworks tell of their build, and devices, is no matter here.
+    """The results of the process of one framework: TensorFlow and torch in one process can crash."""
+    # Messages about builds and devices do not matter here.
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu", "KERAS_BACKEND": side}
     command = [sys.executable, "-m", "docs.migrating", "--side", side]
     process = subprocess.run(command, env=os.environ | quiet, stdout=subprocess.PIPE, text=True, check=True)
@@ -292,14 +292,14 @@ def total(result: dict[str, Any]) -> float:
 
 
 def settled(measured: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
-    """What was measured, but for rows that are as before, whose numbers stay as they were."""
+    """The new measurements; rows that did not change keep their old numbers."""
     rows = {key: row for key, row in before.get("rows", {}).items() if key in measured["rows"]}
     kept = {key: row for key, row in rows.items() if repeats(measured["rows"][key], row)}
     return measured | {"rows": measured["rows"] | kept}
 
 
 def repeats(row: dict[str, Any], before: dict[str, Any]) -> bool:
-    """Whether a row was measured again."""
+    """Whether a row has the same result as before."""
     numbers = [(row[name], before[name]) for name in ("old", "new")]
     is_close = all(math.isclose(x, y, rel_tol=REPEATED) or (math.isnan(x) and math.isnan(y)) for x, y in numbers)
     return row["relation"] == before["relation"] and is_close

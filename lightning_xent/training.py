@@ -286,7 +286,7 @@ class Training(nn.Module):
             if batches.is_copy(parts):
                 guard.warn(
                     "labels of the batch are its input_ids: each token would learn itself, not the next one. Causal "
-                    "models of Hugging Face shift them inside, beside their own loss. Shift them in the collator: "
+                    "models of Hugging Face shift them inside, for their own loss. Shift them in the collator: "
                     "labels[:, :-1] = input_ids[:, 1:], and the last to ignore_index"
                 )
         logits = self(*parts.inputs, **parts.named_inputs)

@@ -300,7 +300,7 @@ def tempered_exp(value: mpf, t: mpf) -> mpf:
 
 
 def tempered_norm(logits: Masses, t: mpf) -> mpf:
-    """The norm at which the tempered exponentials sum to 1, by Newton's method. The sum is convex, and falls with the norm."""
+    """The norm at which the tempered exponentials sum to 1, by Newton's method: the sum is convex and falls."""
     norm = max(logits)
     while True:
         p = [tempered_exp(x - norm, t) for x in logits]
