@@ -26,7 +26,7 @@ FRAMES = {__package__, "jax", "keras", "lightning", "lightning_fabric", "pytorch
 def of_activation(activation: str | None, *, has_classes: bool, from_logits: bool) -> str | None:
     """Say what is wrong with a network that ends in `activation`; None if nothing is.
 
-    Log-probabilities are logits of their own softmax, but not of a sigmoid.
+    Log-probabilities are valid logits for a softmax, but not for a sigmoid.
     """
     if from_logits and activation in (PROBABILITIES if has_classes else PROBABILITIES | LOGARITHMS):
         kind = "logarithms of probabilities" if activation in LOGARITHMS else "probabilities"

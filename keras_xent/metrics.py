@@ -122,7 +122,7 @@ class CategoricalNegativeLogLikelihood(LossMetric):
 
     Args:
         from_logits: Whether the input holds logits. False: probabilities, whose log-odds are limited to +-16.118.
-        ignore_index: Rows with this label are ignored, whatever their logits hold.
+        ignore_index: Rows with this label are ignored, even if their logits are NaN.
         axis: Class axis of the logits. None: the last, as in Keras.
         name: Name of the metric in Keras.
 
@@ -178,7 +178,7 @@ class BinaryNegativeLogLikelihood(LossMetric):
 
     Args:
         from_logits: Whether the input holds logits. False: probabilities, whose log-odds are limited to +-16.118.
-        ignore_index: Elements with this target are ignored, whatever their logits hold.
+        ignore_index: Elements with this target are ignored, even if their logits are NaN.
         name: Name of the metric in Keras.
 
     Reference: Cox, 1958, The Regression Analysis of Binary Sequences.
@@ -217,15 +217,15 @@ class _Hit(CategoricalLoss):
 class ExpectedCalibrationError(SumMetric):
     """Expected calibration error: sum_b abs(sum_{i in b} s_i (hit_i - confidence_i)) / sum s, in [0, 1].
 
-    The confidence of a row is its largest probability; its hit is 1 where that class is the label, else 0, or the mass
-    that a distribution has there. Bin b holds the rows with a confidence in ((b-1)/bins, b/bins]. Targets are class
-    indices or distributions, one for each row: a position of the logits without the class axis. A bin keeps three sums:
-    rows, hits and confidences. `lightning_xent.metrics` has the same class, with the same values.
+    The confidence of a row is its largest probability. Its hit is 1 if that class is the label, else 0; for a
+    distribution it is the mass of that class. Bin b holds the rows with a confidence in ((b-1)/bins, b/bins]. Targets
+    are class indices or distributions, one for each row: a position of the logits without the class axis. A bin keeps
+    three sums: rows, hits and confidences. `lightning_xent.metrics` has the same class, with the same values.
 
     Args:
         bins: Number of bins of equal width, >= 1.
         from_logits: Whether the input holds logits. False: probabilities, whose log-odds are limited to +-16.118.
-        ignore_index: Rows with this label are ignored, whatever their logits hold.
+        ignore_index: Rows with this label are ignored, even if their logits are NaN.
         axis: Class axis of the logits. None: the last, as in Keras.
         name: Name of the metric in Keras.
 

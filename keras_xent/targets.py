@@ -21,7 +21,7 @@ if _BACKEND == "tensorflow":
     from keras_xent import tensorflow_graph
 
 
-UNIT = "labels in [0, 1] (clip what rounding left outside)"
+UNIT = "labels in [0, 1] (clip labels that rounding put outside)"
 CURE = "pass ignore_index=... to skip the rows of one label"
 
 CORNER = 16

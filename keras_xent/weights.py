@@ -38,10 +38,10 @@ def class_weights(
         scheme: "balanced" and "inverse" use n_c. Elsewhere they are n/(K n_c), as in scikit-learn, and 1/n_c: they
             differ by a factor, which disappears here because the weights sum to K. "effective" uses E(n_c), see
             `effective_numbers`.
-        beta: Overlap of the rows for "effective", in [0, 1): with 0 all weights are equal, towards 1 they are those of
-            "inverse".
+        beta: Overlap of the rows for "effective", in [0, 1). With 0 all weights are equal; towards 1 they become those
+            of "inverse".
         classes: Number K of classes, >= 1, where labels are given.
-        power: Exponent >= 0: 1 balances the classes, 0.5 takes the square root, 0 weighs all classes alike.
+        power: Exponent >= 0. 1 balances the classes, 0.5 takes the square root, 0 gives all classes the same weight.
         max_weight: Largest weight, > 0, applied after the weights were scaled to sum to K. They are not scaled again:
             where a weight is cut, the sum is less than K. None: no bound.
         pseudo_count: Number >= 0 of rows that is added to the count of each class.
@@ -106,17 +106,18 @@ def pos_weights(
     weights above `max_weight` become `max_weight`.
 
     Args:
-        labels_or_counts: Labels in [0, 1], of which soft ones count by their share. Or counts: [negatives, positives],
-            each a number or a list of L numbers. Numbers that all lie in [0, 1] are taken for labels. A list, tuple,
-            array or tensor.
-        scheme: "balanced" and "inverse": the quotient of the counts. "effective": that of their `effective_numbers`.
+        labels_or_counts: A list, tuple, array or tensor. Labels in [0, 1], where a soft label counts by its share. Or
+            counts: [negatives, positives], each a number or a list of L numbers. Numbers that all lie in [0, 1] are
+            taken for labels.
+        scheme: "balanced" and "inverse": the quotient of the counts. "effective": the quotient of their
+            `effective_numbers`.
         beta: Overlap of the rows for "effective", in [0, 1).
         power: Exponent >= 0: 1 balances both labels, 0.5 takes the square root, 0 gives 1.
         max_weight: Largest weight, > 0. None: no bound.
         pseudo_count: Number >= 0 of rows that is added to the negatives and to the positives.
-        ignore_index: Label that counts nowhere.
-        per_label: Whether each of the L labels along `axis` gets its weight, or all get one. None: one for labels of
-            rank 1, L for those of rank 2. Labels of higher rank need True or False.
+        ignore_index: Label that does not count.
+        per_label: Whether each of the L labels along `axis` gets its own weight. None: one weight for labels of rank 1,
+            L weights for rank 2. Labels of higher rank need True or False.
         axis: Axis of the labels.
 
     Raises:
@@ -350,7 +351,7 @@ def _number_of_batches(data: Any) -> int | None:
 
 def _added(name: str, total: list[float], sums: list[float]) -> list[float]:
     if total and len(total) != len(sums):
-        raise ValueError(f"{name} must have as many classes in every batch, got {len(total)} and {len(sums)}")
+        raise ValueError(f"{name} must have one number of classes in all batches, got {len(total)} and {len(sums)}")
     return [sum(pair) for pair in zip(total, sums, strict=True)] if total else sums
 
 

@@ -25,8 +25,8 @@ class Loss(nn.Module, ABC):
         label_smoothing: Share of the target that is spread over the classes, in [0, 1].
         smooth_over: "all": (1-e)t + e/K over all K classes, as in torch, Keras and optax; "others":
             (1-e)t + e(sum t - t)/(K-1), over the other classes only.
-        ignore_index: Rows (binary: elements) with this label are ignored, whatever their logits hold. Has no effect on
-            soft targets; use `mask` there.
+        ignore_index: Rows (binary: elements) with this label are ignored, even if their logits are NaN. Has no effect
+            on soft targets; use `mask` there.
         temperature: Divides the logits, before everything else; > 0.
         entropy_penalty: Any finite number; -entropy_penalty * H(p), in nats, is added to the loss of each row.
         hard_fraction: Share of the kept rows that count, in (0, 1]. The rows with the largest loss are chosen, without

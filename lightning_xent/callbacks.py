@@ -88,7 +88,7 @@ class ClassWeighting(Callback):
             limits = [limit for limit in (trainer.num_training_batches, self.batches) if limit is not None]
             if math.isinf(min(limits)):
                 raise ValueError(
-                    "batches must be a number where the training data do not tell their length, got None: they may "
+                    "batches must be a number for training data of unknown length, got None: they may "
                     "have no end; pass batches=N to count the classes of at most N batches"
                 )
             with _unread(trainer.train_dataloader) as batches:

@@ -25,12 +25,12 @@ class CategoricalLoss(Loss):
     Args:
         axis: Class axis of the logits. None: 1, and 0 for 1-D logits, as in torch.
         class_weight: K numbers >= 0 that multiply the loss of each class, or a dictionary
-            {class: number} of all K classes, as Keras' `fit` takes.
+            {class: number} of all K classes, as in Keras' `fit`.
         z_loss: z_loss * logsumexp(logits / temperature)^2 is added to the loss of each row; >= 0.
         softcap: Bound > 0 of the logits after the temperature, softcap * tanh(logits / softcap). None: no bound. A
             logit of -inf becomes -softcap, so do not rule out classes by -inf.
-        ignore_index: Rows (binary: elements) with this label are ignored, whatever their logits hold. Has no effect on
-            soft targets; use `mask` there.
+        ignore_index: Rows (binary: elements) with this label are ignored, even if their logits are NaN. Has no effect
+            on soft targets; use `mask` there.
     """
 
     axis: int | None = arguments.field(None, arguments.integer)

@@ -33,8 +33,7 @@ def check_model(model: nn.Module, loss: Loss, batch: Any) -> list[str]:
     Args:
         model: Maps inputs to the input of the loss.
         loss: The loss.
-        batch: (inputs, target[, sample_weight[, mask]]) or a dictionary, as `XentModule` takes it, on the model's
-            device.
+        batch: (inputs, target[, sample_weight[, mask]]) or a dictionary, as for `XentModule`, on the model's device.
 
     Raises:
         ValueError: A batch of another form.

@@ -129,15 +129,15 @@ class CalibrationError(Sums):
 class ExpectedCalibrationError(CalibrationError):
     """Expected calibration error: sum_b abs(sum_{i in b} s_i (hit_i - confidence_i)) / sum s, in [0, 1].
 
-    The confidence of a row is its largest probability. Its hit is 1 where that class is the label, else 0, or the mass
-    that a distribution has there. Bin b holds the rows with a confidence in ((b-1)/bins, b/bins]. Targets are class
-    indices or distributions, one for each row: a position of the logits without the class axis.
+    The confidence of a row is its largest probability. Its hit is 1 if that class is the label, else 0; for a
+    distribution it is the mass of that class. Bin b holds the rows with a confidence in ((b-1)/bins, b/bins]. Targets
+    are class indices or distributions, one for each row: a position of the logits without the class axis.
     `keras_xent.metrics` has the same class, with the same values.
 
     Args:
         bins: Number of bins of equal width, >= 1.
         from_logits: Whether the input holds logits. False: probabilities, p_c / sum p.
-        ignore_index: Rows with this label are ignored, whatever their logits hold.
+        ignore_index: Rows with this label are ignored, even if their logits are NaN.
         axis: Class axis of the logits. None: 1, and 0 for 1-D logits, as in torch.
 
     Reference: Guo et al., 2017, On Calibration of Modern Neural Networks.

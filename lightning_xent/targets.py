@@ -350,7 +350,7 @@ def _checked(
     positions = invalid.nonzero().tolist()
     label = target[tuple(positions[0])].item()
     wanted = (
-        "labels in [0, 1] (clip what rounding left outside)"
+        "labels in [0, 1] (clip labels that rounding put outside)"
         if classes is None
         else f"class indices, whole numbers in [0, {classes - 1}]"
     )

@@ -254,7 +254,7 @@ class Training(nn.Module):
             goes_on = "with AdamW and its defaults" if "optimizer" in missing else "without a scheduler"
             keywords = " and ".join(f"{name}=..." for name in missing)
             guard.warn(
-                f"{' and '.join(missing)} must be passed to train on: the checkpoint was trained with {was}, but "
+                f"{' and '.join(missing)} must be passed to continue: the checkpoint was trained with {was}, but "
                 f"training goes on {goes_on}; pass {keywords} to load_from_checkpoint"
             )
         build = torch.optim.AdamW if self.optimizer is None else self.optimizer

@@ -295,7 +295,7 @@ COUNT_ERRORS = {
         [(0, ROWS), (0, ROWS[:, :1])],
         None,
         ValueError,
-        "data must have as many classes in every batch",
+        "data must have one number of classes in all batches",
     ),
 }
 
