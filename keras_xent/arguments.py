@@ -200,7 +200,7 @@ def text(name: str, value: Any) -> str:
 
 
 def parsed(value: Any) -> Any:
-    """Return text that is a number as a number, because PyYAML reads 1e-4 as text; all else unchanged."""
+    """Return text that holds a number as that number, because PyYAML reads 1e-4 as text; all else unchanged."""
     if isinstance(value, list | tuple):
         return [parsed(item) for item in value]
     if isinstance(value, Mapping):

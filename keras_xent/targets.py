@@ -251,7 +251,7 @@ def per_label(values: Tensor, label: Tensor) -> Tensor:
 
 
 def sample_weight_per_row(sample_weight: Any, rows: Tensor) -> Tensor | None:
-    """Return sample weights in the shape of the rows [...]; theirs is a scalar's or a leading part of it."""
+    """Return sample weights in the shape of the rows [...]; they may be a scalar, or have a leading part of it."""
     if sample_weight is None:
         return None
     sample_weight = ops.cast(_tensor("sample_weight", sample_weight, rows), rows.dtype)
@@ -259,7 +259,7 @@ def sample_weight_per_row(sample_weight: Any, rows: Tensor) -> Tensor | None:
 
 
 def mask_per_row(mask: Any, keras_mask: Any, rows: Tensor) -> Tensor | None:
-    """Return which rows [...] count by the mask and by Keras' mask; the shape of each is a leading part of theirs."""
+    """Return which rows [...] count by the mask and by Keras' mask; each may have a leading part of their shape."""
     masks = {"mask": mask, "the Keras mask of y_pred": keras_mask}
     kept = None
     for name, given in masks.items():
@@ -368,7 +368,7 @@ def are_finite(values: Tensor) -> bool:
     if not _readable(values, None):
         return False
     is_finite = ops.isfinite(ops.sum(values))
-    return _readable(is_finite, None) and bool(is_finite)  # under a trace, a constant cannot be read
+    return _readable(is_finite, None) and bool(is_finite)  # under a trace, this is traced even for a constant
 
 
 def read(tensor: Tensor, check: bool | None, axis: int | None = None) -> NDArray[Any] | None:
@@ -384,7 +384,7 @@ def read(tensor: Tensor, check: bool | None, axis: int | None = None) -> NDArray
         values = array(tensor)[index]
     else:
         tensor = tensor[index]
-        if not _readable(tensor, check):  # under a trace, that of a constant
+        if not _readable(tensor, check):  # under a trace, even the slice of a constant is traced
             return None
         values = array(tensor)
     return values if axis is None else np.moveaxis(values, axis, -1)
@@ -526,7 +526,7 @@ def _tensor(name: str, value: Any, logits: Tensor | None = None) -> Tensor:
         raise ValueError(f"{name} must have a known rank, got a tensor of unknown shape; set it by tf.ensure_shape")
     if _dtype(tensor) == "string" or _dtype(tensor).startswith("complex"):
         raise TypeError(f"{name} must hold real numbers, got {_dtype(tensor)}")
-    if hasattr(tensor, "read_value"):  # of a variable of TensorFlow
+    if hasattr(tensor, "read_value"):  # a variable of TensorFlow
         tensor = tensor.read_value()
     return torch_kernel.plain(tensor) if _BACKEND == "torch" and ops.is_tensor(tensor) else tensor
 
@@ -546,7 +546,7 @@ def _axis_too_many(shape: tuple[int | None, ...], other: tuple[int | None, ...])
 
 
 def _along_rows(name: str, values: Tensor, rows: Tensor) -> Tensor:
-    """Return values with the rank of the rows [...]; theirs is a leading part of that shape, perhaps with a 1 added."""
+    """Return values with the rank of the rows [...]; they may have a leading part of the shape, also with a 1 added."""
     given, wanted = tuple(values.shape), tuple(rows.shape)
     if _fits(given, wanted[: len(given)]):
         return _leading(name, values, rows)
@@ -573,7 +573,7 @@ def _reshaped(tensor: Tensor, shape: Any) -> Tensor:
 
 
 def _leading(name: str, values: Tensor, rows: Tensor) -> Tensor:
-    """Return values with the rank of the rows [...]; their shape is a leading part of that of the rows."""
+    """Return values with the rank of the rows [...]; they have a leading part of the rows' shape."""
     if not _are_known(*values.shape, *rows.shape):
         like = rows
         for _ in range(len(rows.shape) - len(values.shape)):

@@ -27,7 +27,7 @@ def class_weights(
 ) -> list[float]:
     """Return K weights that sum to K: w_c = K a_c / sum_j a_j, with a_c = n_c^-power or E(n_c)^-power.
 
-    n_c are the rows of class c plus `pseudo_count`. Last, weights above `max_weight` become `max_weight`.
+    n_c is the number of rows of class c plus `pseudo_count`. Last, weights above `max_weight` become `max_weight`.
 
     Args:
         counts_or_labels: A list, tuple, array or tensor. Without `classes`: the row counts of K classes, numbers > 0

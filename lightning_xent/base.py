@@ -29,12 +29,12 @@ class Loss(nn.Module, ABC):
             on soft targets; use `mask` there.
         temperature: Divides the logits, before everything else; > 0.
         entropy_penalty: Any finite number; -entropy_penalty * H(p), in nats, is added to the loss of each row.
-        hard_fraction: Share of the kept rows that count, in (0, 1]. The rows with the largest loss are chosen, without
+        hard_fraction: Share of the kept rows that count, in (0, 1]. These are the rows with the largest loss before
             sample weights.
         check_labels: Whether a label out of range raises. None: on CPU, where reading labels costs no
             synchronisation. Where labels are not read, as under a trace, the loss of such rows is NaN.
-        reduction: "mean" over the kept rows, "weighted_mean" by sample weight and class weight of the
-            target, "sum" or "none". Keras' "sum_over_batch_size" is "mean" and its
+        reduction: "mean" over the kept rows, "weighted_mean" with the sample weights and the class weights of the
+            targets, "sum" or "none". Keras' "sum_over_batch_size" is "mean" and its
             "mean_with_sample_weight" is "weighted_mean".
     """
 

@@ -49,7 +49,7 @@ def of_activation(activation: str | None, *, has_classes: bool, from_logits: boo
 def of_values(
     values: NDArray[Any], counts: NDArray[Any] | None, dtype: str, views: int, *, has_classes: bool, from_logits: bool
 ) -> str | None:
-    """Say what is wrong with inputs of these values; None if nothing shows.
+    """Say what is wrong with inputs of these values; None if nothing is.
 
     Binary probabilities cannot be told from logits, which may also lie in [0, 1].
 

@@ -171,7 +171,7 @@ def per_label(values: Tensor, label: Tensor) -> Tensor:
 
 
 def sample_weight_per_row(sample_weight: Any, wanted: tuple[int, ...], logits: Tensor) -> Tensor | None:
-    """Return sample weights in the shape `wanted` of the rows; theirs is a scalar's or a leading part of it."""
+    """Return sample weights in the shape `wanted` of the rows; they may be a scalar, or have a leading part of it."""
     if sample_weight is None:
         return None
     sample_weight = _tensor("sample_weight", sample_weight, logits).to(compute_dtype(logits))
@@ -179,7 +179,7 @@ def sample_weight_per_row(sample_weight: Any, wanted: tuple[int, ...], logits: T
 
 
 def mask_per_row(mask: Any, wanted: tuple[int, ...], logits: Tensor) -> Tensor | None:
-    """Return a mask in the shape `wanted` of the rows, True for rows that count; its shape is a leading part of it."""
+    """Return a mask in the shape `wanted` of the rows, True for rows that count; it may have a leading part of it."""
     return None if mask is None else _along_rows("mask", _tensor("mask", mask, logits).bool(), wanted)
 
 
@@ -405,7 +405,7 @@ def _differ_by_one_axis(first: tuple[int, ...], second: tuple[int, ...]) -> bool
 
 
 def _along_rows(name: str, values: Tensor, wanted: tuple[int, ...]) -> Tensor:
-    """Return values in the shape `wanted` of the rows; theirs is a leading part of it, perhaps with a 1 at its end."""
+    """Return values in the shape `wanted` of the rows; they may have a leading part of it, also with a 1 at its end."""
     given = tuple(values.shape)
     is_column = given[-1:] == (1,) and given[:-1] == wanted[: len(given) - 1] and (len(given) > 1 or name != "mask")
     if given == wanted[: len(given)]:

@@ -102,9 +102,9 @@ class Training(nn.Module):
             passed by name, as Hugging Face models expect. If the usual name of the input ("inputs", "image",
             "pixel_values" or the like) is not among them, the input is passed by position.
         target_key: Key of the target. None: "labels", "label", "target", "targets" or "y".
-        weight_key: Key of the sample weights. None: "sample_weight" or "weight".
-        mask_key: Key of the mask, True for rows that count. None: "mask", unless the network has an argument of that
-            name.
+        weight_key: Key of the sample weights. None: "sample_weight", "sample_weights", "weight" or "weights", unless
+            the network has an argument of that name.
+        mask_key: Key of the mask, True for rows that count. None: "mask" or "loss_mask", with the same exception.
 
     Raises:
         ValueError: A loss that does not reduce, a spec that `lightning_xent.get` refuses, or an unknown key of
