@@ -37,8 +37,8 @@ class Loss(keras.losses.Loss, ABC):
             sample weights.
         check_labels: Whether a label out of range raises. None: on CPU, where reading labels costs no
             synchronisation. A graph of TensorFlow raises too, by an assertion, which XLA drops. Where nothing can
-            raise, under XLA, jax.jit or torch.compile, the loss of such rows is NaN. On JAX the loss warns of that when
-            it is first traced, and names `check_model`: a report of the label itself, by a callback to the host, made
+            raise, under XLA, jax.jit or torch.compile, the loss of such rows is NaN. The loss warns of that when it is
+            first traced, and names `check_model`. On JAX a report of the label itself, by a callback to the host, made
             steps of small networks 2 to 7 times slower. False: labels are never read, and there is no warning.
         reduction: "mean" over the kept rows, "weighted_mean" with the sample weights and the class weights of the
             targets, "sum" or "none". Keras' "sum_over_batch_size" is "mean" and its
@@ -212,6 +212,8 @@ class Loss(keras.losses.Loss, ABC):
         `train_on_batch`, which are read from the stack. If another thread calls the loss, there is no warning.
         """
         own = next((name for name in ("class_weight", "pos_weight") if getattr(self, name, None) is not None), None)
+        if own is None and getattr(self, "balance", tuple)() not in ((), (1.0, 1.0)):
+            own = "alpha"
         frame = None if own is None else sys._getframe(1)
         while frame is not None:
             is_fit = frame.f_code.co_name in ("fit", "train_on_batch")
@@ -236,6 +238,8 @@ class Loss(keras.losses.Loss, ABC):
         if not self._has_said and targets.is_unwatched(losses, self.check_labels):
             self._has_said = True
             targets.now(guard.warn, f"{type(self).__name__} {guard.UNWATCHED}")
+        if not is_compiling:
+            self._has_said = True
 
     def _doubt(self, logits: Any, rows: Rows | None, check: bool | None) -> tuple[bool, str | None]:
         """Return whether the call showed enough to decide, and what seems wrong with its input (None: nothing).

@@ -323,9 +323,12 @@ def _predictions(loss: Loss, y_true: Any, y_pred: Any, sample_weight: Any, mask:
         label, predicted = ops.cast(target, probability.dtype) >= 0.5, probability > threshold
         is_bad = ops.isnan(probability)
     else:
-        label, validity, predicted = ops.argmax(target, -1) if not is_label else target, None, None
         if is_label:
             label, validity = targets.checked_labels(target, classes, active, loss.check_labels)
+        else:
+            given = loss.check_labels, loss.ignore_index, probability.dtype
+            distribution, validity = targets.checked_distribution(target, axis, active, *given)
+            label = ops.argmax(distribution, -1)
         predicted, is_bad = ops.argmax(probability, -1), ops.any(ops.isnan(probability), -1)
     weight = ops.ones_like(like) if weight is None else weight
     weight = weight * ops.where(is_bad, math.nan, ops.ones_like(like))

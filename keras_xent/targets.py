@@ -519,6 +519,9 @@ def _tensor(name: str, value: Any, logits: Tensor | None = None) -> Tensor:
             value = value.astype("int32")
     elif getattr(value, "ragged_rank", None) or getattr(value, "is_nested", False):
         raise ValueError(f"{name} must have rows of one length, got a ragged tensor; pad it, and pass a mask")
+    elif _BACKEND == "torch" and ops.is_tensor(value) and not torch_kernel.is_dense(value):
+        got = f"got one of the layout {value.layout}"
+        raise ValueError(f"{name} must be a dense tensor, {got}: pass {name}.to_dense()")
     if _lacks_float64(logits) and str(getattr(value, "dtype", "")).endswith("float64"):
         value = value.astype("float32") if isinstance(value, np.ndarray) else ops.cast(value, "float32")
     tensor = ops.convert_to_tensor(value, sparse=False)
@@ -609,7 +612,9 @@ def _are_known(*sizes: Any) -> bool:
 
 def is_unwatched(tensor: Tensor, check_labels: bool | None) -> bool:
     """Whether labels go unchecked, because a trace can neither read nor assert them."""
-    return check_labels is not False and _is_traced(tensor) and not is_asserted(tensor, check_labels)
+    if check_labels is False or not _is_traced(tensor):
+        return False
+    return not is_asserted(tensor, check_labels) or tensorflow_graph.is_for_xla()  # which drops assertions
 
 
 def is_asserted(tensor: Tensor, check_labels: bool | None) -> bool:

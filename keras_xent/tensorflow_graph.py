@@ -18,6 +18,21 @@ def is_on_cpu(tensor: Any) -> bool:
     return all(device.device_type == "CPU" for device in tf.config.get_visible_devices())
 
 
+def is_for_xla() -> bool:
+    """Whether the graph that is being made is one for XLA, which drops assertions.
+
+    TensorFlow has no public name for it. Where the context of a graph is gone, no graph seems to be one for XLA: its
+    losses are NaN of labels out of range, and do not say so.
+    """
+    graph = tf.compat.v1.get_default_graph()
+    while graph is not None:
+        context = getattr(graph, "_get_control_flow_context", lambda: None)()
+        if context is not None and getattr(context, "IsXLAContext", lambda: False)():
+            return True
+        graph = getattr(graph, "outer_graph", None)
+    return False
+
+
 def of_class(values: Any, label: Any) -> Any:
     """The entry [..., 1] of `values` [..., C] at `label` [..., 1].
 

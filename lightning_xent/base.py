@@ -32,7 +32,9 @@ class Loss(nn.Module, ABC):
         hard_fraction: Share of the kept rows that count, in (0, 1]. These are the rows with the largest loss before
             sample weights.
         check_labels: Whether a label out of range raises. None: on CPU, where reading labels costs no
-            synchronisation. Where labels are not read, as under a trace, the loss of such rows is NaN.
+            synchronisation. Where labels are not read, as under a trace, the loss of such rows is NaN. The loss warns
+            of that when it is first traced, and names `check_model`. False: labels are never read, and there is no
+            warning.
         reduction: "mean" over the kept rows, "weighted_mean" with the sample weights and the class weights of the
             targets, "sum" or "none". Keras' "sum_over_batch_size" is "mean" and its
             "mean_with_sample_weight" is "weighted_mean".
@@ -52,6 +54,7 @@ class Loss(nn.Module, ABC):
     """Whether the logits are cosines, which lie in [-1, 1]."""
 
     _is_built, _is_patched, _has_looked, _has_warned = False, False, False, False
+    _has_said = False
 
     __jit_unused_properties__: ClassVar[list[str]] = []
 
@@ -181,6 +184,17 @@ class Loss(nn.Module, ABC):
         if doubt is not None:
             self._has_warned = True
             guard.warn(f"{type(self).__name__} {doubt}")
+
+    def _say_unwatched(self) -> None:
+        """Warn, once, that a trace has no way to tell of labels out of range."""
+        if not targets.is_unwatched(self.check_labels):
+            return
+        # Dynamo traces anew whatever it saw change, so here the filters of Python show the warning once.
+        is_compiling = torch.compiler.is_compiling()
+        if is_compiling or not self._has_said:
+            targets.now(guard.warn, f"{type(self).__name__} {guard.UNWATCHED}")
+        if not is_compiling:
+            self._has_said = True
 
     def _doubt(self, logits: Tensor, rows: Rows | None, check: bool | None) -> tuple[bool, str | None]:
         """Return whether the call showed enough to decide, and what seems wrong with its input (None: nothing).

@@ -93,7 +93,9 @@ class BinaryLoss(Loss):
 
         if self.entropy_penalty != 0.0:
             losses = losses - self.entropy_penalty * log_odds.binary_entropy(logits, self.temperature, self.from_logits)
-        losses = losses if validity is None else losses * validity.to(losses.dtype)
+        if validity is not None:
+            losses = losses * validity.to(losses.dtype)
+            self._say_unwatched()
         return Rows(losses, weights, kept, sample_weight)
 
     def _elementwise(

@@ -220,7 +220,9 @@ class CategoricalLoss(Loss):
         else:
             rows_of = partial(self._losses, class_weight=class_weight, is_labels=is_labels)
             losses = log_odds.rowwise(rows_of, logits, target) if self._is_of_package() else rows_of(logits, target)
-        losses = losses if validity is None else losses * validity.to(losses.dtype)
+        if validity is not None:
+            losses = losses * validity.to(losses.dtype)
+            self._say_unwatched()
         return Rows(losses, weights, kept, sample_weight)
 
     def _losses(self, inputs: Tensor, target: Tensor, class_weight: Tensor | None, is_labels: bool) -> Tensor:

@@ -159,7 +159,9 @@ class ExpectedCalibrationError(CalibrationError):
         if is_label:
             classes = logits.shape[targets.class_axis(logits, self._loss.axis)]
             target, validity = targets.checked_labels(target, classes, kept, kept & (weight != 0), None)
-            weight = weight if validity is None else weight * validity
+        else:
+            target, validity = _distribution(self._loss, logits, target, kept & (weight != 0))
+        weight = weight if validity is None else weight * validity
         predicted, confidence, _ = _by_rows(self._loss, logits, target if is_label else target.argmax(-1))
         hit = predicted == target if is_label else take(target, predicted)
         assert confidence is not None
@@ -208,7 +210,12 @@ def predictions(
     logits, target, sample_weight, mask = map(targets.whole, (logits.detach(), target, sample_weight, mask))
     if isinstance(loss, CategoricalLoss):
         target, is_label, kept = _target_of(loss, logits, target, mask)
+        validity = None
+        if not is_label:
+            weight = targets.sample_weight_per_row(sample_weight, tuple(kept.shape), logits)
+            target, validity = _distribution(loss, logits, target, kept if weight is None else kept & (weight != 0))
         label = target if is_label else target.argmax(-1)
+        kept = kept if validity is None else kept & (validity == 1)
         classes = loss.count_classes(logits.shape[targets.class_axis(logits, loss.axis)])
         kept = kept & (label >= 0) & (label < classes)
         label = torch.where(kept, label, 0)
@@ -236,6 +243,14 @@ def _target_of(loss: CategoricalLoss, logits: Tensor, target: Any, mask: Any) ->
     if is_label and loss.ignore_index is not None:
         kept = targets.both(kept, target != loss.ignore_index)
     return target, is_label, torch.ones(rows, dtype=torch.bool, device=logits.device) if kept is None else kept
+
+
+def _distribution(
+    loss: CategoricalLoss, logits: Tensor, target: Tensor, active: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Return a distribution [..., K] and the validity [...] of its rows, as the loss reads them."""
+    axis, dtype = targets.class_axis(logits, loss.axis), targets.compute_dtype(logits)
+    return targets.checked_distribution(target, axis, active, loss.check_labels, loss.ignore_index, dtype)
 
 
 def _by_rows(

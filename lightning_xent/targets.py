@@ -390,6 +390,11 @@ def is_traced() -> bool:
     )
 
 
+def is_unwatched(check_labels: bool | None) -> bool:
+    """Whether labels are looked at nowhere: under a trace."""
+    return check_labels is not False and is_traced()
+
+
 def _readable(tensor: Tensor, check_labels: bool | None) -> bool:
     if is_traced() or tensor.is_meta or type(tensor) is not Tensor:
         return False
@@ -449,4 +454,8 @@ def _tensor(name: str, value: Any, logits: Tensor) -> Tensor:
 def _rectangular(name: str, tensor: Tensor) -> Tensor:
     if tensor.is_nested:
         raise ValueError(f"{name} must have rows of one length, got a nested tensor; pad it, and pass a mask")
+    if not torch_kernel.is_dense(tensor):
+        raise ValueError(
+            f"{name} must be a dense tensor, got one of the layout {tensor.layout}: pass {name}.to_dense()"
+        )
     return tensor

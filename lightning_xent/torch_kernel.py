@@ -51,6 +51,11 @@ def is_plain(tensor: Tensor) -> bool:
     return type(tensor) is Tensor
 
 
+def is_dense(tensor: Tensor) -> bool:
+    """Whether a tensor holds all of its entries, one after the other."""
+    return tensor.layout == torch.strided
+
+
 def on_cpu(values: Any) -> Tensor:
     """Return an array as a tensor on the CPU, for any device of the loss."""
     return torch.as_tensor(values, device="cpu")

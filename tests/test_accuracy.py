@@ -74,6 +74,20 @@ def test_A7_extreme_logits_have_the_right_loss_and_gradient(family, curve, dtype
             assert (np.abs(found - want) <= steps * 2.0**-52 * scale).all()
 
 
+@pytest.mark.parametrize("config", [{}, {"beta": 10.0}, {"pos_weight": 4.0, "temperature": 4.0}], ids=str)
+def test_A7_quality_focal_loss_of_extreme_logits(config):
+    """Where p is 0 or 1 the distance to the target has the slope 0, and the loss that of cross-entropy."""
+    x = np.array([1e4, 1e30, 1.8e38, 3e38, float(np.finfo("float32").max)], "float32")
+    x, target = np.concatenate([x, -x]), np.repeat(np.array([0.0, 1.0], "float32"), 5)
+    loss = side.package.get({"loss": "QualityFocalLoss", "config": {**config, "reduction": "none"}})
+    value, gradient = side.value_and_gradient(
+        lambda logits, target: side.call(loss, logits, target), side.tensor(x), "eager", side.tensor(target)
+    )
+    weight = np.where(target > 0, config.get("pos_weight", 1.0), 1.0) / config.get("temperature", 1.0)
+    np.testing.assert_allclose(side.numpy(value), weight * np.abs(x.astype("float64")), rtol=1e-6)
+    np.testing.assert_allclose(side.numpy(gradient), -np.sign(target - 0.5) * weight, rtol=1e-6)
+
+
 def test_A7_the_oracle_and_the_evaluation_are_those_of_the_formula():
     p = 1 / (1 + np.exp(-3.0))
     want = (1 - p) ** 2 * -np.log(p), -((1 - p) ** 2) * (2 * p * -np.log(p) + 1 - p)

@@ -389,6 +389,7 @@ if is_keras:
     DOUBLE = {
         "class_weight": (side.package.CategoricalCrossEntropy, {"class_weight": [1, 3, 1]}),
         "pos_weight": (side.package.BinaryCrossEntropy, {"pos_weight": 3}),
+        "alpha": (side.package.BinaryFocalCrossEntropy, {"alpha": 0.25}),
     }
 
     @pytest.mark.parametrize("mode", MODES, ids=str)
@@ -396,7 +397,7 @@ if is_keras:
     def test_A12_class_weights_of_fit_beside_those_of_the_loss(build_loss, config, mode):
         """Keras multiplies them; other sample weights are the user's own affair."""
         target = (
-            LABELS if build_loss is not side.package.BinaryCrossEntropy else (LABELS == 1).astype("float32")[:, None]
+            LABELS if build_loss is side.package.CategoricalCrossEntropy else (LABELS == 1).astype("float32")[:, None]
         )
         outputs, doubled = (3 if target.ndim == 1 else 1), {0: 1.0, 1: 3.0, 2: 1.0}
         model = build(build_loss(**config), outputs=outputs, **mode)

@@ -412,6 +412,22 @@ def test_A8_a_parameter_that_is_trained_is_one_type_error(kind):
     assert all(loss.get_config() == required(name) for name, loss in losses.items())
 
 
+@pytest.mark.skipif(side_name in ("keras-tensorflow", "keras-jax"), reason="a matter of torch")
+# torch scripts its formulas of forward derivatives when it first has one.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_A8_a_forward_derivative_is_not_dropped():
+    import torch
+
+    def act(gamma):
+        with pytest.raises(TypeError, match=r"gamma must be a plain number .*that gradients train"):
+            build("BinaryFocalCrossEntropy", gamma=gamma)
+        return gamma
+
+    torch.func.jvp(act, (torch.tensor(0.5),), (torch.tensor(1.0),))
+    with torch.autograd.forward_ad.dual_level():
+        act(torch.autograd.forward_ad.make_dual(torch.tensor(0.5), torch.tensor(1.0)))
+
+
 @pytest.mark.parametrize("value", [np.float32(0.5), np.array(0.5), side.tensor(np.array(0.5, "float32"))], ids=str)
 def test_A8_tensors_without_a_gradient_are_numbers(value):
     assert side.package.BinaryFocalCrossEntropy(gamma=value, alpha=value).get_config() == {"gamma": 0.5, "alpha": 0.5}

@@ -562,3 +562,23 @@ def test_a_curve_of_a_user_may_have_parameters_and_broadcast(monkeypatch):
         torch.autograd.grad(value, (logits, rates)), torch.autograd.grad(want, (logits, rates)), strict=True
     ):
         torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("name", ["CategoricalCrossEntropy", "CategoricalFocalCrossEntropy", "BinaryCrossEntropy"])
+def test_A11_a_trace_says_that_it_cannot_look_at_labels(name):
+    logits = torch.zeros(4, 3)
+    target = torch.full((4, 3), 7.0) if examples.is_binary(name) else torch.tensor([0, 7, 1, 2])
+    says = "cannot look at labels under a trace.*check_model"
+    counter = torch._dynamo.testing.CompileCounter()
+    loss = getattr(lightning_xent, name)()
+    compiled = torch.compile(loss, backend=counter, fullgraph=True)
+    with pytest.warns(UserWarning, match=f"{name} {says}"):
+        assert compiled(logits, target).isnan()
+    assert compiled(logits, target).isnan()
+    assert counter.frame_count == 1  # what was said is no reason to compile again
+    with pytest.warns(UserWarning, match=f"{name} {says}"):
+        torch.func.grad(loss)(logits, target)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        torch.func.grad(loss)(logits, target)  # once
+        torch.func.grad(getattr(lightning_xent, name)(check_labels=False))(logits, target)

@@ -1,5 +1,6 @@
 """What the shape and the kind of an input say: distributions, one class, subclasses, devices without float64."""
 
+import importlib
 import json
 import math
 import warnings
@@ -132,6 +133,31 @@ def test_A4_check_outputs_reports_it(check_labels):
     loss = build("CategoricalCrossEntropy", check_labels=check_labels)
     (problem,) = package.check_outputs(loss, side.tensor(ROWS), side.tensor(IDS))
     assert f"does not take this batch: {TARGET} must hold only 0 and 1, got 2 at [1, 2]" in problem
+
+
+@pytest.mark.parametrize("metric", ["Accuracy", "F1", "ExpectedCalibrationError", "predictions"])
+def test_A4_metrics_read_integers_as_the_losses_do(metric):
+    measure = getattr(importlib.import_module(f"{package.__name__}.metrics"), metric, None)
+    if measure is None:  # each side has its own
+        return
+    loss, logits = build("CategoricalCrossEntropy"), side.tensor(ROWS)
+
+    def update(target, **more):
+        if metric == "predictions":
+            return measure(loss, logits, target, **more).label.tolist()
+        built = measure() if metric == "ExpectedCalibrationError" else measure(loss)
+        (built.update_state if is_keras else built.update)(
+            *((target, logits) if is_keras else (logits, target)), **more
+        )
+        return float(built.result() if is_keras else built.compute())
+
+    ids, kept = side.tensor(IDS), side.tensor(np.array([True, False, True]))
+    for more in ({}, {"sample_weight": side.tensor(np.ones(3, "float32"))}):
+        with pytest.raises(ValueError, match=rf"^{TARGET} must hold only 0 and 1, got 2 at \[1, 2\]"):
+            update(ids, **more)
+    labels = side.tensor(np.array([0, 1, 2]))
+    assert update(ids, mask=kept) == update(labels, mask=kept)
+    assert update(side.tensor(np.eye(3, dtype="int64"))) == update(labels)
 
 
 # ---- A5: one class.
@@ -343,6 +369,18 @@ def test_B16_other_arguments_are_named(argument):
     for value in (["a", "b", "c"], [[1], [1, 2], [3]]):
         with pytest.raises((TypeError, ValueError), match=rf"^{argument} must "):
             side.call(loss, logits, target, **{argument: value})
+
+
+@on_torch
+def test_B16_sparse_tensors_are_named():
+    loss, eye, labels = (
+        build("CategoricalCrossEntropy"),
+        side.tensor(np.eye(3, dtype="float32")),
+        side.tensor(np.arange(3)),
+    )
+    for name, logits, target in ((TARGET, eye, eye.to_sparse()), (LOGITS, eye.to_sparse(), labels)):
+        with pytest.raises(ValueError, match=rf"^{name} must be a dense tensor, .*sparse_coo: pass {name}.to_dense"):
+            side.call(loss, logits, target)
 
 
 @pytest.mark.parametrize("logits", [None, ["a", "b"], [[1.0], [1.0, 2.0]], np.array([None])], ids=repr)

@@ -33,6 +33,8 @@ class QualityFocalLoss(BinaryCrossEntropy):
         if self.beta == 0.0:
             return cross_entropy
         distance = ops.abs(target * sigmoid(-x) - (1 - target) * sigmoid(x))
+        # Here its slope is 0 in float64 too. The factor of the slope may overflow: beta * 2e38 does in float32.
+        distance = ops.where(ops.abs(x) < 1e3, distance, ops.stop_gradient(distance))
         is_met = ops.equal(distance, 0)
         return ops.where(is_met, 0.0, ops.where(is_met, 1.0, distance) ** self.beta) * cross_entropy
 

@@ -31,6 +31,8 @@ class QualityFocalLoss(BinaryCrossEntropy):
         if self.beta == 0.0:
             return cross_entropy
         distance = torch.abs(target * sigmoid(-x) - (1 - target) * sigmoid(x))
+        # Here its slope is 0 in float64 too. The factor of the slope may overflow: beta * 2e38 does in float32.
+        distance = torch.where(torch.abs(x) < 1e3, distance, distance.detach())
         is_met = distance == 0
         return torch.where(is_met, 0.0, torch.where(is_met, 1.0, distance) ** self.beta) * cross_entropy
 
