@@ -258,7 +258,8 @@ class ExpectedCalibrationError(SumMetric):
         # ignored row is cast to any number, which `clip` puts into a bin.
         places = ops.cast(ops.ceil(confidence * (self.bins * (1 - 1e-6))), "int32") - 1
         places = ops.clip(places, 0, self.bins - 1)
-        inside = ops.equal(ops.reshape(places, (-1, 1)), ops.arange(self.bins, dtype="int32"))  # [N, B]
+        numbers = ops.reshape(ops.arange(self.bins, dtype="int32"), (1, -1))
+        inside = ops.equal(ops.reshape(places, (-1, 1)), numbers)  # [N, B]
         values = [
             reduction.weighted_losses(rows._replace(losses=value))
             for value in (ops.ones_like(confidence), rows.losses, confidence)
@@ -328,7 +329,7 @@ def _predictions(loss: Loss, y_true: Any, y_pred: Any, sample_weight: Any, mask:
         else:
             given = loss.check_labels, loss.ignore_index, probability.dtype
             distribution, validity = targets.checked_distribution(target, axis, active, *given)
-            label = ops.argmax(distribution, -1)
+            label = ops.argmax(targets.fitted("y_true", distribution, probability), -1)
         predicted, is_bad = ops.argmax(probability, -1), ops.any(ops.isnan(probability), -1)
     weight = ops.ones_like(like) if weight is None else weight
     weight = weight * ops.where(is_bad, math.nan, ops.ones_like(like))

@@ -146,9 +146,12 @@ def fitted(name: str, tensor: Tensor, like: Tensor) -> Tensor:
     pairs = [pair for pair in zip(tensor.shape, like.shape, strict=True) if not _are_known(*pair)]
     if all(None not in pair and pair[0] == pair[1] for pair in pairs):
         return tensor
+    has_values = not isinstance(tensor, Tensor) and not isinstance(like, Tensor)
     with keras.name_scope(f"{name} must fit the shape of y_pred".replace(" ", "_")):
-        if len(pairs) == 1 and not isinstance(tensor, Tensor) and not isinstance(like, Tensor):
-            return _reshaped(tensor, ops.shape(like))
+        if _BACKEND == "tensorflow" and has_values and not tensorflow_graph.is_for_xla():
+            return tensorflow_graph.of_shape_of(tensor, like)
+        if len(pairs) == 1 and has_values:
+            return ops.reshape(tensor, ops.shape(like))
         # A reshape would accept another shape with as many entries; a stack accepts only equal shapes.
         pair = ops.stack([tensor, ops.zeros_like(like, dtype=tensor.dtype)])
         return ops.any(pair, 0) if _dtype(tensor) == "bool" else ops.cast(ops.sum(pair, 0), tensor.dtype)
@@ -511,7 +514,9 @@ def _tensor(name: str, value: Any, logits: Tensor | None = None) -> Tensor:
 
     Some devices of torch have no float64: a float64 tensor is cast first if the loss computes in float32.
     """
-    if not ops.is_tensor(value) and not isinstance(value, keras.KerasTensor | keras.Variable):
+    if isinstance(value, keras.Variable):
+        value = value.value
+    if not ops.is_tensor(value) and not isinstance(value, keras.KerasTensor):
         value = np.asarray(value) if is_compiling() else guard.as_array(name, value)
         if _BACKEND == "jax" and value.dtype.name in ("int64", "uint32", "uint64"):
             # JAX would wrap 2^32 + 1 to label 1; the ends of int32 are as far out of range.

@@ -5,6 +5,8 @@ from typing import Any
 
 import tensorflow as tf
 
+SHAPES = "y_true, and its weights and mask, must fit the shape of y_pred"
+
 
 def is_symbolic(tensor: Any) -> bool:
     """Whether a graph computes a tensor later."""
@@ -41,13 +43,21 @@ def of_class(values: Any, label: Any) -> Any:
     return tf.gather(values, label, batch_dims=label.shape.rank - 1)
 
 
+def of_shape_of(tensor: Any, like: Any) -> Any:
+    """Return a tensor whose shape is asserted to be that of `like`.
+
+    TensorFlow's optimiser takes a size that one of the two knows for that of the other, wherever an operation needs
+    both to be equal, and leaves out what would have failed. So the sizes that `like` knows are checked by themselves.
+    """
+    return of_shape(tf.ensure_shape(tensor, like.shape), tf.shape(like))
+
+
 def of_shape(tensor: Any, shape: Any) -> Any:
     """Return a tensor whose shape is asserted; under XLA, which drops assertions, the reshape fails.
 
     A reshape alone is not enough: TensorFlow's optimiser removes it if the known parts of both shapes are equal.
     """
-    message = "y_true, and its weights and mask, must fit the shape of y_pred"
-    with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(tensor), shape, message=message)]):
+    with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(tensor), shape, message=SHAPES)]):
         return tf.reshape(tensor, shape)
 
 

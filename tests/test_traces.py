@@ -10,6 +10,7 @@ from keras import ops
 
 import keras_xent
 from examples import required
+from keras_xent import metrics
 from keras_xent.categorical import CategoricalLoss
 from sides import name as side_name
 
@@ -144,6 +145,15 @@ SHAPES = {
     "binary": ("Binary", ONE_HOT, [None, None], LOGITS, [None, None], "right"),
     "binary, one unknown": ("Binary", ONE_HOT, [None, 3], LOGITS, [None, 3], "right"),
     "binary, rows missing": ("Binary", ONE_HOT[:3], [None, 3], LOGITS, [None, 3], None),
+    # One side knows a size that the other does not: TensorFlow's optimiser takes it for that of both.
+    "one label, rows known": ("Categorical", LABELS[:1], [None], LOGITS, [6, 3], None),
+    "labels, rows known": ("Categorical", LABELS, [None], LOGITS, [6, 3], "right"),
+    "float labels (N, 1), all known": ("Categorical", LABELS[:, None] * 1.0, [6, None], LOGITS, [6, 3], None),
+    "binary (1, T), all known": ("Binary", ONE_HOT[:1], [None, 3], LOGITS, [6, 3], None),
+    "logits (B, 1), target known": ("Binary", ONE_HOT, [6, 3], LOGITS[:, :1], [None, None], None),
+    "logits (1, T), target known": ("Binary", ONE_HOT, [6, 3], LOGITS[:1], [None, None], None),
+    "each knows another size": ("Binary", ONE_HOT, [6, None], LOGITS[:1], [None, 3], None),
+    "binary, each knows another size": ("Binary", ONE_HOT, [6, None], LOGITS, [None, 3], "right"),
 }
 
 
@@ -192,6 +202,21 @@ def test_A6_weights_and_masks_do_not_broadcast(name, jit_compile):
     assert number(step(np.ones(6, dtype), LABELS, LOGITS)) == pytest.approx(textbook(LOGITS, LABELS), rel=1e-6)
     with pytest.raises((ValueError, tf.errors.InvalidArgumentError)):
         step(np.ones(1, dtype), LABELS, LOGITS)
+
+
+@only_tensorflow
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_A6_metrics_do_not_broadcast(jit_compile):
+    import tensorflow as tf
+
+    metric = metrics.Accuracy(keras_xent.CategoricalCrossEntropy())
+    metric.update_state(LABELS, LOGITS)  # makes its sums
+    specs = [tf.TensorSpec([None, None]), tf.TensorSpec([None, 3])]
+    update = tf.function(metric.update_state, input_signature=specs, jit_compile=jit_compile)
+    update(ONE_HOT, LOGITS)
+    assert number(metric.result()) == pytest.approx((LOGITS.argmax(-1) == LABELS).mean())
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError)):
+        update(LABELS[:, None].astype("float32"), LOGITS)
 
 
 @only_tensorflow
@@ -249,6 +274,16 @@ def test_B13_variables_as_logits(loss, target, inputs):
     assert number(value) == pytest.approx(want, rel=1e-6)
     assert np.isfinite(tape.gradient(value, variable)).all()
     assert number(tf.function(lambda: loss(target, variable))()) == pytest.approx(want, rel=1e-6)
+
+
+@pytest.mark.parametrize(("loss", "target", "inputs"), losses("plain"))
+def test_B13_keras_variables_as_inputs(loss, target, inputs):
+    """So many rows that their values are looked at."""
+    target, inputs = np.concatenate([target] * 2), np.concatenate([inputs] * 2)
+    others = {"sample_weight": np.ones(12, "float32"), "mask": np.ones(12, bool)}
+    given = {name: keras.Variable(value, dtype=str(value.dtype), trainable=False) for name, value in others.items()}
+    variables = [keras.Variable(value, dtype=str(value.dtype), trainable=False) for value in (target, inputs)]
+    assert number(loss(*variables, **given)) == pytest.approx(number(loss(target, inputs)), rel=1e-6)
 
 
 @pytest.mark.parametrize(("loss", "target", "inputs"), compiled_losses())
@@ -311,6 +346,19 @@ def test_B12_no_rank_is_promoted(loss, target, inputs):
             weight = np.ones(shape[:1], "float32")
             arrays = (array.reshape(shape + array.shape[1:]) for array in (inputs, target))
             jax.eval_shape(step, *arrays, weight)
+
+
+@only_jax
+@pytest.mark.parametrize("name", ["ExpectedCalibrationError", "Accuracy", "F1", "MeanLoss"])
+def test_B12_metrics_promote_no_rank(name):
+    import jax
+
+    loss = () if name == "ExpectedCalibrationError" else (keras_xent.CategoricalCrossEntropy(),)
+    want, got = (getattr(metrics, name)(*loss) for _ in range(2))
+    want.update_state(LABELS, LOGITS)
+    with jax.numpy_rank_promotion("raise"):
+        got.update_state(LABELS, LOGITS, sample_weight=np.ones(6, "float32"))
+    assert number(got.result()) == pytest.approx(number(want.result()), rel=1e-6)
 
 
 BAD = {
