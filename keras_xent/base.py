@@ -235,8 +235,11 @@ class Loss(keras.losses.Loss, ABC):
 
     def _say_unwatched(self, losses: Tensor) -> None:
         """Warn once that a trace cannot report labels out of range."""
-        if not self._has_said and targets.is_unwatched(losses, self.check_labels):
-            self._has_said = True
+        if not targets.is_unwatched(losses, self.check_labels):
+            return
+        # An attribute that changes makes Dynamo compile again. There, Python's warning filters show the warning once.
+        is_compiling = targets.is_compiling()
+        if is_compiling or not self._has_said:
             targets.now(guard.warn, f"{type(self).__name__} {guard.UNWATCHED}")
         if not is_compiling:
             self._has_said = True

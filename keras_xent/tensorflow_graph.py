@@ -21,10 +21,10 @@ def is_on_cpu(tensor: Any) -> bool:
 
 
 def is_for_xla() -> bool:
-    """Whether the graph that is being made is one for XLA, which drops assertions.
+    """Whether the current graph is traced for XLA, which drops assertions.
 
-    TensorFlow has no public name for it. Where the context of a graph is gone, no graph seems to be one for XLA: its
-    losses are NaN of labels out of range, and do not say so.
+    TensorFlow has no public name for this. If the private one vanishes, the result is False: under XLA a label out of
+    range then gives NaN without a warning.
     """
     graph = tf.compat.v1.get_default_graph()
     while graph is not None:
@@ -46,8 +46,8 @@ def of_class(values: Any, label: Any) -> Any:
 def of_shape_of(tensor: Any, like: Any) -> Any:
     """Return a tensor whose shape is asserted to be that of `like`.
 
-    TensorFlow's optimiser takes a size that one of the two knows for that of the other, wherever an operation needs
-    both to be equal, and leaves out what would have failed. So the sizes that `like` knows are checked by themselves.
+    If an operation needs equal shapes and one of them is static, TensorFlow's optimiser assumes it for the other one and
+    removes the assertion. So the static sizes of `like` are checked by an operation of their own.
     """
     return of_shape(tf.ensure_shape(tensor, like.shape), tf.shape(like))
 

@@ -189,7 +189,7 @@ class Loss(nn.Module, ABC):
         """Warn, once, that a trace has no way to tell of labels out of range."""
         if not targets.is_unwatched(self.check_labels):
             return
-        # Dynamo traces anew whatever it saw change, so here the filters of Python show the warning once.
+        # An attribute that changes makes Dynamo compile again. There, Python's warning filters show the warning once.
         is_compiling = torch.compiler.is_compiling()
         if is_compiling or not self._has_said:
             targets.now(guard.warn, f"{type(self).__name__} {guard.UNWATCHED}")
