@@ -46,7 +46,7 @@ def of_class(values: Any, label: Any) -> Any:
 def of_shape_of(tensor: Any, like: Any) -> Any:
     """Return a tensor whose shape is asserted to be that of `like`.
 
-    If an operation needs equal shapes and one of them is static, TensorFlow's optimiser assumes it for the other one and
+    If an operation needs equal shapes and one is static, TensorFlow's optimiser assumes it for the other one and
     removes the assertion. So the static sizes of `like` are checked by an operation of their own.
     """
     return of_shape(tf.ensure_shape(tensor, like.shape), tf.shape(like))

@@ -186,7 +186,7 @@ class Loss(nn.Module, ABC):
             guard.warn(f"{type(self).__name__} {doubt}")
 
     def _say_unwatched(self) -> None:
-        """Warn, once, that a trace has no way to tell of labels out of range."""
+        """Warn once that a trace cannot report labels out of range."""
         if not targets.is_unwatched(self.check_labels):
             return
         # An attribute that changes makes Dynamo compile again. There, Python's warning filters show the warning once.
