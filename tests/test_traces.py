@@ -384,7 +384,7 @@ def fit(loss, target, jit_compile, **options):
 @pytest.mark.parametrize("check_labels", [None, True])
 @pytest.mark.parametrize("jit_compile", OUTCOMES)
 @pytest.mark.parametrize(("name", "target", "label"), BAD.values(), ids=BAD)
-def test_A11_a_label_out_of_range_in_fit(name, target, label, jit_compile, check_labels):
+def test_A11_C5_a_label_out_of_range_in_fit(name, target, label, jit_compile, check_labels):
     loss, outcome = getattr(keras_xent, name)(check_labels=check_labels), OUTCOMES[jit_compile]
     if outcome == "raises":
         with pytest.raises(Exception, match=rf"(?s)y_true must hold.*{label}.*ignore_index"):
