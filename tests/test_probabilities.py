@@ -97,7 +97,15 @@ def test_C8_probabilities(name, config, want):
     np.testing.assert_allclose(side.numpy(narrow), side.numpy(got), rtol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "config", "want"), CASES.values(), ids=CASES)
+# The others have the probabilities of cross-entropy. A case takes seconds on TensorFlow and JAX.
+OWN = "ArcFace", "BinaryCrossEntropy", "BiTempered", "CategoricalCrossEntropy", "JensenShannonConsistency", "Ordinal"
+COMPILED = [
+    pytest.param(name, config, want, id=key, marks=[] if name.startswith(OWN) else pytest.mark.slow)
+    for key, (name, config, want) in CASES.items()
+]
+
+
+@pytest.mark.parametrize(("name", "config", "want"), COMPILED)
 def test_C8_probabilities_compiled_and_along_an_axis(name, config, want):
     """Rows [2, C, 3], the classes on axis 1."""
     loss = examples.build(name, **config, **moved(name))
