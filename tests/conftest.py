@@ -29,6 +29,14 @@ def pytest_collection_modifyitems(config, items):
     items[:] = kept
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_compiled_functions():
+    """JAX keeps what it compiles, of each operation for each shape: some gigabytes of memory in a run of all tests."""
+    yield
+    if os.environ.get("XENT_SIDE") == "keras-jax":
+        importlib.import_module("jax").clear_caches()
+
+
 @pytest.fixture(scope="session")
 def results_file(worker_id, pytestconfig):
     folder = os.environ.get("XENT_RESULTS")
