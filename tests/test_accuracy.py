@@ -35,7 +35,7 @@ EXTREMES = {
 def test_A7_every_4099th_float32_is_within_the_bound(curve):
     worst = run(SIDE, CURVES[curve], every=4099, quiet=True)
     assert {result: part.not_finite for result, part in worst.items()} == dict.fromkeys(worst, 0)
-    # The bounds are those of torch and TensorFlow, whose whole tables are in docs/accuracy.md.
+    # The bounds are those of torch and TensorFlow, whose tables are in docs/accuracy.md.
     slack = 1.0 if name in ("lightning", "keras-tensorflow") else 1.5
     assert {
         result: part.points[0] for result, part in worst.items() if part.points[0][0] > slack * CURVES[curve].bound
