@@ -391,7 +391,7 @@ def is_traced() -> bool:
 
 
 def is_unwatched(check_labels: bool | None) -> bool:
-    """Whether labels are looked at nowhere: under a trace."""
+    """Whether labels go unchecked, because a trace cannot read them."""
     return check_labels is not False and is_traced()
 
 

@@ -58,7 +58,7 @@ class Curve:
     crossing: Callable[..., float] | None = None
     bound: float = 8.0
     on_tensorflow: float | None = None
-    """The bound there, if it is another one."""
+    """The bound on TensorFlow, if it differs."""
 
     def bound_on(self, side: str) -> float:
         """The bound on a side, in ulp."""
@@ -192,7 +192,7 @@ def easy_from(*, margin: float = 0.05, **_: float) -> float:
 
 CURVES = {
     "cross_entropy": Curve("BinaryCrossEntropy", cross_entropy, bound=4.0, on_tensorflow=5.0),
-    "focal": Curve("BinaryFocalCrossEntropy", focal),
+    "focal": Curve("BinaryFocalCrossEntropy", focal, on_tensorflow=12.0),
     "focal_half": Curve("BinaryFocalCrossEntropy", focal, {"gamma": 0.5}),
     "focal_decimal": Curve("BinaryFocalCrossEntropy", focal, {"gamma": 1.7}),
     "focal_flsd53": Curve("BinaryFocalCrossEntropy", focal, {"gamma": "flsd53"}),
@@ -562,7 +562,8 @@ digits at the worst points.
   below it to 0. So a result there of up to 64 times 2^-126 may lack a part or a factor.
 - `label_relaxation` and `asymmetric_negative` cross 0 away from their tail. There an ulp is at least 2^-23 of the
   largest value (slope) within 2 of the crossing.
-- On TensorFlow cross-entropy has up to 5 ulp, because `log1p` alone has up to 4.
+- On TensorFlow cross-entropy has up to 5 ulp, because `log1p` alone has up to 4. The `slope()` of `focal` has up to 12
+  there: the errors of `exp` count twice in a square, and that of `log1p` is added.
 - Three curves have more than 8 ulp. `poly` at epsilon = -1 is the difference of two terms that nearly cancel. It is
   computed as a series, whose slope comes from automatic differentiation: up to 12. `taylor_ten` and
   `asymmetric_negative` raise a probability near 1/2 to a power, so its rounding error counts order / 2 and

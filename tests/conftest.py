@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope="module", autouse=True)
 def few_compiled_functions():
-    """JAX keeps what it compiles, of each operation for each shape: some gigabytes of memory in a run of all tests."""
+    """Free what JAX compiled: it keeps each operation for each shape, 5 GB a worker in a run of all tests."""
     yield
     if os.environ.get("XENT_SIDE") == "keras-jax":
         importlib.import_module("jax").clear_caches()

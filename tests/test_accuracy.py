@@ -88,6 +88,14 @@ def test_A7_quality_focal_loss_of_extreme_logits(config):
     np.testing.assert_allclose(side.numpy(gradient), -np.sign(target - 0.5) * weight, rtol=1e-6)
 
 
+@pytest.mark.skipif(flushes_to_zero(SIDE), reason="this side rounds what is below 2^-126 to 0")
+def test_A7_a_slope_of_a_small_gamma_keeps_numbers_below_the_normal_ones():
+    """There 1 - p and -log p are exp(-m), so the slope is -(1 + gamma) exp(-m)^(1 + gamma)."""
+    m = np.array([88.5, 89.0, 90.0])
+    got = side.package.BinaryFocalCrossEntropy(gamma=0.05).slope(side.tensor(m, "float32"))
+    np.testing.assert_allclose(side.numpy(got), -1.05 * np.exp(-1.05 * m), atol=8 * 2.0**-149)
+
+
 def test_A7_the_oracle_and_the_evaluation_are_those_of_the_formula():
     p = 1 / (1 + np.exp(-3.0))
     want = (1 - p) ** 2 * -np.log(p), -((1 - p) ** 2) * (2 * p * -np.log(p) + 1 - p)

@@ -44,7 +44,7 @@ WITHOUT = {
 }
 
 
-# Losses whose calls differ by more than the curve. A trace takes seconds: of the others it is slow.
+# Losses that differ from others in more than their curve. A trace takes seconds, so those of the other losses are slow.
 OWN_CALLS = (
     "ArcFaceCrossEntropy",
     "AsymmetricLoss",
@@ -66,7 +66,7 @@ def losses(*labels):
 
 
 def compiled_losses(*labels):
-    """`losses`, of which those are slow that differ from others by their curve alone."""
+    """`losses`; those that differ from others only in their curve are marked slow."""
     return [
         pytest.param(*entry.values, id=entry.id, marks=[] if entry.id.startswith(OWN_CALLS) else pytest.mark.slow)
         for entry in each_loss(*labels)

@@ -52,6 +52,7 @@ class BinaryLabelRelaxation(BinaryLoss):
 def relaxation(log_odds: Tensor, alpha: float) -> Tensor:
     """KL((1 - alpha, alpha) || (p, 1 - p)), p = sigmoid(log_odds), where p < 1 - alpha, else 0."""
     highest = math.log1p(-alpha) - math.log(alpha)
+    # The terms of `far` cancel near its end; far from it the rounding of highest counts in the exponents of `near`.
     is_far = log_odds < highest - 4
     m = ops.where(is_far, log_odds, highest - 4)
     label = (1 - alpha) * (math.log1p(-alpha) + softplus(-m))

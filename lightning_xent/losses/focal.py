@@ -52,7 +52,8 @@ class BinaryFocalCrossEntropy(BinaryLoss):
         return focal(log_odds, self.gamma)
 
     def slope(self, log_odds: Tensor) -> Tensor:
-        other = torch.sigmoid(-log_odds)  # 1 - p
+        # 1 - p. torch's own is closer, but 0 from log-odds of 88.8 on: there the square is 0 too, not so small powers.
+        other = torch.sigmoid(-log_odds) if self.gamma in (1.0, 2.0) else sigmoid(-log_odds)
         if self.gamma == 0.0:
             return -other
         exponent = torch.where(is_low(log_odds), 5.0, 3.0) if isinstance(self.gamma, str) else self.gamma
