@@ -38,17 +38,13 @@ def public_names() -> list[str]:
 
 
 def definitions() -> dict[str, Definition]:
-    """The classes and functions with a docstring, by name, of the modules that lightning_xent exports from."""
-    modules = {
-        node.module
-        for node in EXPORTS
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("lightning_xent")
-    }
+    """The classes and functions with a docstring, by name, of the bases and of where lightning_xent takes its names."""
+    exports = {node.module for node in EXPORTS if isinstance(node, ast.ImportFrom) and node.module}
+    modules = {name for name in exports if name.startswith(("lightning_xent.", "shared_specs.common."))}
+    modules |= {f"lightning_xent.{name}" for name in ("base", "binary", "callbacks", "categorical")}
     nodes = [
         node
-        for module in sorted(
-            modules | {f"lightning_xent.{name}" for name in ("base", "binary", "callbacks", "categorical")}
-        )
+        for module in sorted(modules)
         for node in ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")).body
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node)
     ]

@@ -26,7 +26,8 @@ from keras_xent.losses.squared_error import BinarySquaredError, CategoricalSquar
 from keras_xent.losses.symmetric import BinarySymmetricCrossEntropy, CategoricalSymmetricCrossEntropy
 from keras_xent.losses.taylor import BinaryTaylorCrossEntropy, CategoricalTaylorCrossEntropy
 from keras_xent.spec import get
-from keras_xent.weights import class_weights, effective_numbers, pos_weights
+from shared_specs.common import arguments as arguments
+from shared_specs.common.weights import class_weights, effective_numbers, pos_weights
 
 __all__ = [
     "ArcFaceCrossEntropy",

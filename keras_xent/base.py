@@ -15,8 +15,9 @@ from keras import KerasTensor as Tensor
 from keras import ops
 from keras.src.backend import get_keras_mask
 
-from keras_xent import arguments, guard, reduction, targets
+from keras_xent import reduction, targets
 from keras_xent.reduction import Rows
+from shared_specs.common import arguments, guard
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -7,9 +7,10 @@ from typing import Any
 from keras import KerasTensor as Tensor
 from keras import ops
 
-from keras_xent import arguments, log_odds, targets
+from keras_xent import log_odds, targets
 from keras_xent.base import Loss
 from keras_xent.reduction import Rows
+from shared_specs.common import arguments
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

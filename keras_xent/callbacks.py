@@ -4,12 +4,19 @@ from typing import Any
 
 import keras
 
-from keras_xent import arguments, guard
 from keras_xent.base import Loss
 from keras_xent.binary import BinaryLoss
 from keras_xent.categorical import CategoricalLoss
 from keras_xent.check import problems_of_model
-from keras_xent.weights import SCHEMES, binary_counts, class_counts, limited, ratios_of_counts, weights_of_counts
+from shared_specs.common import arguments, guard
+from shared_specs.common.weights import (
+    SCHEMES,
+    binary_counts,
+    class_counts,
+    limited,
+    ratios_of_counts,
+    weights_of_counts,
+)
 
 
 class ClassWeighting(keras.callbacks.Callback):

@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 from keras import KerasTensor as Tensor
 from keras import ops
 
-from keras_xent import arguments, guard, log_odds, targets
+from keras_xent import log_odds, targets
 from keras_xent.base import Loss
 from keras_xent.reduction import Rows
+from shared_specs.common import arguments, guard
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

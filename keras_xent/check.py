@@ -9,10 +9,11 @@ from keras import KerasTensor as Tensor
 from keras import ops
 from numpy.typing import NDArray
 
-from keras_xent import guard, reduction, targets
+from keras_xent import reduction, targets
 from keras_xent.base import Loss
 from keras_xent.binary import BinaryLoss
 from keras_xent.categorical import CategoricalLoss
+from shared_specs.common import guard
 
 SAME_VALUES = (keras.layers.Reshape, keras.layers.Flatten, keras.layers.Permute, keras.layers.Dropout)
 

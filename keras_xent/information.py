@@ -7,7 +7,7 @@ import keras
 from keras import KerasTensor as Tensor
 from keras import ops
 
-from keras_xent import arguments
+from shared_specs.common import arguments
 
 UNITS = {"nats": 1.0, "bits": math.log(2)}
 SERIES_LIMIT, SERIES_ORDER = 0.125, 8

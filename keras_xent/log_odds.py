@@ -17,7 +17,7 @@ from keras_xent.targets import along_classes, class_numbers
 _IS_ON_TORCH = keras.backend.backend() == "torch"
 
 if _IS_ON_TORCH:
-    from keras_xent import torch_kernel as kernel
+    from lightning_xent import kernels as kernel
 else:
     from keras_xent import xla_kernel as kernel  # type: ignore[no-redef]
 

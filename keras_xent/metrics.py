@@ -14,12 +14,13 @@ import keras
 from keras import KerasTensor as Tensor
 from keras import ops
 
-from keras_xent import arguments, log_odds, reduction, targets
+from keras_xent import log_odds, reduction, targets
 from keras_xent.base import Loss, keras_mask_of
 from keras_xent.binary import BinaryLoss
 from keras_xent.categorical import CategoricalLoss
 from keras_xent.losses.cross_entropy import BinaryCrossEntropy, CategoricalCrossEntropy
 from keras_xent.losses.divergence import Distillation
+from shared_specs.common import arguments
 
 AVERAGES = ("macro", "micro", "weighted", "none")
 

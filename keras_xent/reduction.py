@@ -10,7 +10,8 @@ from keras import KerasTensor as Tensor
 from keras import ops
 from keras.backend import standardize_dtype
 
-from keras_xent import arguments, targets
+from keras_xent import targets
+from shared_specs.common import arguments
 
 
 class Rows(NamedTuple):

@@ -11,12 +11,12 @@ from keras import KerasTensor as Tensor
 from keras import ops
 from numpy.typing import NDArray
 
-from keras_xent import guard
+from shared_specs.common import guard
 
 _BACKEND = keras.backend.backend()
 
 if _BACKEND == "torch":
-    from keras_xent import torch_kernel
+    from lightning_xent.kernels import tensors
 if _BACKEND == "tensorflow":
     from keras_xent import tensorflow_graph
 
@@ -161,7 +161,7 @@ def constant(values: float | Sequence[Any]) -> Any:
     """Return weights in float64: they are rounded once, at the call. On torch on the CPU: some devices lack float64."""
     array = np.array(values, "float64")
     # Dynamo cannot trace how Keras converts an array; under a trace of TensorFlow or JAX a tensor would leak.
-    return torch_kernel.on_cpu(array) if _BACKEND == "torch" else array
+    return tensors.on_cpu(array) if _BACKEND == "torch" else array
 
 
 def per_class(name: str, values: Any, logits: Tensor, classes: int | None = None) -> Tensor:
@@ -415,7 +415,7 @@ def activation_of(logits: Any) -> str | None:
 def now(function: Callable[[str], None], text: str) -> None:
     """Call a function right here, even while torch.compile traces."""
     if _BACKEND == "torch":
-        torch_kernel.now(function, text)
+        tensors.now(function, text)
     else:
         function(text)
 
@@ -504,7 +504,7 @@ def _readable(tensor: Tensor, check_labels: bool | None) -> bool:
     """Whether values can be read here: never under a trace; by default on the CPU only."""
     if isinstance(tensor, Tensor) or _is_traced(tensor) or getattr(tensor, "is_meta", False):
         return False
-    if _BACKEND == "torch" and not torch_kernel.is_plain(tensor):
+    if _BACKEND == "torch" and not tensors.is_plain(tensor):
         return False
     return "cpu" in str(tensor.device).lower() if check_labels is None else check_labels
 
@@ -524,7 +524,7 @@ def _tensor(name: str, value: Any, logits: Tensor | None = None) -> Tensor:
             value = value.astype("int32")
     elif getattr(value, "ragged_rank", None) or getattr(value, "is_nested", False):
         raise ValueError(f"{name} must have rows of one length, got a ragged tensor; pad it, and pass a mask")
-    elif _BACKEND == "torch" and ops.is_tensor(value) and not torch_kernel.is_dense(value):
+    elif _BACKEND == "torch" and ops.is_tensor(value) and not tensors.is_dense(value):
         got = f"got one of the layout {value.layout}"
         raise ValueError(f"{name} must be a dense tensor, {got}: pass {name}.to_dense()")
     if _lacks_float64(logits) and str(getattr(value, "dtype", "")).endswith("float64"):
@@ -536,7 +536,7 @@ def _tensor(name: str, value: Any, logits: Tensor | None = None) -> Tensor:
         raise TypeError(f"{name} must hold real numbers, got {_dtype(tensor)}")
     if hasattr(tensor, "read_value"):  # a variable of TensorFlow
         tensor = tensor.read_value()
-    return torch_kernel.plain(tensor) if _BACKEND == "torch" and ops.is_tensor(tensor) else tensor
+    return tensors.plain(tensor) if _BACKEND == "torch" and ops.is_tensor(tensor) else tensor
 
 
 def _lacks_float64(logits: Tensor | None) -> bool:

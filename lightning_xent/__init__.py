@@ -30,7 +30,8 @@ from lightning_xent.losses.squared_error import BinarySquaredError, CategoricalS
 from lightning_xent.losses.symmetric import BinarySymmetricCrossEntropy, CategoricalSymmetricCrossEntropy
 from lightning_xent.losses.taylor import BinaryTaylorCrossEntropy, CategoricalTaylorCrossEntropy
 from lightning_xent.spec import get
-from lightning_xent.weights import class_weights, effective_numbers, pos_weights
+from shared_specs.common import arguments as arguments
+from shared_specs.common.weights import class_weights, effective_numbers, pos_weights
 
 __all__ = [
     "ArcFaceCrossEntropy",

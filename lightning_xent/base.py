@@ -11,8 +11,9 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from lightning_xent import arguments, guard, reduction, targets
+from lightning_xent import reduction, targets
 from lightning_xent.reduction import Rows
+from shared_specs.common import arguments, guard
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

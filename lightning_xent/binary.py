@@ -6,9 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_xent import arguments, log_odds, targets
+from lightning_xent import log_odds, targets
 from lightning_xent.base import Loss
 from lightning_xent.reduction import Rows
+from shared_specs.common import arguments
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

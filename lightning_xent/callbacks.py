@@ -12,13 +12,20 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch.utils.data import DataLoader
 
-from lightning_xent import arguments, guard
 from lightning_xent.base import Loss
 from lightning_xent.batches import split
 from lightning_xent.binary import BinaryLoss
 from lightning_xent.categorical import CategoricalLoss
 from lightning_xent.check import problems_of_model
-from lightning_xent.weights import SCHEMES, binary_counts, class_counts, limited, ratios_of_counts, weights_of_counts
+from shared_specs.common import arguments, guard
+from shared_specs.common.weights import (
+    SCHEMES,
+    binary_counts,
+    class_counts,
+    limited,
+    ratios_of_counts,
+    weights_of_counts,
+)
 
 
 class ClassWeighting(Callback):

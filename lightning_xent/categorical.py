@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_xent import arguments, guard, log_odds, targets
+from lightning_xent import log_odds, targets
 from lightning_xent.base import Loss
 from lightning_xent.reduction import Rows
+from shared_specs.common import arguments, guard
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

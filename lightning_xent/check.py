@@ -6,10 +6,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lightning_xent import batches, guard, reduction, targets
+from lightning_xent import batches, reduction, targets
 from lightning_xent.base import Loss
 from lightning_xent.binary import BinaryLoss
 from lightning_xent.categorical import CategoricalLoss
+from shared_specs.common import guard
 
 ACTIVATIONS: dict[type[nn.Module], str] = {
     nn.Softmax: "softmax",

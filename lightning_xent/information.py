@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_xent import arguments
+from shared_specs.common import arguments
 
 UNITS = {"nats": 1.0, "bits": math.log(2)}
 SERIES_LIMIT, SERIES_ORDER = 0.125, 8

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_xent import torch_kernel
+from lightning_xent import kernels
 
 PROBABILITY_LIMIT = math.log((1 - 1e-7) / 1e-7)
 """Log-odds of probabilities are limited to +-16.118, those of 1e-7 and 1 - 1e-7."""
@@ -70,8 +70,8 @@ def of_label(
     if not from_logits:
         rivals = torch.where(is_class(label, logits), 0.0, logits).sum(-1)  # [...]
         return _limited(take(logits, label), rivals)
-    if torch_kernel.applies(logits):
-        log_odds = torch_kernel.of_label(logits, label, counts, temperature)
+    if kernels.applies(logits):
+        log_odds = kernels.of_label(logits, label, counts, temperature)
     else:
         own, rivals, _ = _label_and_rivals(logits, label, temperature, counts)
         log_odds = own - _log(rivals)
@@ -82,8 +82,8 @@ def of_label_and_others(
     logits: Tensor, label: Tensor, temperature: float, class_weight: Tensor | None, counts: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """`of_label`, and sum_{c != y} w_c (-log p_c) [...] over all other classes, given their weights w [C]."""
-    if torch_kernel.applies(logits):
-        return torch_kernel.of_label_and_others(logits, label, counts, class_weight, temperature)
+    if kernels.applies(logits):
+        return kernels.of_label_and_others(logits, label, counts, class_weight, temperature)
     own, rivals, shifted = _label_and_rivals(logits, label, temperature, counts)
     surprise = _log(rivals + own.exp()).unsqueeze(-1) - shifted  # [..., C]
     weight = torch.ones_like(surprise) if class_weight is None else class_weight.expand_as(surprise)
@@ -104,8 +104,8 @@ def of_classes(logits: Tensor, temperature: float, from_logits: bool, margin: Te
 
 def of_distribution(logits: Tensor, masses: Tensor, temperature: float) -> Tensor:
     """sum_c m_c (-log p_c) [...], given `logits` [..., C] and masses m >= 0 [..., C]."""
-    if torch_kernel.applies(logits, masses):
-        return torch_kernel.of_distribution(logits, masses, temperature)
+    if kernels.applies(logits, masses):
+        return kernels.of_distribution(logits, masses, temperature)
     shifted, _, rest = _relative_to_peak(logits, temperature)
     surprise = torch.log1p(rest) - scaled(shifted, temperature)  # [..., C]
     is_absent = (masses == 0) & torch.isinf(surprise)
@@ -146,15 +146,15 @@ def elementwise(
     function: Callable[..., Tensor], slope: Callable[..., Tensor] | None, x: Tensor, *others: Tensor
 ) -> Tensor:
     """function(x, *others), elementwise; `slope` is its derivative in x, or None. The others get no gradient."""
-    if torch_kernel.applies(x, *others):
-        return torch_kernel.elementwise(function, slope, x, *others)
+    if kernels.applies(x, *others):
+        return kernels.elementwise(function, slope, x, *others)
     return function(x, *others)
 
 
 def rowwise(function: Callable[..., Tensor], x: Tensor, *others: Tensor) -> Tensor:
     """function(x, *others) [...], row by row, of x [..., C]. The others, [...] or [..., C], get no gradient."""
-    if torch_kernel.applies(x, *others):
-        return torch_kernel.rowwise(function, x, *others)
+    if kernels.applies(x, *others):
+        return kernels.rowwise(function, x, *others)
     return function(x, *others)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection, classification
 
-from lightning_xent import arguments, targets
+from lightning_xent import targets
 from lightning_xent.base import Loss
 from lightning_xent.binary import BinaryLoss
 from lightning_xent.categorical import CategoricalLoss
@@ -17,6 +17,7 @@ from lightning_xent.losses.bi_tempered import BiTemperedLogistic
 from lightning_xent.losses.cross_entropy import CategoricalCrossEntropy
 from lightning_xent.losses.divergence import Distillation
 from lightning_xent.reduction import quotient
+from shared_specs.common import arguments
 
 IGNORED = -1
 BINS = 15

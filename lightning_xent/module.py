@@ -8,8 +8,8 @@ from torch import nn
 
 from lightning_xent.base import Loss
 from lightning_xent.batches import Keys
-from lightning_xent.spec import LossSpec
 from lightning_xent.training import OptimizerCallable, SchedulerCallable, Training, held, plain
+from shared_specs.common.spec import LossSpec
 
 
 class XentModule(Training, LightningModule):  # noqa: D101  the next line sets it

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_xent import arguments
+from shared_specs.common import arguments
 
 
 class Rows(NamedTuple):

@@ -1,19 +1,10 @@
 """Builds a loss from its spec, which JSON or YAML can hold."""
 
-import importlib
-from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any, NotRequired, TypedDict
+from importlib import import_module
 
-from lightning_xent import arguments
 from lightning_xent.base import Loss
-
-
-class LossSpec(TypedDict):
-    """A loss as data: the name of a public class and its keywords."""
-
-    loss: str
-    config: NotRequired[dict[str, Any]]
+from shared_specs.common import spec as common
+from shared_specs.common.spec import LossSpec
 
 
 def get(spec: LossSpec | str | Loss) -> Loss:
@@ -28,27 +19,7 @@ def get(spec: LossSpec | str | Loss) -> Loss:
         ValueError: An unknown class or key, or a value that the loss does not accept.
         TypeError: A keyword that the loss does not have.
     """
-    if isinstance(spec, Loss):
-        return spec
-    if isinstance(spec, str):
-        spec = {"loss": spec}
-    if not isinstance(spec, Mapping) or "loss" not in spec or not spec.keys() <= {"loss", "config"}:
-        raise ValueError(f'spec must be a mapping with the keys "loss" and "config", got {spec!r}')
-    classes = _classes()
-    name, config = spec["loss"], spec.get("config") or {}
-    if not isinstance(name, str) or name not in classes:
-        raise ValueError(f"loss must be one of {', '.join(classes)}, got {name!r}")
-    if not isinstance(config, Mapping):
-        raise ValueError(f"config must be a mapping of keywords of {name}, got {config!r}")
-    keywords = [field.name for field in fields(classes[name])]
-    unknown = [keyword for keyword in config if keyword not in keywords]
-    if unknown:
-        listed = ", ".join(keywords)
-        meant = arguments.meant_by(unknown[0], keywords)
-        hint = meant and f": {meant}"
-        raise TypeError(f"{name} got an unexpected keyword argument {unknown[0]!r}{hint}; its keywords are {listed}")
-    values = {keyword: value if keyword == "name" else arguments.parsed(value) for keyword, value in config.items()}
-    return classes[name](**values)
+    return spec if isinstance(spec, Loss) else common.build(spec, _classes())
 
 
 def spec_of(loss: Loss) -> LossSpec | None:
@@ -58,5 +29,4 @@ def spec_of(loss: Loss) -> LossSpec | None:
 
 
 def _classes() -> dict[str, type[Loss]]:
-    package = importlib.import_module(__package__)
-    return {name: vars(package)[name] for name in package.__all__ if isinstance(vars(package)[name], type)}
+    return common.public_classes(import_module("lightning_xent"))

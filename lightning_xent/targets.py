@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_xent import guard, torch_kernel
+from lightning_xent.kernels import tensors
+from shared_specs.common import guard
 
 CORNER = 16
 """Number of entries read along each axis of the rows when values are checked: few, for a batch of any size."""
@@ -35,7 +36,7 @@ def checked_logits(logits: Any) -> Tensor:
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         got = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
         raise TypeError(f"logits must be a floating-point tensor, got {got}")
-    return _rectangular("logits", torch_kernel.plain(logits))
+    return _rectangular("logits", tensors.plain(logits))
 
 
 def compute_dtype(logits: Tensor) -> torch.dtype:
@@ -378,7 +379,7 @@ def _are_binary(values: Tensor, check_labels: bool | None) -> bool:
 
 def now(function: Callable[[str], None], text: str) -> None:
     """Call a function right here, even while torch.compile traces."""
-    torch_kernel.now(function, text)
+    tensors.now(function, text)
 
 
 def is_traced() -> bool:
@@ -439,7 +440,7 @@ def _tensor(name: str, value: Any, logits: Tensor) -> Tensor:
     Some devices have no float64: a float64 tensor is cast first if the loss computes in float32.
     """
     if isinstance(value, Tensor):
-        tensor = torch_kernel.plain(value)
+        tensor = tensors.plain(value)
         if tensor.is_complex():
             raise TypeError(f"{name} must hold real numbers, got {tensor.dtype}")
     else:
@@ -454,7 +455,7 @@ def _tensor(name: str, value: Any, logits: Tensor) -> Tensor:
 def _rectangular(name: str, tensor: Tensor) -> Tensor:
     if tensor.is_nested:
         raise ValueError(f"{name} must have rows of one length, got a nested tensor; pad it, and pass a mask")
-    if not torch_kernel.is_dense(tensor):
+    if not tensors.is_dense(tensor):
         raise ValueError(
             f"{name} must be a dense tensor, got one of the layout {tensor.layout}: pass {name}.to_dense()"
         )

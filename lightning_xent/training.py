@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lightning_xent import arguments, batches, guard
+from lightning_xent import batches
 from lightning_xent.base import Loss
 from lightning_xent.evaluation import Evaluation, Value
 from lightning_xent.metrics import IGNORED, EpochMean, Predictions, predictions
 from lightning_xent.reduction import quotient
-from lightning_xent.spec import LossSpec, get, spec_of
+from lightning_xent.spec import get, spec_of
+from shared_specs.common import arguments, guard
+from shared_specs.common.spec import LossSpec
 
 OptimizerCallable = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerCallable = Callable[[Optimizer], LRScheduler]

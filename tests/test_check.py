@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 
 from examples import CLASSES, build, is_binary
+from shared_specs.common import guard
 from sides import is_keras, side
 from sides import name as side_name
 
 package = side.package
-guard, targets, callbacks = (
-    importlib.import_module(f"{package.__name__}.{name}") for name in ("guard", "targets", "callbacks")
-)
+targets, callbacks = (importlib.import_module(f"{package.__name__}.{name}") for name in ("targets", "callbacks"))
 DTYPES = ("float32", "bfloat16", "float16")
 LABELS = np.arange(12) % 3
 

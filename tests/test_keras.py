@@ -385,3 +385,8 @@ def test_a_binary_target_on_a_tape_is_no_label():
         return tape.gradient(value, target)
 
     np.testing.assert_allclose(gradient(target), tf.function(gradient)(target), rtol=1e-6)
+
+
+def test_torch_is_loaded_for_its_own_backend_alone():
+    loaded = {"torch", "lightning_xent"} & {name.partition(".")[0] for name in sys.modules}
+    assert loaded == ({"torch", "lightning_xent"} if side_name == "keras-torch" else set())

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import examples
 import lightning_xent
 from examples import CLASSES
-from lightning_xent import torch_kernel
+from lightning_xent.kernels import blocks, labels
 from lightning_xent.module import XentModule
 from sides.lightning import EpochLosses, trainer
 
@@ -51,7 +51,7 @@ def test_state_dict_is_empty_and_to_works(name):
 @pytest.mark.parametrize("block", [5, 2**18])
 @pytest.mark.parametrize("name", CLASSES)
 def test_second_derivative(monkeypatch, name, block):
-    monkeypatch.setattr(torch_kernel, "BLOCK", block)
+    monkeypatch.setattr(blocks, "BLOCK", block)
     logits, target = inputs_of(name)
     loss = build(name, label_smoothing=0.1, **({} if name == "ArcFaceCrossEntropy" else {"temperature": 1.5}))
     assert torch.autograd.gradgradcheck(lambda logits: loss(logits, target), logits)
@@ -242,7 +242,7 @@ LAYOUTS = {
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_kernel_takes_every_layout_in_blocks(monkeypatch, layout, block, dtype):
     """Under a transform of torch.func there are no blocks."""
-    monkeypatch.setattr(torch_kernel, "BLOCK", block)
+    monkeypatch.setattr(blocks, "BLOCK", block)
     torch.manual_seed(0)
     logits = LAYOUTS[layout]().to(dtype)
     target, mask = torch.randint(0, 7, logits.shape[:-1]), torch.rand(logits.shape[:-1]) < 0.75
@@ -276,13 +276,12 @@ def test_B7_the_passes_of_cuda_give_the_same(monkeypatch, config, dtype):
     torch.manual_seed(0)
     logits, target = torch.randn(30, 4).to(dtype).requires_grad_(), torch.randint(0, 4, (30,))
     loss = lightning_xent.CategoricalCrossEntropy(ignore_index=3, **config)
-    monkeypatch.setattr(torch_kernel, "BLOCK", 5)
+    monkeypatch.setattr(blocks, "BLOCK", 5)
     want, (want_gradient,) = (value := loss(logits, target)), torch.autograd.grad(value, logits)
-    monkeypatch.setattr(torch_kernel, "_is_one_block", lambda x: True)
-    blocks = torch_kernel._blockwise_statistics
-    monkeypatch.setattr(torch_kernel, "_blockwise_statistics", lambda *given: blocks(*given[:4], None))
-    gradient = torch_kernel._blockwise_gradient
-    monkeypatch.setattr(torch_kernel, "_blockwise_gradient", lambda *given: gradient(*given[:6], None))
+    monkeypatch.setattr(blocks, "is_one_block", lambda x: True)
+    statistics, gradient = labels._blockwise_statistics, labels._blockwise_gradient
+    monkeypatch.setattr(labels, "_blockwise_statistics", lambda *given: statistics(*given[:4], None))
+    monkeypatch.setattr(labels, "_blockwise_gradient", lambda *given: gradient(*given[:6], None))
     value = loss(logits, target)
     torch.testing.assert_close(value, want)
     torch.testing.assert_close(torch.autograd.grad(value, logits)[0], want_gradient)
@@ -292,7 +291,7 @@ def test_B7_nothing_calls_a_compiler():
     """Where there is neither Triton nor a C++ compiler, torch.compile raises."""
     folder = Path(lightning_xent.__file__).parent
     sources = {path.name: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.py"))}
-    assert "torch_kernel.py" in sources
+    assert "labels.py" in sources
     for name, tree in sources.items():
         calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
         assert not any(call in ("torch.compile", "torch.jit.script") for call in calls), name
@@ -328,7 +327,7 @@ BINARY = {
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int32])
 def test_binary_curves_in_blocks(monkeypatch, build, dtype):
     """A soft target takes both sides of the curve, in one piece and by automatic differentiation."""
-    monkeypatch.setattr(torch_kernel, "BLOCK", 100)
+    monkeypatch.setattr(blocks, "BLOCK", 100)
     torch.manual_seed(0)
     logits = (6 * torch.randn(50, 3, dtype=torch.float64)).requires_grad_()
     target = torch.randint(0, 2, logits.shape)
@@ -370,7 +369,7 @@ BLOCKWISE = {
 
 @pytest.mark.parametrize(("loss", "is_soft"), BLOCKWISE.values(), ids=BLOCKWISE)
 def test_blocks_where_no_gradient_is_wanted(monkeypatch, loss, is_soft):
-    monkeypatch.setattr(torch_kernel, "BLOCK", 5)
+    monkeypatch.setattr(blocks, "BLOCK", 5)
     logits = torch.randn(6, 4, requires_grad=True)
     target = torch.rand(6, 4) if is_soft else torch.randint(0, 4, (6,))
     want = loss(logits, target)
@@ -387,7 +386,7 @@ def test_blocks_where_no_gradient_is_wanted(monkeypatch, loss, is_soft):
 @pytest.mark.parametrize("name", ["CategoricalCrossEntropy", "CategoricalPolyCrossEntropy", "BinaryCrossEntropy"])
 def test_forward_derivative_in_the_target(monkeypatch, name):
     """The losses are linear in it."""
-    monkeypatch.setattr(torch_kernel, "BLOCK", 5)
+    monkeypatch.setattr(blocks, "BLOCK", 5)
     logits = torch.randn(6, 4, dtype=torch.float64)
     loss, target = build(name), torch.full((6, 4), 0.25, dtype=torch.float64)
     direction = torch.rand(6, 4, dtype=torch.float64) / 4
@@ -456,7 +455,7 @@ def kept_case(config, dtype=torch.float64):
 @pytest.mark.parametrize("config", KEPT.values(), ids=KEPT)
 def test_B4_saved_tensors_go_through_hooks(monkeypatch, config, block):
     """Copies that hooks unpack, and the same tensor each time: a second gradient is as right as the first."""
-    monkeypatch.setattr(torch_kernel, "BLOCK", block)
+    monkeypatch.setattr(blocks, "BLOCK", block)
     loss, logits, target = kept_case(config)
     (want,) = torch.autograd.grad(loss(logits, target), logits)
     for unpack in (torch.clone, lambda tensor: tensor):
@@ -470,7 +469,7 @@ def test_B4_saved_tensors_go_through_hooks(monkeypatch, config, block):
 @pytest.mark.parametrize("block", [20, 2**18])
 @pytest.mark.parametrize("config", KEPT.values(), ids=KEPT)
 def test_B4_checkpoints_keep_nothing_and_give_the_same(monkeypatch, config, block):
-    monkeypatch.setattr(torch_kernel, "BLOCK", block)
+    monkeypatch.setattr(blocks, "BLOCK", block)
     loss, logits, target = kept_case(config)
     (want,) = torch.autograd.grad(loss(logits, target), logits)
     for stops_early in (True, False):
@@ -506,7 +505,7 @@ def test_B4_memory_under_a_checkpoint(config):
 @pytest.mark.parametrize("config", KEPT.values(), ids=KEPT)
 def test_B4_gradients_again_and_changed_in_between(monkeypatch, config, block):
     """The first gradient lies where the saved tensor lay, and belongs to the caller."""
-    monkeypatch.setattr(torch_kernel, "BLOCK", block)
+    monkeypatch.setattr(blocks, "BLOCK", block)
     loss, logits, target = kept_case(config)
     value = loss(logits, target)
     (first,) = torch.autograd.grad(value, logits, retain_graph=True)
@@ -533,7 +532,7 @@ def test_a_binary_target_with_a_gradient_is_no_label():
 @pytest.mark.parametrize("name", CLASSES)
 def test_gradients_in_blocks_in_batches_and_again(monkeypatch, name, smoothing):
     """The first gradient of a graph takes the memory that its loss has kept."""
-    monkeypatch.setattr(torch_kernel, "BLOCK", 5)
+    monkeypatch.setattr(blocks, "BLOCK", 5)
     logits, target = inputs_of(name)
     losses = build(name, reduction="none", label_smoothing=smoothing)(logits, target)
     directions = torch.eye(losses.numel(), dtype=torch.float64).reshape(-1, *losses.shape)
@@ -546,7 +545,7 @@ def test_gradients_in_blocks_in_batches_and_again(monkeypatch, name, smoothing):
 
 
 def test_a_curve_of_a_user_may_have_parameters_and_broadcast(monkeypatch):
-    monkeypatch.setattr(torch_kernel, "BLOCK", 5)
+    monkeypatch.setattr(blocks, "BLOCK", 5)
     rates = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64, requires_grad=True)
 
     class Rated(lightning_xent.BinaryCrossEntropy):

@@ -1,13 +1,10 @@
 """Class weights from counts and labels."""
 
-import importlib
-
 import numpy as np
 import pytest
 
+from shared_specs.common import weights
 from sides import side
-
-weights = importlib.import_module(f"{side.package.__name__}.weights")
 
 # The first four: Cui et al., 2019, with beta = 0.999. The others: (1 - beta^n) / (1 - beta) with 60 digits.
 EFFECTIVE = [

@@ -7,9 +7,10 @@ import keras
 from keras import KerasTensor as Tensor
 from keras import ops
 
-from keras_xent import arguments, log_odds, targets
+from keras_xent import log_odds, targets
 from keras_xent.categorical import CategoricalLoss
 from keras_xent.log_odds import log1p, softplus
+from shared_specs.common import arguments
 
 SEARCH_STEPS = 8
 """Newton steps to the normaliser. 7 reach the last digit of float64, for 2 to 100000 classes and t2 from 0.5 to 10."""

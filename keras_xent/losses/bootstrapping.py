@@ -7,9 +7,10 @@ import keras
 from keras import KerasTensor as Tensor
 from keras import ops
 
-from keras_xent import arguments, log_odds
+from keras_xent import log_odds
 from keras_xent.categorical import CategoricalLoss
 from keras_xent.log_odds import sigmoid, softplus
+from shared_specs.common import arguments
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")

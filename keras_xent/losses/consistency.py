@@ -8,9 +8,10 @@ import keras
 from keras import KerasTensor as Tensor
 from keras import ops
 
-from keras_xent import arguments, log_odds
+from keras_xent import log_odds
 from keras_xent.log_odds import log1p, sigmoid, softplus
 from keras_xent.losses.cross_entropy import CategoricalCrossEntropy
+from shared_specs.common import arguments
 
 IMPOSSIBLE = -1e30
 """Stands for the log-probability of an impossible class, because the difference of two -inf is NaN."""

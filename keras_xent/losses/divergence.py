@@ -7,10 +7,11 @@ import keras
 from keras import KerasTensor as Tensor
 from keras import ops
 
-from keras_xent import arguments, log_odds, targets
+from keras_xent import log_odds, targets
 from keras_xent.log_odds import log1p, sigmoid, softplus
 from keras_xent.losses.cross_entropy import CategoricalCrossEntropy
 from keras_xent.reduction import Rows
+from shared_specs.common import arguments
 
 SHARED = ["axis", "class_weight", "softcap", "label_smoothing", "smooth_over", "ignore_index", "check_labels"]
 SHARED += ["hard_fraction", "reduction"]

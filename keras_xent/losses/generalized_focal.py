@@ -6,10 +6,10 @@ import keras
 from keras import KerasTensor as Tensor
 from keras import ops
 
-from keras_xent import arguments
 from keras_xent.log_odds import sigmoid
 from keras_xent.losses.cross_entropy import BinaryCrossEntropy
 from keras_xent.losses.focal import focal
+from shared_specs.common import arguments
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")

@@ -9,8 +9,9 @@ import keras
 from keras import KerasTensor as Tensor
 from keras import ops
 
-from keras_xent import arguments, log_odds, targets
+from keras_xent import log_odds, targets
 from keras_xent.losses.cross_entropy import CategoricalCrossEntropy
+from shared_specs.common import arguments
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")

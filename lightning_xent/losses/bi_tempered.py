@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_xent import arguments, log_odds
+from lightning_xent import log_odds
 from lightning_xent.categorical import CategoricalLoss
 from lightning_xent.log_odds import softplus
+from shared_specs.common import arguments
 
 SEARCH_STEPS = 8
 """Newton steps to the normaliser. 7 reach the last digit of float64, for 2 to 100000 classes and t2 from 0.5 to 10."""

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_xent import arguments, log_odds
+from lightning_xent import log_odds
 from lightning_xent.log_odds import sigmoid, softplus
 from lightning_xent.losses.cross_entropy import CategoricalCrossEntropy
+from shared_specs.common import arguments
 
 IMPOSSIBLE = -1e30
 """Stands for the log-probability of an impossible class, because the difference of two -inf is NaN."""

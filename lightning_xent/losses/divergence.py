@@ -6,10 +6,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_xent import arguments, log_odds, targets
+from lightning_xent import log_odds, targets
 from lightning_xent.log_odds import sigmoid, softplus
 from lightning_xent.losses.cross_entropy import CategoricalCrossEntropy
 from lightning_xent.reduction import Rows
+from shared_specs.common import arguments
 
 SHARED = ["axis", "class_weight", "softcap", "label_smoothing", "smooth_over", "ignore_index", "check_labels"]
 SHARED += ["hard_fraction", "reduction"]

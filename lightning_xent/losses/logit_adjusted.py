@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from lightning_xent import arguments, log_odds, targets
+from lightning_xent import log_odds, targets
 from lightning_xent.losses.cross_entropy import CategoricalCrossEntropy
+from shared_specs.common import arguments
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_xent import arguments, log_odds
+from lightning_xent import log_odds
 from lightning_xent.categorical import CategoricalLoss
 from lightning_xent.log_odds import sigmoid, softplus
+from shared_specs.common import arguments
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_xent import arguments
 from lightning_xent.binary import BinaryLoss
 from lightning_xent.categorical import CategoricalLoss
 from lightning_xent.log_odds import sigmoid, softplus
+from shared_specs.common import arguments
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

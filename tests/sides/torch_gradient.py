@@ -1,7 +1,6 @@
 """Values and gradients by torch.autograd, for both sides that compute with torch."""
 
 import gc
-import sys
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from unittest import mock
@@ -9,14 +8,14 @@ from unittest import mock
 import numpy as np
 import torch
 
+from lightning_xent.kernels import blocks
+
 eager_modes = ("eager", "blocks")
 compiled_modes = ("inductor",)
 modes = (*eager_modes, "torch.compile")  # with the backend "eager": the capture alone, which takes no compiler
 BACKENDS = {"torch.compile": "eager", "inductor": "inductor"}
 group_size = 6  # 24 take inductor more than twice the time for each case
 parts_mode = "eager"
-
-KERNELS = "lightning_xent.torch_kernel", "keras_xent.torch_kernel"
 
 
 def tensor(array, dtype=None):
@@ -48,8 +47,7 @@ def prepared(function, mode):
             # Numbers of a loss are constants of its graph in the end; Dynamo finds that out by tracing all of it twice.
             stack.enter_context(torch._dynamo.config.patch(specialize_float=True))
         if mode == "blocks":  # of a row or two, for inputs that would be one block
-            for kernel in (sys.modules[name] for name in KERNELS if name in sys.modules):
-                stack.enter_context(mock.patch.object(kernel, "BLOCK", 5))
+            stack.enter_context(mock.patch.object(blocks, "BLOCK", 5))
         yield function
 
 

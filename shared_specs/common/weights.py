@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_xent import arguments
+from shared_specs.common import arguments
 
 SCHEMES = ("balanced", "inverse", "effective")
 LABELS_PER_CLASS = 4

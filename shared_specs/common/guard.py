@@ -19,7 +19,8 @@ UNWATCHED = (
     "cannot look at labels under a trace: a loss of NaN means a label out of range, or an input that is not finite; "
     "check_model on a batch finds which; check_labels=False turns this warning off"
 )
-FRAMES = {__package__, "jax", "keras", "lightning", "lightning_fabric", "pytorch_lightning", "tensorflow", "torch"}
+FRAMES = {"keras_xent", "lightning_xent", "shared_specs", "jax", "keras", "lightning", "lightning_fabric"}
+FRAMES |= {"pytorch_lightning", "tensorflow", "torch"}
 """Packages whose frames are not the user's code."""
 
 

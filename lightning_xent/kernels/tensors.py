@@ -1,0 +1,39 @@
+"""Questions about a tensor of torch, whatever it is for; Keras asks them too on its torch backend."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """Return a tensor of a subclass that only adds attributes, as in MONAI and fastai, as a plain tensor.
+
+    Subclasses that compute differently, such as distributed and fake tensors, are returned unchanged.
+    """
+    kind = type(tensor)
+    if torch.compiler.is_compiling() or kind is Tensor or kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        return tensor
+    return tensor.as_subclass(Tensor)
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is not of a subclass, which may hold its values elsewhere."""
+    return type(tensor) is Tensor
+
+
+def is_dense(tensor: Tensor) -> bool:
+    """Whether a tensor holds all of its entries, one after the other."""
+    return tensor.layout == torch.strided
+
+
+def on_cpu(values: Any) -> Tensor:
+    """Return an array as a tensor on the CPU, for any device of the loss."""
+    return torch.as_tensor(values, device="cpu")
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def now(function: Callable[[str], None], text: str) -> None:
+    """Call a function right here, while torch.compile traces."""
+    function(text)

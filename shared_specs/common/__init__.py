@@ -1,0 +1,1 @@
+"""What both packages share and what needs no framework."""
