@@ -1,6 +1,6 @@
 """Prints the matrix, side x loss: passed/total and the worst error, from the JSON lines of a run.
 
-Usage: python tests/report.py FOLDER. Exits with 1 where a case failed or a side has no results.
+Usage: python tests/support/report.py FOLDER. Exits with 1 where a case failed or a side has no results.
 """
 
 import json

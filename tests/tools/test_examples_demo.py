@@ -19,7 +19,7 @@ from demo.examples.example import IGNORED
 from demo.examples.recording import Record
 from demo.settings import CONFIGS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TIMEOUT = 300
 
 

@@ -59,7 +59,8 @@ def results(tmp_path_factory):
     np.savez(path, inputs=INPUTS, weights=WEIGHTS, **arrays)
     config = {"reductions": REDUCTIONS, "rate": RATE, "batch": BATCH, "shares": SHARES, "weights": CLASS_WEIGHT}
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    command = [sys.executable, Path(__file__).with_name("two_devices.py"), path, json.dumps(config)]
+    script = Path(__file__).parents[1] / "support/two_devices.py"
+    command = [sys.executable, script, path, json.dumps(config)]
     run = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)

@@ -25,7 +25,7 @@ from benchmarks.settings import BACKENDS, DEFAULT_SIZES, LOSSES, Plan, Size
 from benchmarks.side import compare
 from benchmarks.targets import OWN, TARGETS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def run_benchmark(*arguments: object) -> subprocess.CompletedProcess[str]:

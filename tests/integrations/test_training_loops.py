@@ -1,6 +1,6 @@
 """The recipes of docs/training_loops.md: the gradient of three uneven micro-batches is that of the whole step.
 
-The loops of torch run in the tox environment `integrations`, which has Fabric, Accelerate and Transformers.
+They run in the tox environment `integrations`, which has Fabric, Accelerate and Transformers.
 """
 
 import os
@@ -12,38 +12,8 @@ import numpy as np
 import pytest
 
 import training_loops
-from sides import is_keras
-from sides import name as side_name
-
-of_keras = pytest.mark.skipif(not is_keras, reason="a train_step is Keras'")
-of_torch = pytest.mark.skipif(is_keras, reason="a loop of torch")
 
 
-@of_keras
-def test_a_train_step_of_keras():
-    import keras
-
-    backend = side_name.removeprefix("keras-")
-    names = training_loops.block("class Accumulating", f"import {backend}")
-    rng = np.random.default_rng(0)
-    inputs = rng.normal(size=(8, 3)).astype("float32")
-    labels = np.array([0, -100, 2, 1, -100, -100, 3, 0])
-    source = keras.Input((3,))
-    model = names["Accumulating"](source, keras.layers.Dense(4)(source))
-    model.compile(keras.optimizers.SGD(1.0))
-    kernel, bias = model.get_weights()
-    history = model.fit(inputs, labels, batch_size=8, epochs=1, shuffle=False, verbose=0)
-
-    kept = labels >= 0
-    logits = inputs[kept].astype("float64") @ kernel + bias
-    probability = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
-    gradient = inputs[kept].T @ (probability - np.eye(4)[labels[kept]]) / kept.sum()
-    np.testing.assert_allclose(kernel - model.get_weights()[0], gradient, rtol=0, atol=1e-6)
-    loss = -np.log(probability[np.arange(kept.sum()), labels[kept]]).mean()
-    assert history.history["step_loss"][0] == pytest.approx(loss, rel=1e-6)
-
-
-@of_torch
 def test_a_plain_loop():
     import torch
 
@@ -53,7 +23,6 @@ def test_a_plain_loop():
     assert training_loops.difference(model.weight.detach(), 1) < 1e-6
 
 
-@of_torch
 @pytest.mark.parametrize("devices", [1, 2])
 @pytest.mark.parametrize("loop", ["fabric", "accelerate"])
 def test_a_loop_over_devices(loop, devices):
@@ -80,7 +49,6 @@ def texts(rows=6, length=7):
     return ids, labels
 
 
-@of_torch
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("shift_labels", [True, False])
 def test_the_trainer_of_transformers(tmp_path: Path, shift_labels, monkeypatch):
@@ -130,7 +98,6 @@ def test_the_trainer_of_transformers(tmp_path: Path, shift_labels, monkeypatch):
         assert float((step - wanted[name]).abs().max()) < 1e-6 * max(1.0, largest), name
 
 
-@of_torch
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_the_block_of_transformers_builds_a_trainer(tmp_path):
     from transformers import TrainingArguments
@@ -142,7 +109,6 @@ def test_the_block_of_transformers_builds_a_trainer(tmp_path):
     assert trainer.compute_loss_func is not None
 
 
-@of_torch
 def test_the_logits_of_other_models():
     """Classifiers, images with the class axis second, tuples, multi-label targets; evaluations, which have no count."""
     import torch
@@ -167,7 +133,6 @@ def test_the_logits_of_other_models():
     assert close(multi_label({"logits": logits}, labels, num_items_in_batch=12), wanted / 12)
 
 
-@of_torch
 @pytest.mark.parametrize(
     ("config", "shift_labels", "message"),
     [

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from examples import CLASSES, build, inputs, is_binary, required
+from keyword_values import FAMILIES, LOGITS, NUMBERS, OWN, REFUSED
 from sides import is_keras, side
 from sides import name as side_name
-from test_losses import FAMILIES, LOGITS, NUMBERS, OWN, REFUSED
 
 GOOD = {**NUMBERS, **OWN, **LOGITS, "views": 2, "from_logits": False}
 for family, logits_only in FAMILIES.values():
@@ -107,7 +107,7 @@ def message(error, act):
 def test_A3_a_value_out_of_range_is_refused_at_construction_and_at_assignment(name, keyword):
     loss = build(name)
     before, config = getattr(loss, keyword), loss.get_config()
-    assert keyword in BAD, f"BAD in tests/test_fields.py has no values out of the range of {keyword}"
+    assert keyword in BAD, f"BAD in tests/losses/test_fields.py has no values out of the range of {keyword}"
     for bad in BAD[keyword] + ([] if keyword in NO_NUMBERS else [math.nan]):
         at_construction = message(ValueError, lambda bad=bad: build(name, **{keyword: bad}))
         assert keyword in at_construction
@@ -331,7 +331,7 @@ def test_A3_every_field_is_declared_with_its_check(name):
     loss_class = getattr(side.package, name)
     assert all(side.package.arguments.check_of(loss_class, field.name) for field in fields(loss_class))
     unknown = {keyword for owner, keyword in ALL if owner == name} - BAD.keys()
-    assert not unknown, f"BAD in tests/test_fields.py has no values for {', '.join(sorted(unknown))} of {name}"
+    assert not unknown, f"BAD in tests/losses/test_fields.py has no values for {', '.join(sorted(unknown))} of {name}"
 
 
 @pytest.mark.skipif(not is_keras, reason="a name is Keras'")

@@ -15,7 +15,7 @@ from mpmath import mp, mpf
 
 from docs import migrating
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/losses.md").read_text(encoding="utf-8")
 HALF = mpf("0.5")
 

@@ -22,7 +22,7 @@ TOLERANCES = {"32-true": 1e-6, "16-mixed": 2e-3, "bf16-mixed": 2e-2}
 @pytest.mark.parametrize("devices", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_gradient_of_a_step_is_that_of_all_its_rows(devices):
     """Processes of gloo, each with batches of its own; the last step of the epoch has one micro-batch of three."""
-    script = Path(__file__).with_name("exact_steps.py")
+    script = Path(__file__).parents[1] / "support/exact_steps.py"
     process = subprocess.run([sys.executable, script, str(devices)], check=True, capture_output=True, text=True)
     found = json.loads(process.stdout.splitlines()[-1])
     assert found.pop("epoch") <= 1e-6

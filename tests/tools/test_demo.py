@@ -18,7 +18,7 @@ from demo.plan import Outcome, Outcomes, Plan, changed_split
 from demo.result import Result
 from demo.settings import CONFIGS, read
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def run_demo(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,7 @@ import pytest
 from demo.sides import ENVIRONMENT
 from trajectories import RUNS, SETUPS, STEPS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 LIMITS = {"float32": 1e-5, "float64": 1e-10}
 
@@ -22,7 +22,7 @@ def trained(script, folder):
     """Run the script of a side in a process of its own: TensorFlow and torch can crash in one."""
     path = folder / f"{script}.json"
     environment = os.environ | ENVIRONMENT | {"PYTHONPATH": str(ROOT), "KERAS_BACKEND": "tensorflow"}
-    command = [sys.executable, str(ROOT / "tests" / f"{script}.py"), str(path)]
+    command = [sys.executable, str(ROOT / "tests/support" / f"{script}.py"), str(path)]
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=600)
     assert process.returncode == 0, process.stderr
     return json.loads(path.read_text(encoding="utf-8"))
@@ -37,8 +37,8 @@ def sides(tmp_path_factory):
 def test_every_loss_is_trained(sides):
     for side in sides:
         different = set(side["classes"]) ^ set(SETUPS)
-        assert not different, f"SETUPS in tests/trajectories.py has to hold every public loss: {different}"
-        assert side["classes"] == list(SETUPS), "SETUPS in tests/trajectories.py is not sorted as __all__ is"
+        assert not different, f"SETUPS in tests/support/trajectories.py has to hold every public loss: {different}"
+        assert side["classes"] == list(SETUPS), "SETUPS in tests/support/trajectories.py is not sorted as __all__ is"
 
 
 def test_the_optimizers_go_different_ways(sides):

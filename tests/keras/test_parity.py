@@ -12,7 +12,7 @@ from sides import side
 
 keras_xent = side.package
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PACKAGES = {"keras_xent": Path(keras_xent.__file__).parent, "lightning_xent": Path(lightning_xent.__file__).parent}
 ONE_SIDED = {
     # These train with loops of torch.

@@ -10,7 +10,7 @@ import socket
 import sys
 from pathlib import Path
 
-PAGE = Path(__file__).parent.parent / "docs/training_loops.md"
+PAGE = Path(__file__).parents[2] / "docs/training_loops.md"
 CLASSES, FEATURES, IGNORED = 4, 3, -100
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from shared_specs import load, textbook
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def text(path: str) -> str:
@@ -54,7 +54,7 @@ def places() -> dict[str, set[str]]:
         },
         "lightning_xent/__init__.py (import and __all__)": public("lightning_xent"),
         "keras_xent/__init__.py (import and __all__)": public("keras_xent"),
-        "tests/trajectories.py (SETUPS)": keys(assigned("tests/trajectories.py", "SETUPS")),
+        "tests/support/trajectories.py (SETUPS)": keys(assigned("tests/support/trajectories.py", "SETUPS")),
         "docs/notes.toml (`classes` of a [[group.loss]])": {
             name for group in notes["group"] for loss in group["loss"] for name in loss["classes"]
         },
@@ -81,8 +81,8 @@ def test_every_loss_stands_in_every_place() -> None:
 
 def test_a_loss_that_is_missing_is_named_with_its_place() -> None:
     found = places()
-    found["tests/trajectories.py (SETUPS)"].discard("BinaryHinge")
-    assert "BinaryHinge is missing in tests/trajectories.py (SETUPS)" in list(missing(found))
+    found["tests/support/trajectories.py (SETUPS)"].discard("BinaryHinge")
+    assert "BinaryHinge is missing in tests/support/trajectories.py (SETUPS)" in list(missing(found))
 
 
 def test_readme_counts_the_losses() -> None:

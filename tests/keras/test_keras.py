@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import keras_xent
+from keyword_values import ALL_CONFIGS
 from sides import name as side_name
-from test_losses import ALL_CONFIGS
 
 only_tensorflow = pytest.mark.skipif(side_name != "keras-tensorflow", reason="what only TensorFlow has")
 
