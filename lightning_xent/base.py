@@ -4,7 +4,7 @@ target, logits -> ignored rows out -> target -> log-odds -> curve (+ regulariser
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, Self
 
@@ -54,14 +54,25 @@ class Loss(nn.Module, ABC):
     takes_cosines: ClassVar[bool] = False
     """Whether the logits are cosines, which lie in [-1, 1]."""
 
-    _is_built, _is_patched, _has_looked, _has_warned = False, False, False, False
-    _has_said = False
+    facts: ClassVar[Mapping[str, Collection[str]]] = {}
+    """Class attributes that state a fact, with the methods that it is about.
+
+    A subclass that overrides one of these methods has the fact False, unless it states it again.
+    """
+
+    _is_built, _has_looked, _has_warned, _has_said = False, False, False, False
 
     __jit_unused_properties__: ClassVar[list[str]] = []
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Let TorchScript script a network that holds a loss. It reads no code of a loss, so it cannot call one."""
+        """Drop the facts that are about methods of this class, and let TorchScript script a network that holds a loss.
+
+        TorchScript reads no code of a loss, so it cannot call one.
+        """
         super().__init_subclass__(**options)
+        for fact, methods in cls.facts.items():
+            if fact not in vars(cls) and any(method in vars(cls) for method in methods):
+                setattr(cls, fact, False)
         cls.__jit_unused_properties__ = [name for name in dir(cls) if isinstance(getattr(cls, name, None), property)]
         torch.jit.unused(cls.forward)
 
@@ -84,8 +95,8 @@ class Loss(nn.Module, ABC):
         """Assign an attribute. A value that a field does not accept raises, and the field keeps its value."""
         if name not in self.__dataclass_fields__:
             super().__setattr__(name, value)
-            if callable(getattr(type(self), name, None)):
-                self._is_patched = True
+            for fact in (fact for fact, methods in self.facts.items() if name in methods):
+                super().__setattr__(fact, False)  # type: ignore[arg-type]
             return
         check = arguments.check_of(type(self), name)
         before: Any = getattr(self, name, None)
@@ -230,10 +241,6 @@ class Loss(nn.Module, ABC):
     def _needs_logits(self) -> None:
         if not self.from_logits:
             raise ValueError(f"from_logits must be True for {type(self).__name__}, got False")
-
-    def _is_of_package(self) -> bool:
-        """Whether all methods are of this package. A user's may hold parameters, which kernels give no gradient."""
-        return type(self).__module__.startswith(__name__.partition(".")[0] + ".") and not self._is_patched
 
     @staticmethod
     def _expected(curve: Callable[[Tensor], Tensor], mass: Tensor, log_odds: Tensor) -> Tensor:

@@ -278,11 +278,11 @@ def _by_rows(
 def _of_rows(loss: CategoricalLoss, logits: Tensor, label: Tensor, has_probabilities: bool) -> list[Tensor]:
     """Return the same as `_by_rows`, for one part of the logits [..., C], with the class axis last."""
     logits = logits.to(targets.compute_dtype(logits))
-    logits = loss.transformed(logits)
+    softmax = loss.softmax_input(logits)
     if isinstance(loss, BiTemperedLogistic):
-        scores = loss.log_probabilities(logits)
+        scores = loss.log_probabilities(softmax)
     else:
-        scores = scaled(logits, loss.divisor) if loss.from_logits else logits.log()  # [..., K]
+        scores = scaled(softmax.plain, softmax.divisor) if loss.from_logits else softmax.plain.log()  # [..., K]
     peak, predicted = scores.max(-1)
     if not has_probabilities:
         return [predicted]

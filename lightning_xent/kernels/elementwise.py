@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from lightning_xent.kernels import blocks
 
@@ -21,16 +22,26 @@ def elementwise(function: Function, slope: Function | None, x: Tensor, *others: 
     others = tuple(other.expand_as(x) for other in others)
     if x.ndim == 1:  # one row, which blocks cannot split
         return elementwise(function, slope, x.unsqueeze(-1), *(other.unsqueeze(-1) for other in others)).squeeze(-1)
+    if _has_parameters(function, x, *others):
+        return function(x, *others)
     values: Tensor = _Blockwise.apply(function, slope, x.shape, blocks.keeps(x), x, *others)  # type: ignore[no-untyped-call]
     return values
 
 
 def rowwise(function: Function, x: Tensor, *others: Tensor) -> Tensor:
     """function(x, *others) [...], row by row, of x [..., C]. The others, [...] or [..., C], get no gradient."""
-    if x.numel() <= blocks.BLOCK or x.is_cuda:
+    if x.numel() <= blocks.BLOCK or x.is_cuda or _has_parameters(function, x, *others):
         return function(x, *others)
     values: Tensor = _Blockwise.apply(function, None, x.shape[:-1], blocks.keeps(x), x, *others)  # type: ignore[no-untyped-call]
     return values
+
+
+def _has_parameters(function: Function, x: Tensor, *others: Tensor) -> bool:
+    """Whether a function has tensors of its own that get a gradient, which blocks would lose; it is tried on a row."""
+    first = (0,) * (x.ndim - 1)
+    with torch.enable_grad():
+        value = function(*(tensor.detach()[first].unsqueeze(0) for tensor in (x, *others)))
+    return value.requires_grad or forward_ad.unpack_dual(value).tangent is not None  # type: ignore[no-untyped-call]
 
 
 class _Blockwise(torch.autograd.Function):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_xent import log_odds
+from lightning_xent.categorical import Softmax
 from lightning_xent.log_odds import sigmoid, softplus
 from lightning_xent.losses.cross_entropy import CategoricalCrossEntropy
 from shared_specs.common import arguments
@@ -37,12 +38,12 @@ class JensenShannonConsistency(CategoricalCrossEntropy):
             raise ValueError(f"logits must hold {self.views} views of K classes on the class axis, got size {size}")
         return size // self.views
 
-    def transformed(self, logits: Tensor) -> Tensor:
-        return self._views(super().transformed(logits))[..., 0, :]
+    def softmax_input(self, inputs: Tensor) -> Softmax:
+        return Softmax(self._views(self.capped(inputs))[..., 0, :], self.temperature)
 
-    def regulariser(self, logits: Tensor, inputs: Tensor) -> Tensor:
-        consistency = self.weight * self._divergence(self._views(super().transformed(inputs)))
-        others = super().regulariser(logits, inputs)
+    def regulariser(self, softmax: Softmax, inputs: Tensor) -> Tensor:
+        consistency = self.weight * self._divergence(self._views(self.capped(inputs)))
+        others = super().regulariser(softmax, inputs)
         return consistency if others is None else consistency + others
 
     def _views(self, logits: Tensor) -> Tensor:
@@ -51,7 +52,7 @@ class JensenShannonConsistency(CategoricalCrossEntropy):
 
     def _divergence(self, logits: Tensor) -> Tensor:
         """Jensen-Shannon divergence [...] of the views in logits [..., V, C]."""
-        m = log_odds.of_classes(logits, self.divisor, self.from_logits)
+        m = log_odds.of_classes(logits, self.temperature, self.from_logits)
         p, log_p = sigmoid(m), torch.where(m == -math.inf, IMPOSSIBLE, -softplus(-m))
         mean = p.mean(-2, keepdim=True)  # [..., 1, C]
         # p log(p / mean) - (p - mean) sums to the divergence, because the deviations sum to 0: near the mean it is of

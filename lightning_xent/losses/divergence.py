@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_xent import log_odds, targets
+from lightning_xent.categorical import Softmax
 from lightning_xent.log_odds import sigmoid, softplus
 from lightning_xent.losses.cross_entropy import CategoricalCrossEntropy
 from lightning_xent.reduction import Rows
@@ -26,11 +27,11 @@ class KLDivergence(CategoricalCrossEntropy):
     Reference: Kullback and Leibler, 1951, On Information and Sufficiency.
     """
 
-    def of_target(self, logits: Tensor, target: Tensor, class_weight: Tensor | None) -> Tensor:
+    def of_target(self, softmax: Softmax, target: Tensor, class_weight: Tensor | None) -> Tensor:
         is_empty = target == 0
         own = torch.where(is_empty, 0.0, target * torch.log(torch.where(is_empty, 1.0, target)))  # [..., C]
         own = own if class_weight is None else own * class_weight
-        return super().of_target(logits, target, class_weight) + own.sum(-1)
+        return super().of_target(softmax, target, class_weight) + own.sum(-1)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -58,15 +59,15 @@ class Distillation(KLDivergence):
         self._needs_logits()
         self._labels = CategoricalCrossEntropy(**{keyword: getattr(self, keyword) for keyword in SHARED})
 
-    def of_target(self, logits: Tensor, target: Tensor, class_weight: Tensor | None) -> Tensor:
+    def of_target(self, softmax: Softmax, target: Tensor, class_weight: Tensor | None) -> Tensor:
         if self.alpha == 0.0:
-            return 0.0 * log_odds.poison(logits).squeeze(-1)
+            return 0.0 * log_odds.poison(softmax.logits).squeeze(-1)
         scale = self.alpha * self.temperature**2
         if class_weight is not None:
-            return scale * super().of_target(logits, target, class_weight)
+            return scale * super().of_target(softmax, target, class_weight)
         # p and t both sum to 1, so p - t adds nothing, and leaves terms >= 0 of the order of (p - t)^2. The square of
         # the temperature would magnify the rounding error of a difference of logarithms.
-        m = self.scores(logits)
+        m = self.of_classes(softmax)
         p, is_empty = sigmoid(m), target == 0
         safe = torch.where(is_empty, 1.0, target)
         deviation = (p - target) / safe

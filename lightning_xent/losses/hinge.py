@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_xent import log_odds
 from lightning_xent.binary import BinaryLoss
-from lightning_xent.categorical import CategoricalLoss
+from lightning_xent.categorical import CategoricalLoss, Softmax
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -24,11 +24,8 @@ class CategoricalHinge(CategoricalLoss):
         super().fields_changed()
         self._needs_logits()
 
-    def score(self, logits: Tensor, label: Tensor) -> Tensor:
-        return log_odds.margin_of_label(logits, label, self.temperature)
-
-    def scores(self, logits: Tensor) -> Tensor:
-        return log_odds.margin_of_classes(logits, self.temperature)
+    def of_classes(self, softmax: Softmax) -> Tensor:
+        return log_odds.margin_of_classes(softmax.logits, softmax.divisor)
 
     def curve(self, log_odds: Tensor) -> Tensor:
         return hinge(log_odds)

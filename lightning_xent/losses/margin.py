@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lightning_xent import log_odds, targets
+from lightning_xent import targets
+from lightning_xent.categorical import Softmax
 from lightning_xent.losses.cross_entropy import CategoricalCrossEntropy
 from shared_specs.common import arguments
 
@@ -33,6 +34,8 @@ class LDAMCrossEntropy(CategoricalCrossEntropy):
     max_margin: float = arguments.field(0.5, arguments.number, "[0, inf)")
     scale: float = arguments.field(30.0, arguments.number, "(0, inf)")
 
+    passes_logits: ClassVar[bool] = True
+
     def fields_changed(self) -> None:
         super().fields_changed()
         self._needs_logits()
@@ -45,13 +48,9 @@ class LDAMCrossEntropy(CategoricalCrossEntropy):
         rarest = min(self.class_counts)
         return tuple(self.max_margin * (rarest / count) ** 0.25 for count in self.class_counts)
 
-    @property
-    def divisor(self) -> float:
-        return self.temperature / self.scale
-
-    def margin_of(self, logits: Tensor, label: Tensor | None) -> Tensor:
-        margins: Tensor = self.temperature * targets.per_class("class_counts", self._margins, logits)  # [C]
-        return margins if label is None else targets.per_label(margins, label)
+    def softmax_input(self, inputs: Tensor) -> Softmax:
+        margins: Tensor = self.temperature * targets.per_class("class_counts", self._margins, inputs)  # [C]
+        return Softmax(self.capped(inputs), self.temperature / self.scale, margins)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -73,17 +72,14 @@ class CosFaceCrossEntropy(CategoricalCrossEntropy):
     scale: float = arguments.field(64.0, arguments.number, "(0, inf)")
 
     takes_cosines: ClassVar[bool] = True
+    passes_logits: ClassVar[bool] = True
 
     def fields_changed(self) -> None:
         super().fields_changed()
         self._needs_logits()
 
-    @property
-    def divisor(self) -> float:
-        return self.temperature / self.scale
-
-    def margin_of(self, logits: Tensor, label: Tensor | None) -> float:
-        return self.temperature * self.margin
+    def softmax_input(self, inputs: Tensor) -> Softmax:
+        return Softmax(self.capped(inputs), self.temperature / self.scale, self.temperature * self.margin)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -114,12 +110,10 @@ class ArcFaceCrossEntropy(CategoricalCrossEntropy):
         if self.temperature != 1.0:
             raise ValueError(f"temperature must be 1 for {type(self).__name__}, got {self.temperature}")
 
-    @property
-    def divisor(self) -> float:
-        return 1 / self.scale
+    def softmax_input(self, inputs: Tensor) -> Softmax:
+        return Softmax(self.capped(inputs), 1 / self.scale, self._margin_of_cosine)
 
-    def margin_of(self, logits: Tensor, label: Tensor | None) -> Tensor:
-        cosine = logits if label is None else log_odds.take(logits, label)
+    def _margin_of_cosine(self, cosine: Tensor) -> Tensor:
         is_inside = torch.abs(cosine) < 1
         inside = torch.where(is_inside, cosine, 0.0)
         sine = torch.where(is_inside, torch.sqrt((1 - inside) * (1 + inside)), 0.0)

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_xent import log_odds
-from lightning_xent.categorical import CategoricalLoss
+from lightning_xent.categorical import CategoricalLoss, Softmax
 from lightning_xent.log_odds import sigmoid, softplus
 from shared_specs.common import arguments
 
@@ -30,11 +29,8 @@ class NormalizedCrossEntropy(CategoricalLoss):
     beta: float = arguments.field(0.0, arguments.number, "[0, inf)")
     log_zero: float = arguments.field(-4.0, arguments.number, "(-inf, 0)")
 
-    def score(self, logits: Tensor, label: Tensor) -> Tensor:
-        return log_odds.take(self.scores(logits), label)
-
-    def scores(self, logits: Tensor) -> Tensor:
-        m = super().scores(logits)
+    def of_classes(self, softmax: Softmax) -> Tensor:
+        m = super().of_classes(softmax)
         surprise = softplus(-m)  # [..., C]
         total = surprise.sum(-1, keepdim=True)
         # The ratio is 1 for an impossible class, and 0 for the classes beside it and for the only class.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_xent import log_odds
-from lightning_xent.categorical import CategoricalLoss
+from lightning_xent.categorical import CategoricalLoss, Softmax
 from lightning_xent.log_odds import sigmoid, softplus
 from lightning_xent.losses.cross_entropy import CategoricalCrossEntropy
 
@@ -30,22 +30,18 @@ class OrdinalCrossEntropy(CategoricalCrossEntropy):
         if self.z_loss != 0.0:
             raise ValueError(f"z_loss must be 0 for {type(self).__name__}, got {self.z_loss}")
 
-    @property
-    def divisor(self) -> float:
-        return 1.0
-
     def count_classes(self, size: int) -> int:
         return size + 1
 
-    def class_probabilities(self, logits: Tensor) -> Tensor:
-        return torch.exp(logits)
+    def class_probabilities(self, softmax: Softmax) -> Tensor:
+        return torch.exp(softmax.plain)
 
-    def transformed(self, logits: Tensor) -> Tensor:
-        x = log_odds.scaled(super().transformed(logits), self.temperature)
+    def softmax_input(self, inputs: Tensor) -> Softmax:
+        x = log_odds.scaled(self.capped(inputs), self.temperature)
         passed = -softplus(-x).cumsum(-1)  # [..., C - 1]: log P(y > k)
         first = torch.zeros_like(x[..., :1])
         stopped = torch.cat([-softplus(x), first], -1)  # [..., C]
-        return (torch.cat([first, passed], -1) + stopped) * log_odds.poison(x)
+        return Softmax((torch.cat([first, passed], -1) + stopped) * log_odds.poison(x), 1.0)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -58,11 +54,8 @@ class SquaredEarthMoverDistance(CategoricalLoss):
     Reference: Hou et al., 2016, Squared Earth Mover's Distance-based Loss for Training Deep Neural Networks.
     """
 
-    def score(self, logits: Tensor, label: Tensor) -> Tensor:
-        return log_odds.take(self.scores(logits), label)
-
-    def scores(self, logits: Tensor) -> Tensor:
-        p = sigmoid(super().scores(logits))  # [..., C]
+    def of_classes(self, softmax: Softmax) -> Tensor:
+        p = sigmoid(super().of_classes(softmax))  # [..., C]
         below = p.cumsum(-1) ** 2  # P_k^2
         above = p.flip(-1).cumsum(-1).flip(-1) ** 2  # (1 - P_{k-1})^2
         none = torch.zeros_like(p[..., :1])

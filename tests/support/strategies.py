@@ -288,7 +288,8 @@ def without_ties(loss_class: type, config: dict[str, Any], batch: Batch) -> dict
 def scale_of_gradient(loss_class: type, config: dict[str, Any], batch: Batch) -> float:
     """An upper bound of max s_i u_i / denominator, times the slope of the log-odds."""
     loss = loss_class(**config)
-    divisor = loss.temperature if is_binary(loss_class) else loss.divisor
+    is_scaled_before = loss_class.__name__ == "OrdinalCrossEntropy"
+    divisor = 1.0 if is_scaled_before else loss.temperature / getattr(loss, "scale", 1.0)
     slope = 1 / divisor if config.get("from_logits", True) else STEEPEST_LOG
     if config.get("reduction") == "weighted_mean":
         return max(1.0, slope)
