@@ -6,7 +6,7 @@ target, logits -> ignored rows out -> target -> log-odds -> curve (+ regulariser
 import math
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, Self
 
@@ -61,9 +61,21 @@ class Loss(keras.losses.Loss, ABC):
     takes_cosines: ClassVar[bool] = False
     """Whether the logits are cosines, which lie in [-1, 1]."""
 
-    _is_built, _is_patched, _has_looked, _has_warned = False, False, False, False
-    _is_naming = False
-    _has_warned_of_fit, _has_said = False, False
+    facts: ClassVar[Mapping[str, Collection[str]]] = {}
+    """Class attributes that state a fact, with the methods that it is about.
+
+    A subclass that overrides one of these methods has the fact False, unless it states it again.
+    """
+
+    _is_built, _has_looked, _has_warned, _has_said = False, False, False, False
+    _is_naming, _has_warned_of_fit = False, False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Drop the facts that are about methods of this class."""
+        super().__init_subclass__(**options)
+        for fact, methods in cls.facts.items():
+            if fact not in vars(cls) and any(method in vars(cls) for method in methods):
+                setattr(cls, fact, False)
 
     def __new__(cls, *positional: Any, **keywords: Any) -> Self:
         """Refuse a keyword that the loss does not have, and say which one may be meant."""
@@ -82,8 +94,8 @@ class Loss(keras.losses.Loss, ABC):
             return
         if name not in self.__dataclass_fields__:
             super().__setattr__(name, value)
-            if callable(getattr(type(self), name, None)):
-                self._is_patched = True
+            for fact in (fact for fact, methods in self.facts.items() if name in methods):
+                super().__setattr__(fact, False)
             return
         check = arguments.check_of(type(self), name)
         before: Any = getattr(self, name, None)
@@ -281,10 +293,6 @@ class Loss(keras.losses.Loss, ABC):
     def _needs_logits(self) -> None:
         if not self.from_logits:
             raise ValueError(f"from_logits must be True for {type(self).__name__}, got False")
-
-    def _is_of_package(self) -> bool:
-        """Whether all methods are of this package. A user's may hold parameters, which kernels give no gradient."""
-        return type(self).__module__.startswith(__name__.partition(".")[0] + ".") and not self._is_patched
 
     @staticmethod
     def _expected(curve: Callable[[Tensor], Tensor], mass: Tensor, log_odds: Tensor) -> Tensor:

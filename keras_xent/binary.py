@@ -1,8 +1,8 @@
 """Losses over two classes, elementwise: logits and a target give the loss of each element."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from keras import KerasTensor as Tensor
 from keras import ops
@@ -30,12 +30,17 @@ class BinaryLoss(Loss):
     pos_weight: float | Sequence[Any] | None = arguments.field(None, arguments.weight_or_weights)
     axis: int | None = arguments.field(None, arguments.integer)
 
+    is_linear: ClassVar[bool] = True
+    """Whether the loss of a label is its weight times the curve, and that of a target is linear in it."""
+    has_slope: ClassVar[bool] = False
+    """Whether `slope` is the derivative of `curve`, and the loss is linear in the target."""
+    facts: ClassVar[Mapping[str, Collection[str]]] = {"is_linear": {"of_target"}, "has_slope": {"curve", "of_target"}}
+
     def fields_changed(self) -> None:
         super().fields_changed()
         if self.axis is not None and isinstance(self.pos_weight, tuple) and isinstance(self.pos_weight[0], tuple):
             raise ValueError(f"axis must be None where pos_weight has rows, which say where they lie, got {self.axis}")
         self._pos_weight = None if self.pos_weight is None else targets.constant(self.pos_weight)
-        self._takes_slope = self._has_slope()  # here, because Dynamo in torch 2.6 cannot trace it
 
     def probabilities(self, logits: Any) -> Tensor:
         """Return the probabilities of label 1, elementwise: sigmoid(logits / temperature).
@@ -49,7 +54,7 @@ class BinaryLoss(Loss):
     def slope(self, log_odds: Tensor) -> Tensor:
         """Return the derivative of the curve, elementwise.
 
-        A class that defines `curve` may define this too, to save automatic differentiation.
+        A class that defines it, and states `has_slope`, saves automatic differentiation.
         """
         raise NotImplementedError
 
@@ -66,7 +71,7 @@ class BinaryLoss(Loss):
     def _takes_label_alone(self) -> bool:
         """Whether the loss of a label is its weight times the curve, and all weights are > 0."""
         has_weights = targets.take_any_loss(*self.balance(), arguments.least(self.pos_weight))
-        return self.label_smoothing == 0.0 and type(self).of_target is BinaryLoss.of_target and has_weights
+        return self.label_smoothing == 0.0 and self.is_linear and has_weights
 
     def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, keras_mask: Any) -> Rows:
         logits = ops.cast(logits, targets.compute_dtype(logits))
@@ -88,10 +93,10 @@ class BinaryLoss(Loss):
         x = log_odds.of_positive(logits, self.temperature, self.from_logits)
         given = () if pos_weight is None else (pos_weight,)
         weights = self._weights(target, pos_weight) if self.reduction == "weighted_mean" else None
-        if is_label and self._takes_label_alone:
-            losses = self._elementwise(self._of_label, self._slope_of_label, x, target, *given)
-        else:
-            losses = self._elementwise(self._of_smoothed, self._slope_of_smoothed, x, target, *given)
+        by_label = is_label and self._takes_label_alone
+        function = self._of_label if by_label else self._of_smoothed
+        slope = (self._slope_of_label if by_label else self._slope_of_smoothed) if self.has_slope else None
+        losses = log_odds.elementwise(function, slope, x, target, *given)
 
         if self.entropy_penalty != 0.0:
             losses = losses - self.entropy_penalty * log_odds.binary_entropy(logits, self.temperature, self.from_logits)
@@ -101,20 +106,6 @@ class BinaryLoss(Loss):
             losses = losses * ops.cast(validity, losses.dtype)
             self._say_unwatched(losses)
         return Rows(losses, weights, kept, sample_weight)
-
-    def _elementwise(
-        self, function: Callable[..., Tensor], slope: Callable[..., Tensor], x: Tensor, *others: Tensor
-    ) -> Tensor:
-        """Return function(x, *others); for a loss of this package the kernel computes it."""
-        if not self._is_of_package():
-            return function(x, *others)
-        return log_odds.elementwise(function, slope if self._takes_slope else None, x, *others)
-
-    def _has_slope(self) -> bool:
-        """Whether `slope` belongs to `curve`, and the loss of a target is the expectation of the curve."""
-        methods = ("slope", "curve", "of_target")
-        slope, curve, of_target = (next(base for base in type(self).__mro__ if name in vars(base)) for name in methods)
-        return slope is curve and of_target is BinaryLoss
 
     def _weights(self, target: Tensor, pos_weight: Tensor | None = None) -> Tensor | None:
         """Return the weights of targets, elementwise; None if all are 1."""

@@ -1,9 +1,9 @@
 """Losses over K exclusive classes: logits and a target give the loss of each row."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from keras import KerasTensor as Tensor
 from keras import ops
@@ -12,6 +12,39 @@ from keras_xent import log_odds, targets
 from keras_xent.base import Loss
 from keras_xent.reduction import Rows
 from shared_specs.common import arguments, guard
+
+
+class Softmax(NamedTuple):
+    """What the softmax of a loss reads: a class has the log-odds of softmax(logits / divisor), less a margin."""
+
+    logits: Tensor
+    """[..., C]"""
+    divisor: float
+    margin: Tensor | float | Callable[[Tensor], Tensor] = 0.0
+    """What is taken from the logit of the true class: a number, one per class [C], or a function of that logit."""
+    unadjusted: Tensor | None = None
+    """The logits [..., C] for regularisers and probabilities, where they differ from `logits`."""
+
+    @property
+    def plain(self) -> Tensor:
+        """The logits [..., C] for regularisers and probabilities."""
+        return self.logits if self.unadjusted is None else self.unadjusted
+
+    @property
+    def has_margin(self) -> bool:
+        return not isinstance(self.margin, float) or self.margin != 0.0
+
+    def margin_of(self, label: Tensor) -> Tensor | float:
+        """The margin [...] of the class `label` [...]."""
+        if callable(self.margin):
+            return self.margin(log_odds.take(self.logits, label))
+        return self.margin if isinstance(self.margin, float) else targets.per_label(self.margin, label)
+
+    def margins(self) -> Tensor | float:
+        """The margin of each class, [..., C] or [C]."""
+        if callable(self.margin):
+            return self.margin(self.logits)
+        return self.margin if isinstance(self.margin, float) else targets.along_classes(self.margin, self.logits)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -43,6 +76,24 @@ class CategoricalLoss(Loss):
     labels_only: ClassVar[bool] = False
     takes_distributions: ClassVar[bool] = True
     """Whether a target in the shape of the logits is a distribution."""
+
+    reads_log_odds: ClassVar[bool] = True
+    """Whether the input of the curve are log-odds, so that the loss of a label needs no inputs of other classes."""
+    is_linear: ClassVar[bool] = True
+    """Whether the loss of a target is the expectation of the curve over its classes."""
+    is_cross_entropy: ClassVar[bool] = False
+    """Whether the curve is that of cross-entropy, which has closed forms for smoothed labels and for distributions."""
+    passes_logits: ClassVar[bool] = True
+    """Whether the softmax reads the logits themselves, but for a softcap."""
+    has_common_regulariser: ClassVar[bool] = True
+    """Whether `regulariser` adds z_loss and entropy_penalty alone."""
+    facts: ClassVar[Mapping[str, Collection[str]]] = {
+        "reads_log_odds": {"of_classes"},
+        "is_linear": {"of_target"},
+        "is_cross_entropy": {"curve", "of_classes"},
+        "passes_logits": {"softmax_input"},
+        "has_common_regulariser": {"regulariser"},
+    }
 
     def fields_changed(self) -> None:
         super().fields_changed()
@@ -81,92 +132,79 @@ class CategoricalLoss(Loss):
         logits = targets.checked_logits(targets.whole(logits))
         axis = targets.class_axis(logits, self.axis)
         logits = targets.class_axis_last(ops.cast(logits, targets.compute_dtype(logits)), axis)  # [..., C]
-        probabilities = self.class_probabilities(self.transformed(logits))
+        probabilities = self.class_probabilities(self.softmax_input(logits))
         return probabilities if axis == len(logits.shape) - 1 else ops.moveaxis(probabilities, -1, axis)
 
-    def class_probabilities(self, logits: Tensor) -> Tensor:
-        """Return the probabilities [..., C] of all classes, given the `transformed` logits [..., C]."""
+    def class_probabilities(self, softmax: Softmax) -> Tensor:
+        """Return the probabilities [..., C] of all classes."""
         if not self.from_logits:
-            return logits / ops.sum(logits, -1, keepdims=True)
-        return log_odds.sigmoid(log_odds.of_classes(logits, self.divisor, True))
+            return softmax.plain / ops.sum(softmax.plain, -1, keepdims=True)
+        return log_odds.sigmoid(log_odds.of_classes(softmax.plain, softmax.divisor, True))
 
-    def transformed(self, logits: Tensor) -> Tensor:
-        """Return the input of the softmax [..., C], before the temperature divides it, given the logits [..., C]."""
+    def softmax_input(self, inputs: Tensor) -> Softmax:
+        """Return what the softmax reads, given the logits [..., C]."""
+        return Softmax(self.capped(inputs), self.temperature)
+
+    def capped(self, logits: Tensor) -> Tensor:
+        """Return the logits [..., C] after the softcap, still to be divided by the temperature."""
         if self.softcap is None:
             return logits
         bound = self.softcap * self.temperature
         return bound * ops.tanh(logits / bound) * log_odds.poison(logits)  # tanh would turn +inf into a number
 
-    @property
-    def divisor(self) -> float:
-        """The number that divides the logits in the softmax."""
-        return self.temperature
-
-    def margin_of(self, logits: Tensor, label: Tensor | None) -> Tensor | float:
-        """Return the margin taken from the logit of the true class: for class `label` [...], or for each [..., C]."""
-        return 0.0
-
-    def score(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Return the input of the curve [...] for the class `label` [...]: its log-odds."""
-        return log_odds.of_label(logits, label, self.divisor, self.from_logits, self.margin_of(logits, label))
-
-    def scores(self, logits: Tensor) -> Tensor:
+    def of_classes(self, softmax: Softmax) -> Tensor:
         """Return the input of the curve [..., C] for every class: their log-odds."""
-        return log_odds.of_classes(logits, self.divisor, self.from_logits, self.margin_of(logits, None))
+        return log_odds.of_classes(softmax.logits, softmax.divisor, self.from_logits, softmax.margins())
 
-    def of_target(self, logits: Tensor, target: Tensor, class_weight: Tensor | None) -> Tensor:
+    def of_target(self, softmax: Softmax, target: Tensor, class_weight: Tensor | None) -> Tensor:
         """Return the losses [...] of targets [..., C], given the weights [C] of the classes."""
         masses = target if class_weight is None else target * targets.along_classes(class_weight, target)
-        return ops.sum(self._expected(self.curve, masses, self.scores(logits)), -1)
+        return ops.sum(self._expected(self.curve, masses, self.of_classes(softmax)), -1)
 
-    def regulariser(self, logits: Tensor, inputs: Tensor) -> Tensor | None:
-        """Return what each row's loss [...] gets for any target; `logits` are `transformed`, `inputs` are not."""
+    def regulariser(self, softmax: Softmax, inputs: Tensor) -> Tensor | None:
+        """Return what each row's loss [...] gets for any target, given the logits [..., C] before `softmax_input`."""
         value = None
         if self.z_loss != 0.0:
-            value = self.z_loss * log_odds.log_partition(logits, self.divisor) ** 2
+            value = self.z_loss * log_odds.log_partition(softmax.plain, softmax.divisor) ** 2
         if self.entropy_penalty != 0.0:
-            penalty = -self.entropy_penalty * log_odds.entropy(logits, self.divisor, self.from_logits)
+            penalty = -self.entropy_penalty * log_odds.entropy(softmax.plain, softmax.divisor, self.from_logits)
             value = penalty if value is None else value + penalty
         return value
-
-    def _keeps(self, *methods: str) -> bool:
-        return all(getattr(type(self), method) is getattr(CategoricalLoss, method) for method in methods)
 
     @property
     def _takes_label_alone(self) -> bool:
         """Whether the loss of a row depends on its logits only through the log-odds of the label."""
         is_plain = self.from_logits and self.z_loss == self.entropy_penalty == 0.0 and self.softcap is None
-        return is_plain and self._keeps("score", "transformed", "regulariser", "margin_of")
+        return is_plain and self.reads_log_odds and self.passes_logits and self.has_common_regulariser
 
-    def _has_closed_form(self) -> bool:
-        """Whether a smoothed label has a closed form, as in cross-entropy, without the log-odds of all classes."""
-        return False
-
-    @property
-    def _goes_by_label(self) -> bool:
-        """Whether the loss of a label needs no scores of the other classes."""
-        return self.label_smoothing == 0.0 or self._has_closed_form()
+    def _goes_by_label(self, softmax: Softmax) -> bool:
+        """Whether the loss of a label needs no inputs of the curve for the other classes."""
+        if self.label_smoothing == 0.0:
+            return True
+        has_closed_form = self.is_cross_entropy and self.is_linear and self.from_logits and not softmax.has_margin
+        return has_closed_form and targets.take_any_loss(self.label_smoothing)
 
     def _of_label(
         self,
-        logits: Tensor,
+        softmax: Softmax,
         label: Tensor,
         class_weight: Tensor | None,
         weights: Tensor | None,
         counts: Tensor | None = None,
     ) -> Tensor:
         """Return the losses [...] of labels [...] with their `weights`; rows that do not count may hold any logits."""
+        logits, divisor = softmax.logits, softmax.divisor
         share, others = 1.0, None
         if self.label_smoothing > 0.0:
             classes = targets.class_count(logits)
             classes = classes if isinstance(classes, int) else ops.cast(classes, targets.compute_dtype(logits))
             share, other_share = targets.smoothed_shares(classes, self.label_smoothing, self.smooth_over)
-            score, others = log_odds.of_label_and_others(logits, label, self.divisor, class_weight, counts)  # [...]
+            score, others = log_odds.of_label_and_others(logits, label, divisor, class_weight, counts)  # [...]
             others = other_share * others
-        elif counts is None:
-            score = self.score(logits, label)
+        elif self.reads_log_odds:
+            score = log_odds.of_label(logits, label, divisor, self.from_logits, softmax.margin_of(label), counts)
         else:
-            score = log_odds.of_label(logits, label, self.divisor, self.from_logits, counts=counts)
+            score = log_odds.take(self.of_classes(softmax), label)
         if self.label_smoothing > 0.0:
             weights = share * ops.ones_like(score) if weights is None else share * weights
         if weights is None:
@@ -191,12 +229,8 @@ class CategoricalLoss(Loss):
         active = kept if sample_weight is None else targets.both(kept, sample_weight != 0)
         is_ranked = self.hard_fraction < 1.0
         # The kernel leaves rows out itself, without a copy of the logits.
-        is_direct = (
-            is_labels
-            and self._goes_by_label
-            and self._takes_label_alone
-            and not (is_ranked and sample_weight is not None)
-        )
+        is_direct = is_labels and self._takes_label_alone and not (is_ranked and sample_weight is not None)
+        is_direct = is_direct and self._goes_by_label(self.softmax_input(logits))
         if not is_direct:
             logits = ops.cast(logits, targets.compute_dtype(logits))
             logits = targets.harmless_logits(logits, kept, sample_weight, ranked=is_ranked)
@@ -223,10 +257,10 @@ class CategoricalLoss(Loss):
             )
 
         if is_direct:
-            losses = self._of_label(logits, target, class_weight, weights, active)
+            losses = self._of_label(self.softmax_input(logits), target, class_weight, weights, active)
         else:
             rows_of = partial(self._losses, class_weight=class_weight, is_labels=is_labels)
-            losses = log_odds.rowwise(rows_of, logits, target) if self._is_of_package() else rows_of(logits, target)
+            losses = log_odds.rowwise(rows_of, logits, target)
         # With another floatx, Keras' torch backend promotes the result of an operation with a Python number.
         losses = ops.cast(losses, targets.compute_dtype(logits))
         if validity is not None:
@@ -236,15 +270,14 @@ class CategoricalLoss(Loss):
 
     def _losses(self, inputs: Tensor, target: Tensor, class_weight: Tensor | None, is_labels: bool) -> Tensor:
         """Return the losses [...] of labels [...] or distributions [..., C], given logits [..., C], row by row."""
-        logits = self.transformed(inputs)  # [..., C]
-        if is_labels and self._goes_by_label:
+        softmax = self.softmax_input(inputs)
+        if is_labels and self._goes_by_label(softmax):
             weights = None if class_weight is None else targets.per_label(class_weight, target)  # [...]
-            losses = self._of_label(logits, target, class_weight, weights)
+            losses = self._of_label(softmax, target, class_weight, weights)
         else:
-            distribution = (
-                ops.cast(log_odds.is_class(target, logits), logits.dtype) if is_labels else target
-            )  # [..., C]
-            smoothed = targets.smoothed(distribution, self.label_smoothing, self.smooth_over)
-            losses = self.of_target(logits, smoothed, class_weight)
-        regulariser = self.regulariser(logits, inputs)
+            is_own = log_odds.is_class(target, softmax.logits) if is_labels else target
+            distribution = ops.cast(is_own, inputs.dtype)
+            smoothed = targets.smoothed(distribution, self.label_smoothing, self.smooth_over)  # [..., C]
+            losses = self.of_target(softmax, smoothed, class_weight)
+        regulariser = self.regulariser(softmax, inputs)
         return losses if regulariser is None else losses + regulariser

@@ -8,7 +8,7 @@ from keras import KerasTensor as Tensor
 from keras import ops
 
 from keras_xent import log_odds, targets
-from keras_xent.categorical import CategoricalLoss
+from keras_xent.categorical import CategoricalLoss, Softmax
 from keras_xent.log_odds import log1p, softplus
 from shared_specs.common import arguments
 
@@ -41,11 +41,8 @@ class BiTemperedLogistic(CategoricalLoss):
         super().fields_changed()
         self._needs_logits()
 
-    def score(self, logits: Tensor, label: Tensor) -> Tensor:
-        return log_odds.take(self.scores(logits), label)
-
-    def scores(self, logits: Tensor) -> Tensor:
-        log_p = self.log_probabilities(logits)  # [..., C]
+    def of_classes(self, softmax: Softmax) -> Tensor:
+        log_p = self.log_probabilities(softmax)  # [..., C]
         power = ops.exp((2 - self.t1) * log_p)
         others = log_odds.sum_of_others(power)
         return tempered_log(log_p, self.t1 - 1) - tempered_log(log_p, self.t1) + others / (2 - self.t1)
@@ -53,21 +50,21 @@ class BiTemperedLogistic(CategoricalLoss):
     def curve(self, log_odds: Tensor) -> Tensor:
         return log_odds
 
-    def of_target(self, logits: Tensor, target: Tensor, class_weight: Tensor | None) -> Tensor:
+    def of_target(self, softmax: Softmax, target: Tensor, class_weight: Tensor | None) -> Tensor:
         is_empty = ops.equal(target, 0)
         log_t = ops.log(ops.where(is_empty, 1.0, target))
         own = ops.where(is_empty, 0.0, target * tempered_log(log_t, self.t1)) / (2 - self.t1)  # [..., C]
         own = own if class_weight is None else own * targets.along_classes(class_weight, own)
-        return super().of_target(logits, target, class_weight) + ops.sum(own, -1)
+        return super().of_target(softmax, target, class_weight) + ops.sum(own, -1)
 
-    def class_probabilities(self, logits: Tensor) -> Tensor:
-        return ops.exp(self.log_probabilities(logits))
+    def class_probabilities(self, softmax: Softmax) -> Tensor:
+        return ops.exp(self.log_probabilities(softmax))
 
-    def log_probabilities(self, logits: Tensor) -> Tensor:
-        """Logarithms [..., C] of the tempered softmax of logits [..., C]."""
+    def log_probabilities(self, softmax: Softmax) -> Tensor:
+        """Logarithms [..., C] of the tempered softmax."""
         if self.t2 == 1.0:
-            return -softplus(-super().scores(logits))
-        activations = log_odds.scaled(log_odds.relative(logits), self.divisor)
+            return -softplus(-super().of_classes(softmax))
+        activations = log_odds.scaled(log_odds.relative(softmax.logits), softmax.divisor)
         fixed = ops.stop_gradient(activations)
         norm = ops.zeros_like(fixed[..., :1])
         for _ in range(SEARCH_STEPS):

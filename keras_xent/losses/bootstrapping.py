@@ -8,7 +8,7 @@ from keras import KerasTensor as Tensor
 from keras import ops
 
 from keras_xent import log_odds
-from keras_xent.categorical import CategoricalLoss
+from keras_xent.categorical import CategoricalLoss, Softmax
 from keras_xent.log_odds import sigmoid, softplus
 from shared_specs.common import arguments
 
@@ -37,15 +37,16 @@ class Bootstrapping(CategoricalLoss):
             return ops.where(ops.isnan(log_odds), log_odds, 0.0)
         return self.beta * softplus(-log_odds)
 
-    def regulariser(self, logits: Tensor, inputs: Tensor) -> Tensor:
-        own = (1 - self.beta) * self._own_loss(logits)
-        others = super().regulariser(logits, inputs)
+    def regulariser(self, softmax: Softmax, inputs: Tensor) -> Tensor:
+        own = (1 - self.beta) * self._own_loss(softmax)
+        others = super().regulariser(softmax, inputs)
         return own if others is None else own + others
 
-    def _own_loss(self, logits: Tensor) -> Tensor:
+    def _own_loss(self, softmax: Softmax) -> Tensor:
+        logits, divisor = softmax.logits, softmax.divisor
         if self.mode == "soft" and self.from_logits:
-            return log_odds.entropy(logits, self.divisor, from_logits=True)
+            return log_odds.entropy(logits, divisor, from_logits=True)
         if self.mode == "soft":  # of the limited probabilities, like the cross-entropy
-            m = self.scores(logits)
+            m = self.of_classes(softmax)
             return ops.sum(sigmoid(m) * softplus(-m), -1)
-        return softplus(-log_odds.of_label(logits, ops.argmax(logits, -1), self.divisor, self.from_logits))
+        return softplus(-log_odds.of_label(logits, ops.argmax(logits, -1), divisor, self.from_logits))

@@ -9,6 +9,7 @@ from keras import KerasTensor as Tensor
 from keras import ops
 
 from keras_xent import log_odds
+from keras_xent.categorical import Softmax
 from keras_xent.log_odds import log1p, sigmoid, softplus
 from keras_xent.losses.cross_entropy import CategoricalCrossEntropy
 from shared_specs.common import arguments
@@ -40,12 +41,12 @@ class JensenShannonConsistency(CategoricalCrossEntropy):
             raise ValueError(f"y_pred must hold {self.views} views of K classes on the class axis, got size {size}")
         return None if size is None else size // self.views
 
-    def transformed(self, logits: Tensor) -> Tensor:
-        return self._views(super().transformed(logits))[..., 0, :]
+    def softmax_input(self, inputs: Tensor) -> Softmax:
+        return Softmax(self._views(self.capped(inputs))[..., 0, :], self.temperature)
 
-    def regulariser(self, logits: Tensor, inputs: Tensor) -> Tensor:
-        consistency = self.weight * self._divergence(self._views(super().transformed(inputs)))
-        others = super().regulariser(logits, inputs)
+    def regulariser(self, softmax: Softmax, inputs: Tensor) -> Tensor:
+        consistency = self.weight * self._divergence(self._views(self.capped(inputs)))
+        others = super().regulariser(softmax, inputs)
         return consistency if others is None else consistency + others
 
     def _views(self, logits: Tensor) -> Tensor:
@@ -57,7 +58,7 @@ class JensenShannonConsistency(CategoricalCrossEntropy):
 
     def _divergence(self, logits: Tensor) -> Tensor:
         """Jensen-Shannon divergence [...] of the views in logits [..., V, C]."""
-        m = log_odds.of_classes(logits, self.divisor, self.from_logits)
+        m = log_odds.of_classes(logits, self.temperature, self.from_logits)
         p, log_p = sigmoid(m), ops.where(ops.equal(m, -math.inf), IMPOSSIBLE, -softplus(-m))
         mean = ops.mean(p, -2, keepdims=True)  # [..., 1, C]
         # p log(p / mean) - (p - mean) sums to the divergence, because the deviations sum to 0: near the mean it is of

@@ -7,9 +7,9 @@ import keras
 from keras import KerasTensor as Tensor
 
 from keras_xent.binary import BinaryLoss
-from keras_xent.categorical import CategoricalLoss
+from keras_xent.categorical import CategoricalLoss, Softmax
 from keras_xent.log_odds import of_distribution, sigmoid, softplus
-from keras_xent.targets import along_classes, take_any_loss
+from keras_xent.targets import along_classes
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -22,23 +22,17 @@ class CategoricalCrossEntropy(CategoricalLoss):
     Reference: Good, 1952, Rational Decisions.
     """
 
+    is_cross_entropy: ClassVar[bool] = True
+    is_linear: ClassVar[bool] = True
+
     def curve(self, log_odds: Tensor) -> Tensor:
         return softplus(-log_odds)
 
-    def of_target(self, logits: Tensor, target: Tensor, class_weight: Tensor | None) -> Tensor:
-        if not self._is_of_softmax("scores"):
-            return super().of_target(logits, target, class_weight)
+    def of_target(self, softmax: Softmax, target: Tensor, class_weight: Tensor | None) -> Tensor:
+        if not (self.is_cross_entropy and self.from_logits) or softmax.has_margin:
+            return super().of_target(softmax, target, class_weight)
         masses = target if class_weight is None else target * along_classes(class_weight, target)
-        return of_distribution(logits, masses, self.divisor)
-
-    def _has_closed_form(self) -> bool:
-        is_linear = type(self).of_target is CategoricalCrossEntropy.of_target
-        return is_linear and take_any_loss(self.label_smoothing) and self._is_of_softmax("score", "scores")
-
-    def _is_of_softmax(self, *methods: str) -> bool:
-        """Whether the curve is that of cross-entropy, and the log-odds are those of a softmax without margins."""
-        is_own = type(self).curve is CategoricalCrossEntropy.curve and not self._is_patched
-        return is_own and self.from_logits and self._keeps("margin_of", *methods)
+        return of_distribution(softmax.logits, masses, softmax.divisor)
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -61,6 +55,8 @@ class BinaryCrossEntropy(BinaryLoss):
 
     Reference: Cox, 1958, The Regression Analysis of Binary Sequences.
     """
+
+    has_slope: ClassVar[bool] = True
 
     def curve(self, log_odds: Tensor) -> Tensor:
         return softplus(-log_odds)

@@ -8,6 +8,7 @@ from keras import KerasTensor as Tensor
 from keras import ops
 
 from keras_xent import log_odds, targets
+from keras_xent.categorical import Softmax
 from keras_xent.log_odds import log1p, sigmoid, softplus
 from keras_xent.losses.cross_entropy import CategoricalCrossEntropy
 from keras_xent.reduction import Rows
@@ -28,11 +29,11 @@ class KLDivergence(CategoricalCrossEntropy):
     Reference: Kullback and Leibler, 1951, On Information and Sufficiency.
     """
 
-    def of_target(self, logits: Tensor, target: Tensor, class_weight: Tensor | None) -> Tensor:
+    def of_target(self, softmax: Softmax, target: Tensor, class_weight: Tensor | None) -> Tensor:
         is_empty = ops.equal(target, 0)
         own = ops.where(is_empty, 0.0, target * ops.log(ops.where(is_empty, 1.0, target)))  # [..., C]
         own = own if class_weight is None else own * targets.along_classes(class_weight, own)
-        return super().of_target(logits, target, class_weight) + ops.sum(own, -1)
+        return super().of_target(softmax, target, class_weight) + ops.sum(own, -1)
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -61,15 +62,15 @@ class Distillation(KLDivergence):
         self._needs_logits()
         self._labels = CategoricalCrossEntropy(**{keyword: getattr(self, keyword) for keyword in SHARED})
 
-    def of_target(self, logits: Tensor, target: Tensor, class_weight: Tensor | None) -> Tensor:
+    def of_target(self, softmax: Softmax, target: Tensor, class_weight: Tensor | None) -> Tensor:
         if self.alpha == 0.0:
-            return 0.0 * ops.squeeze(log_odds.poison(logits), -1)
+            return 0.0 * ops.squeeze(log_odds.poison(softmax.logits), -1)
         scale = self.alpha * self.temperature**2
         if class_weight is not None:
-            return scale * super().of_target(logits, target, class_weight)
+            return scale * super().of_target(softmax, target, class_weight)
         # p and t both sum to 1, so p - t adds nothing, and leaves terms >= 0 of the order of (p - t)^2. The square of
         # the temperature would magnify the rounding error of a difference of logarithms.
-        m = self.scores(logits)
+        m = self.of_classes(softmax)
         p, is_empty = sigmoid(m), ops.equal(target, 0)
         safe = ops.where(is_empty, 1.0, target)
         deviation = (p - target) / safe

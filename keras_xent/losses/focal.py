@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import keras
 from keras import KerasTensor as Tensor
@@ -47,6 +47,8 @@ class BinaryFocalCrossEntropy(BinaryLoss):
 
     gamma: float | Literal["flsd53"] = arguments.field(2.0, arguments.number_or_name, "[0, inf)", ("flsd53",))
     alpha: float | None = arguments.field(None, arguments.number, "[0, 1]")
+
+    has_slope: ClassVar[bool] = True
 
     def balance(self) -> tuple[float, float]:
         return (1.0, 1.0) if self.alpha is None else (self.alpha, 1 - self.alpha)

@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_xent import log_odds
 from keras_xent.binary import BinaryLoss
-from keras_xent.categorical import CategoricalLoss
+from keras_xent.categorical import CategoricalLoss, Softmax
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -26,11 +26,8 @@ class CategoricalHinge(CategoricalLoss):
         super().fields_changed()
         self._needs_logits()
 
-    def score(self, logits: Tensor, label: Tensor) -> Tensor:
-        return log_odds.margin_of_label(logits, label, self.temperature)
-
-    def scores(self, logits: Tensor) -> Tensor:
-        return log_odds.margin_of_classes(logits, self.temperature)
+    def of_classes(self, softmax: Softmax) -> Tensor:
+        return log_odds.margin_of_classes(softmax.logits, softmax.divisor)
 
     def curve(self, log_odds: Tensor) -> Tensor:
         return hinge(log_odds)

@@ -8,6 +8,7 @@ import keras
 from keras import KerasTensor as Tensor
 
 from keras_xent import log_odds, targets
+from keras_xent.categorical import Softmax
 from keras_xent.losses.cross_entropy import CategoricalCrossEntropy
 from shared_specs.common import arguments
 
@@ -38,14 +39,9 @@ class LogitAdjustedCrossEntropy(CategoricalCrossEntropy):
         largest = max(self.class_counts)
         self._adjustment = targets.constant(tuple(self.tau * math.log(n / largest) for n in self.class_counts))
 
-    def score(self, logits: Tensor, label: Tensor) -> Tensor:
-        return super().score(self._adjusted(logits), label)
-
-    def scores(self, logits: Tensor) -> Tensor:
-        return super().scores(self._adjusted(logits))
-
-    def _adjusted(self, logits: Tensor) -> Tensor:
+    def softmax_input(self, inputs: Tensor) -> Softmax:
+        logits, temperature = self.capped(inputs), self.temperature
         adjustment = targets.per_class("class_counts", self._adjustment, logits)  # [C]
-        adjustment = targets.along_classes(adjustment, logits)
         # With logits near 4096, float32 would keep only three decimals of the sum.
-        return log_odds.relative(logits) + self.divisor * adjustment
+        adjusted = log_odds.relative(logits) + temperature * targets.along_classes(adjustment, logits)
+        return Softmax(adjusted, temperature, unadjusted=logits)

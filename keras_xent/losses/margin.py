@@ -9,7 +9,8 @@ import keras
 from keras import KerasTensor as Tensor
 from keras import ops
 
-from keras_xent import log_odds, targets
+from keras_xent import targets
+from keras_xent.categorical import Softmax
 from keras_xent.losses.cross_entropy import CategoricalCrossEntropy
 from shared_specs.common import arguments
 
@@ -35,6 +36,8 @@ class LDAMCrossEntropy(CategoricalCrossEntropy):
     max_margin: float = arguments.field(0.5, arguments.number, "[0, inf)")
     scale: float = arguments.field(30.0, arguments.number, "(0, inf)")
 
+    passes_logits: ClassVar[bool] = True
+
     def fields_changed(self) -> None:
         super().fields_changed()
         self._needs_logits()
@@ -47,13 +50,9 @@ class LDAMCrossEntropy(CategoricalCrossEntropy):
         rarest = min(self.class_counts)
         return tuple(self.max_margin * (rarest / count) ** 0.25 for count in self.class_counts)
 
-    @property
-    def divisor(self) -> float:
-        return self.temperature / self.scale
-
-    def margin_of(self, logits: Tensor, label: Tensor | None) -> Tensor:
-        margins = self.temperature * targets.per_class("class_counts", self._margins, logits)  # [C]
-        return targets.along_classes(margins, logits) if label is None else targets.per_label(margins, label)
+    def softmax_input(self, inputs: Tensor) -> Softmax:
+        margins = self.temperature * targets.per_class("class_counts", self._margins, inputs)  # [C]
+        return Softmax(self.capped(inputs), self.temperature / self.scale, margins)
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -76,17 +75,14 @@ class CosFaceCrossEntropy(CategoricalCrossEntropy):
     scale: float = arguments.field(64.0, arguments.number, "(0, inf)")
 
     takes_cosines: ClassVar[bool] = True
+    passes_logits: ClassVar[bool] = True
 
     def fields_changed(self) -> None:
         super().fields_changed()
         self._needs_logits()
 
-    @property
-    def divisor(self) -> float:
-        return self.temperature / self.scale
-
-    def margin_of(self, logits: Tensor, label: Tensor | None) -> float:
-        return self.temperature * self.margin
+    def softmax_input(self, inputs: Tensor) -> Softmax:
+        return Softmax(self.capped(inputs), self.temperature / self.scale, self.temperature * self.margin)
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -118,12 +114,10 @@ class ArcFaceCrossEntropy(CategoricalCrossEntropy):
         if self.temperature != 1.0:
             raise ValueError(f"temperature must be 1 for {type(self).__name__}, got {self.temperature}")
 
-    @property
-    def divisor(self) -> float:
-        return 1 / self.scale
+    def softmax_input(self, inputs: Tensor) -> Softmax:
+        return Softmax(self.capped(inputs), 1 / self.scale, self._margin_of_cosine)
 
-    def margin_of(self, logits: Tensor, label: Tensor | None) -> Tensor:
-        cosine = logits if label is None else log_odds.take(logits, label)
+    def _margin_of_cosine(self, cosine: Tensor) -> Tensor:
         is_inside = ops.abs(cosine) < 1
         inside = ops.where(is_inside, cosine, 0.0)
         sine = ops.where(is_inside, ops.sqrt((1 - inside) * (1 + inside)), 0.0)

@@ -7,8 +7,7 @@ import keras
 from keras import KerasTensor as Tensor
 from keras import ops
 
-from keras_xent import log_odds
-from keras_xent.categorical import CategoricalLoss
+from keras_xent.categorical import CategoricalLoss, Softmax
 from keras_xent.log_odds import sigmoid, softplus
 from shared_specs.common import arguments
 
@@ -32,11 +31,8 @@ class NormalizedCrossEntropy(CategoricalLoss):
     beta: float = arguments.field(0.0, arguments.number, "[0, inf)")
     log_zero: float = arguments.field(-4.0, arguments.number, "(-inf, 0)")
 
-    def score(self, logits: Tensor, label: Tensor) -> Tensor:
-        return log_odds.take(self.scores(logits), label)
-
-    def scores(self, logits: Tensor) -> Tensor:
-        m = super().scores(logits)
+    def of_classes(self, softmax: Softmax) -> Tensor:
+        m = super().of_classes(softmax)
         surprise = softplus(-m)  # [..., C]
         total = ops.sum(surprise, -1, keepdims=True)
         # The ratio is 1 for an impossible class, and 0 for the classes beside it and for the only class.

@@ -8,7 +8,7 @@ from keras import KerasTensor as Tensor
 from keras import ops
 
 from keras_xent import log_odds
-from keras_xent.categorical import CategoricalLoss
+from keras_xent.categorical import CategoricalLoss, Softmax
 from keras_xent.log_odds import sigmoid, softplus
 from keras_xent.losses.cross_entropy import CategoricalCrossEntropy
 
@@ -33,22 +33,18 @@ class OrdinalCrossEntropy(CategoricalCrossEntropy):
         if self.z_loss != 0.0:
             raise ValueError(f"z_loss must be 0 for {type(self).__name__}, got {self.z_loss}")
 
-    @property
-    def divisor(self) -> float:
-        return 1.0
-
     def count_classes(self, size: Any) -> Any:
         return None if size is None else size + 1
 
-    def class_probabilities(self, logits: Tensor) -> Tensor:
-        return ops.exp(logits)
+    def class_probabilities(self, softmax: Softmax) -> Tensor:
+        return ops.exp(softmax.plain)
 
-    def transformed(self, logits: Tensor) -> Tensor:
-        x = log_odds.scaled(super().transformed(logits), self.temperature)
+    def softmax_input(self, inputs: Tensor) -> Softmax:
+        x = log_odds.scaled(self.capped(inputs), self.temperature)
         passed = -ops.cumsum(softplus(-x), -1)  # [..., C - 1]: log P(y > k)
         first = ops.zeros_like(x[..., :1])
         stopped = ops.concatenate([-softplus(x), first], -1)  # [..., C]
-        return (ops.concatenate([first, passed], -1) + stopped) * log_odds.poison(x)
+        return Softmax((ops.concatenate([first, passed], -1) + stopped) * log_odds.poison(x), 1.0)
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -62,11 +58,8 @@ class SquaredEarthMoverDistance(CategoricalLoss):
     Reference: Hou et al., 2016, Squared Earth Mover's Distance-based Loss for Training Deep Neural Networks.
     """
 
-    def score(self, logits: Tensor, label: Tensor) -> Tensor:
-        return log_odds.take(self.scores(logits), label)
-
-    def scores(self, logits: Tensor) -> Tensor:
-        p = sigmoid(super().scores(logits))  # [..., C]
+    def of_classes(self, softmax: Softmax) -> Tensor:
+        p = sigmoid(super().of_classes(softmax))  # [..., C]
         below = ops.cumsum(p, -1) ** 2  # P_k^2
         above = ops.flip(ops.cumsum(ops.flip(p, -1), -1), -1) ** 2  # (1 - P_{k-1})^2
         none = ops.zeros_like(p[..., :1])

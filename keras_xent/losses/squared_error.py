@@ -7,7 +7,7 @@ from keras import KerasTensor as Tensor
 
 from keras_xent import log_odds
 from keras_xent.binary import BinaryLoss
-from keras_xent.categorical import CategoricalLoss
+from keras_xent.categorical import CategoricalLoss, Softmax
 from keras_xent.log_odds import sigmoid
 
 
@@ -21,11 +21,8 @@ class CategoricalSquaredError(CategoricalLoss):
     Reference: Brier, 1950, Verification of Forecasts Expressed in Terms of Probability.
     """
 
-    def score(self, logits: Tensor, label: Tensor) -> Tensor:
-        return log_odds.take(self.scores(logits), label)
-
-    def scores(self, logits: Tensor) -> Tensor:
-        m = super().scores(logits)
+    def of_classes(self, softmax: Softmax) -> Tensor:
+        m = super().of_classes(softmax)
         squares = sigmoid(m) ** 2  # [..., C]
         return sigmoid(-m) ** 2 + log_odds.sum_of_others(squares)
 
