@@ -3,8 +3,6 @@
 target, logits -> ignored rows out -> target -> log-odds -> curve (+ regulariser) -> weights -> reduction
 """
 
-import math
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
@@ -15,9 +13,9 @@ from keras import KerasTensor as Tensor
 from keras import ops
 from keras.src.backend import get_keras_mask
 
-from keras_xent import reduction, targets
+from keras_xent import reduction, targets, watch
 from keras_xent.reduction import Rows
-from shared_specs.common import arguments, guard
+from shared_specs.common import arguments
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -67,8 +65,7 @@ class Loss(keras.losses.Loss, ABC):
     A subclass that overrides one of these methods has the fact False, unless it states it again.
     """
 
-    _is_built, _has_looked, _has_warned, _has_said = False, False, False, False
-    _is_naming, _has_warned_of_fit = False, False
+    _is_built, _is_naming = False, False
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Drop the facts that are about methods of this class."""
@@ -84,6 +81,7 @@ class Loss(keras.losses.Loss, ABC):
 
     def __post_init__(self) -> None:
         self._take_name()
+        self._watch = watch.Watch()
         self.fields_changed()
         self._is_built = True
 
@@ -153,14 +151,14 @@ class Loss(keras.losses.Loss, ABC):
             TypeError: Logits that are not floating point, class indices that are not integers, or an input that does
                 not hold numbers.
         """
-        if sample_weight is not None and not self._has_warned_of_fit and not targets.is_compiling():
-            self._look_at_fit()
+        if sample_weight is not None and not self._watch.has_warned_of_fit and not targets.is_compiling():
+            self._watch.look_at_fit(type(self).__name__, self._weight_of_classes())
         with keras.name_scope(self.name):
-            return reduction.reduce(self._counted(y_pred, y_true, sample_weight, mask), self.reduction, denominator)
+            return reduction.reduce(self._watched(y_pred, y_true, sample_weight, mask), self.reduction, denominator)
 
     def call(self, y_true: Any, y_pred: Any) -> Tensor:
         """Return the losses of the rows."""
-        return reduction.reduce(self._counted(y_pred, y_true, None, None), "none")
+        return reduction.reduce(self._watched(y_pred, y_true, None, None), "none")
 
     def parts(self, y_true: Any, y_pred: Any, sample_weight: Any = None, mask: Any = None) -> tuple[Tensor, Tensor]:
         """Return (weighted sum of the row losses, denominator), whose quotient is the loss.
@@ -170,7 +168,7 @@ class Loss(keras.losses.Loss, ABC):
         """
         if self.reduction == "none":
             raise ValueError('reduction must be "mean", "weighted_mean" or "sum" for parts(), got "none"')
-        return reduction.parts(self._counted(y_pred, y_true, sample_weight, mask), self.reduction)
+        return reduction.parts(self._watched(y_pred, y_true, sample_weight, mask), self.reduction)
 
     def probabilities(self, logits: Any) -> Tensor:
         """Return the probabilities that the loss computes from the logits, in the compute dtype.
@@ -199,96 +197,45 @@ class Loss(keras.losses.Loss, ABC):
         """Return the loss of a class, elementwise, given its log-odds m, p = sigmoid(m)."""
 
     @abstractmethod
-    def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, keras_mask: Any) -> Rows:
+    def _rows(
+        self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, keras_mask: Any, check_labels: bool | None
+    ) -> Rows:
         """Return the rows of a call: their losses and weights, and which are kept."""
 
-    def _counted(self, logits: Any, target: Any, sample_weight: Any, mask: Any, *, has_gradient: bool = True) -> Rows:
-        """Return the rows of a call after `hard_fraction`. The first call may warn of its input."""
+    def _watched(self, logits: Any, target: Any, sample_weight: Any, mask: Any, *, has_gradient: bool = True) -> Rows:
+        """Return the rows of a user's call; the first one may warn of its input."""
+        rows = self._counted(logits, target, sample_weight, mask, self.check_labels, has_gradient=has_gradient)
+        if not self._watch.has_looked:
+            logits = targets.whole(logits)
+            self._watch.look(self._kind(targets.checked_logits(logits)), logits, rows)
+        return rows
+
+    def _counted(
+        self,
+        logits: Any,
+        target: Any,
+        sample_weight: Any,
+        mask: Any,
+        check_labels: bool | None,
+        *,
+        has_gradient: bool = True,
+    ) -> Rows:
+        """Return the rows of a call after `hard_fraction`."""
         keras_mask = keras_mask_of(logits)
         logits, target, sample_weight, mask = map(targets.whole, (logits, target, sample_weight, mask))
-        tensor = targets.checked_logits(logits)
-        tensor = tensor if has_gradient else ops.stop_gradient(tensor)
-        rows = self._rows(tensor, target, sample_weight, mask, keras_mask)
-        doubt = self._doubt_of_shape(tensor)
-        if doubt is not None and not self._has_looked:
-            self._has_looked = self._has_warned = True
-            targets.now(guard.warn, f"{type(self).__name__} {doubt}")
-        elif not targets.is_compiling() and not self._has_looked:
-            self._look(logits, rows)
+        logits = targets.checked_logits(logits)
+        logits = logits if has_gradient else ops.stop_gradient(logits)
+        rows = self._rows(logits, target, sample_weight, mask, keras_mask, check_labels)
         kept = reduction.hardest(rows.losses, rows.kept, self.hard_fraction)
         return Rows(rows.losses, rows.weights, kept, rows.sample_weight)
 
-    def _look_at_fit(self) -> None:
-        """Warn once of class weights of `fit` that multiply those of the loss.
+    def _kind(self, logits: Tensor) -> watch.Kind:
+        """Return what the loss takes, given logits."""
+        return watch.Kind(type(self).__name__, self.from_logits, self.takes_cosines, self.temperature)
 
-        Keras turns them into sample weights. That they are class weights shows only in the arguments of `fit` or
-        `train_on_batch`, which are read from the stack. If another thread calls the loss, there is no warning.
-        """
-        own = next((name for name in ("class_weight", "pos_weight") if getattr(self, name, None) is not None), None)
-        if own is None and getattr(self, "balance", tuple)() not in ((), (1.0, 1.0)):
-            own = "alpha"
-        frame = None if own is None else sys._getframe(1)
-        while frame is not None:
-            is_fit = frame.f_code.co_name in ("fit", "train_on_batch")
-            if is_fit and isinstance(frame.f_locals.get("self"), keras.Model) and frame.f_locals.get("class_weight"):
-                self._has_warned_of_fit = True
-                guard.warn(
-                    f"{type(self).__name__} has {own}, and class_weight of {frame.f_code.co_name}() multiplies its "
-                    "losses once more: leave one of the two out"
-                )
-                return
-            frame = frame.f_back
-
-    def _look(self, logits: Any, rows: Rows) -> None:
-        """Warn once of probabilities where logits are wanted, or the reverse; read only values that cost no wait."""
-        self._has_looked, doubt = self._doubt(logits, rows, None)
-        if doubt is not None:
-            self._has_warned = True
-            guard.warn(f"{type(self).__name__} {doubt}")
-
-    def _say_unwatched(self, losses: Tensor) -> None:
-        """Warn once that a trace cannot report labels out of range."""
-        if not targets.is_unwatched(losses, self.check_labels):
-            return
-        # An attribute that changes makes Dynamo compile again. There, Python's warning filters show the warning once.
-        is_compiling = targets.is_compiling()
-        if is_compiling or not self._has_said:
-            targets.now(guard.warn, f"{type(self).__name__} {guard.UNWATCHED}")
-        if not is_compiling:
-            self._has_said = True
-
-    def _doubt(self, logits: Any, rows: Rows | None, check: bool | None) -> tuple[bool, str | None]:
-        """Return whether the call showed enough to decide, and what seems wrong with its input (None: nothing).
-
-        Values are read as `targets.read` does with `check`.
-        """
-        activation, logits = targets.activation_of(logits), targets.checked_logits(logits)
-        axis, views = self._layout(logits)
-        kind = {"has_classes": axis is not None, "from_logits": self.from_logits}
-        doubt = self._doubt_of_shape(logits) or guard.of_activation(activation, **kind)
-        size = 1 if axis is None else logits.shape[axis]
-        shape = tuple(logits.shape)
-        is_known = all(isinstance(length, int) for length in shape)
-        has_rows = is_known and axis is not None and math.prod(shape) >= guard.ROWS * size
-        can_tell = is_known and (not self.from_logits or has_rows or self.takes_cosines)
-        values = targets.read(logits, check, axis) if can_tell and doubt is None else None
-        if values is None:
-            return doubt is not None, doubt
-        counted = None if rows is None else reduction.counted(rows)
-        counts = None if counted is None else targets.read(counted, check)
-        if counted is not None and counts is None:
-            return False, None
-        dtype = keras.backend.standardize_dtype(logits.dtype)
-        doubt = guard.of_cosines(values, counts, dtype, self.temperature) if self.takes_cosines else None
-        return True, doubt or guard.of_values(values, counts, dtype, views, **kind)
-
-    def _doubt_of_shape(self, logits: Tensor) -> str | None:
-        """Return what is wrong with logits of this shape, which a trace knows too; None if nothing is."""
+    def _weight_of_classes(self) -> str | None:
+        """Return the keyword that weights the classes; None if none does."""
         return None
-
-    def _layout(self, logits: Tensor) -> tuple[int | None, int]:
-        """Return the class axis of the logits (None if there is none), and how many softmaxes lie along it."""
-        return None, 1
 
     def _needs_logits(self) -> None:
         if not self.from_logits:

@@ -73,7 +73,14 @@ class BinaryLoss(Loss):
         has_weights = targets.take_any_loss(*self.balance(), arguments.least(self.pos_weight))
         return self.label_smoothing == 0.0 and self.is_linear and has_weights
 
-    def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, keras_mask: Any) -> Rows:
+    def _weight_of_classes(self) -> str | None:
+        if self.pos_weight is not None:
+            return "pos_weight"
+        return None if self.balance() == (1.0, 1.0) else "alpha"
+
+    def _rows(
+        self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, keras_mask: Any, check_labels: bool | None
+    ) -> Rows:
         logits = ops.cast(logits, targets.compute_dtype(logits))
         target = targets.binary_target(target, logits)
         pos_weight = None
@@ -87,7 +94,7 @@ class BinaryLoss(Loss):
         active = kept if sample_weight is None else targets.both(kept, sample_weight != 0)
         logits = targets.harmless_logits(logits, kept, sample_weight, ranked=self.hard_fraction < 1.0)
 
-        target, validity, is_label = targets.checked_probabilities(target, active, self.check_labels)
+        target, validity, is_label = targets.checked_probabilities(target, active, check_labels)
         target = ops.cast(target, logits.dtype)
 
         x = log_odds.of_positive(logits, self.temperature, self.from_logits)
@@ -104,7 +111,7 @@ class BinaryLoss(Loss):
         losses = ops.cast(losses, targets.compute_dtype(logits))
         if validity is not None:
             losses = losses * ops.cast(validity, losses.dtype)
-            self._say_unwatched(losses)
+            self._watch.say_unchecked(type(self).__name__, losses, check_labels)
         return Rows(losses, weights, kept, sample_weight)
 
     def _weights(self, target: Tensor, pos_weight: Tensor | None = None) -> Tensor | None:

@@ -161,9 +161,9 @@ class CheckModel(keras.callbacks.Callback):
         self._has_checked = True
         for loss, doubts, others in problems_of_model(self.model, self.model.loss, self._batch()):
             # A loss may have warned of it when Keras built the model.
-            for problem in others if loss._has_warned else doubts + others:
+            for problem in others if loss._watch.has_warned else doubts + others:
                 guard.warn(problem)
-            loss._has_looked = loss._has_looked or bool(doubts)
+            loss._watch.hear(doubts)
 
     def _batch(self) -> Any:
         if self.data is None or isinstance(self.data, tuple):

@@ -8,10 +8,10 @@ from typing import Any, ClassVar, NamedTuple
 from keras import KerasTensor as Tensor
 from keras import ops
 
-from keras_xent import log_odds, targets
+from keras_xent import log_odds, targets, watch
 from keras_xent.base import Loss
 from keras_xent.reduction import Rows
-from shared_specs.common import arguments, guard
+from shared_specs.common import arguments
 
 
 class Softmax(NamedTuple):
@@ -109,15 +109,16 @@ class CategoricalLoss(Loss):
         """Replace the class weights: K numbers >= 0, or None. Compiled code keeps the ones that it was traced with."""
         self.class_weight = class_weight
 
-    def _layout(self, logits: Tensor) -> tuple[int | None, int]:
+    def _kind(self, logits: Tensor) -> watch.Kind:
         axis = targets.class_axis(logits, self.axis)
         size = logits.shape[axis]
-        return axis, max(1, size // self.count_classes(size)) if isinstance(size, int) else 1
+        classes = self.count_classes(size)
+        views = max(1, size // classes) if isinstance(size, int) else 1
+        given = type(self).__name__, self.from_logits, self.takes_cosines, self.temperature
+        return watch.Kind(*given, axis=axis, classes=classes, views=views)
 
-    def _doubt_of_shape(self, logits: Tensor) -> str | None:
-        axis, _ = self._layout(logits)
-        has_one = axis is not None and self.count_classes(logits.shape[axis]) == 1
-        return guard.of_one_class(tuple(logits.shape), axis) if has_one else None
+    def _weight_of_classes(self) -> str | None:
+        return None if self.class_weight is None else "class_weight"
 
     def count_classes(self, size: Any) -> Any:
         """Return the number of classes, given the size of the class axis of the logits; None if it is unknown."""
@@ -215,7 +216,9 @@ class CategoricalLoss(Loss):
             losses = self._expected(self.curve, weights, score)
         return losses if others is None else losses + others
 
-    def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, keras_mask: Any) -> Rows:
+    def _rows(
+        self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, keras_mask: Any, check_labels: bool | None
+    ) -> Rows:
         axis = targets.class_axis(logits, self.axis)
         classes = self.count_classes(logits.shape[axis])
         target, is_labels = targets.labels_or_distribution(target, logits, axis, classes, labels_only=self.labels_only)
@@ -238,11 +241,11 @@ class CategoricalLoss(Loss):
         validity = None
         classes = self.count_classes(targets.class_count(logits))
         if is_labels:
-            target, validity = targets.checked_labels(target, classes, active, self.check_labels)
+            target, validity = targets.checked_labels(target, classes, active, check_labels)
         else:
             target = targets.fitted("y_true", target, targets.with_classes(logits, classes))
             target, validity = targets.checked_distribution(
-                target, axis, active, self.check_labels, self.ignore_index, targets.compute_dtype(logits)
+                target, axis, active, check_labels, self.ignore_index, targets.compute_dtype(logits)
             )
             if kept is not None:
                 target = targets.harmless_logits(target, kept, None, ranked=False)
@@ -265,7 +268,7 @@ class CategoricalLoss(Loss):
         losses = ops.cast(losses, targets.compute_dtype(logits))
         if validity is not None:
             losses = losses * ops.cast(validity, losses.dtype)
-            self._say_unwatched(losses)
+            self._watch.say_unchecked(type(self).__name__, losses, check_labels)
         return Rows(losses, weights, kept, sample_weight)
 
     def _losses(self, inputs: Tensor, target: Tensor, class_weight: Tensor | None, is_labels: bool) -> Tensor:

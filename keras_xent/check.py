@@ -9,7 +9,7 @@ from keras import KerasTensor as Tensor
 from keras import ops
 from numpy.typing import NDArray
 
-from keras_xent import reduction, targets
+from keras_xent import reduction, targets, watch
 from keras_xent.base import Loss
 from keras_xent.binary import BinaryLoss
 from keras_xent.categorical import CategoricalLoss
@@ -58,21 +58,16 @@ def problems(
     """Return two lists: doubts about the kind of the outputs, and other problems. `activation` made the outputs."""
     name, others = type(loss).__name__, []
     outputs, target, sample_weight = map(targets.whole, (outputs, target, sample_weight))
-    layout = rows = doubt = None
-    before = loss.check_labels, loss._has_looked
-    loss.check_labels, loss._has_looked = True, True
+    kind = rows = doubt = None
     try:
         logits = targets.checked_logits(outputs)
-        layout = loss._layout(logits)
-        rows = loss._counted(outputs, target, sample_weight, None)
+        kind = loss._kind(logits)
+        rows = loss._counted(outputs, target, sample_weight, None, True)
     except (TypeError, ValueError) as error:
         others.append(f"does not take this batch: {error}")
-    finally:
-        loss.check_labels, loss._has_looked = before
-    if layout is not None:
-        axis, _ = layout
-        kind = {"has_classes": axis is not None, "from_logits": loss.from_logits}
-        doubt = guard.of_activation(activation, **kind) or loss._doubt(outputs, rows, True)[1]
+    if kind is not None:
+        axis = kind.axis
+        doubt = guard.of_activation(activation, **kind.form) or watch.doubt_of(kind, outputs, rows, True)[1]
         if axis is not None and getattr(loss, "axis", None) is None:
             others += guard.of_axes(tuple(logits.shape), axis)
         if (
@@ -90,7 +85,7 @@ def problems(
             counts = None if counted is None else targets.array(counted)
             # Logits in place of probabilities give NaN, which the doubt explains already.
             losses = None if doubt else targets.array(reduction.weighted_losses(rows))
-            others += guard.of_infinities(targets.array(values), counts, losses, **kind)
+            others += guard.of_infinities(targets.array(values), counts, losses, **kind.form)
             others += _sums(loss, logits, target, counts)
     return [f"{name} {doubt}"] if doubt else [], [f"{name} {problem}" for problem in others]
 

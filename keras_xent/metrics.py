@@ -77,7 +77,7 @@ class LossMetric(SumMetric):
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, mask: Any = None) -> None:
         """Count a batch, given as to the loss."""
         # Otherwise Keras' torch trainer would record a gradient.
-        rows = self.loss._counted(y_pred, y_true, sample_weight, mask, has_gradient=False)
+        rows = self.loss._watched(y_pred, y_true, sample_weight, mask, has_gradient=False)
         self.add(ops.stack(reduction.parts(rows, self.loss.reduction)))
 
     def result(self) -> Tensor:
@@ -244,13 +244,12 @@ class ExpectedCalibrationError(SumMetric):
     ) -> None:
         self.bins = arguments.integer("bins", bins, minimum=1)
         self._hit = _Hit(from_logits=from_logits, ignore_index=ignore_index, axis=axis)
-        self._hit._has_looked = True  # so that it does not warn as `_Hit`
         super().__init__((3, self.bins), name)
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, mask: Any = None) -> None:
         """Count a batch, given as to a loss."""
         y_pred = targets.whole(y_pred)
-        rows = self._hit._counted(y_pred, y_true, sample_weight, mask, has_gradient=False)
+        rows = self._hit._counted(y_pred, y_true, sample_weight, mask, self._hit.check_labels, has_gradient=False)
         logits = ops.cast(ops.stop_gradient(ops.convert_to_tensor(y_pred)), rows.losses.dtype)
         logits = targets.class_axis_last(logits, targets.class_axis(logits, self._hit.axis))  # [..., C]
         most_odds = ops.max(log_odds.of_classes(logits, 1.0, self._hit.from_logits), -1)  # [...]

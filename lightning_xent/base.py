@@ -11,9 +11,9 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from lightning_xent import reduction, targets
+from lightning_xent import reduction, targets, watch
 from lightning_xent.reduction import Rows
-from shared_specs.common import arguments, guard
+from shared_specs.common import arguments
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -60,7 +60,7 @@ class Loss(nn.Module, ABC):
     A subclass that overrides one of these methods has the fact False, unless it states it again.
     """
 
-    _is_built, _has_looked, _has_warned, _has_said = False, False, False, False
+    _is_built = False
 
     __jit_unused_properties__: ClassVar[list[str]] = []
 
@@ -88,6 +88,7 @@ class Loss(nn.Module, ABC):
 
     def __post_init__(self) -> None:
         super().__init__()
+        self._watch = watch.Watch()
         self.fields_changed()
         self._is_built = True
 
@@ -138,7 +139,7 @@ class Loss(nn.Module, ABC):
             TypeError: Logits that are not floating point, class indices that are not integers, or an input that does
                 not hold numbers.
         """
-        return reduction.reduce(self._counted(logits, target, sample_weight, mask), self.reduction, denominator)
+        return reduction.reduce(self._watched(logits, target, sample_weight, mask), self.reduction, denominator)
 
     def parts(self, logits: Tensor, target: Any, sample_weight: Any = None, mask: Any = None) -> tuple[Tensor, Tensor]:
         """Return (weighted sum of the row losses, denominator), whose quotient is the loss.
@@ -148,7 +149,7 @@ class Loss(nn.Module, ABC):
         """
         if self.reduction == "none":
             raise ValueError('reduction must be "mean", "weighted_mean" or "sum" for parts(), got "none"')
-        return reduction.parts(self._counted(logits, target, sample_weight, mask), self.reduction)
+        return reduction.parts(self._watched(logits, target, sample_weight, mask), self.reduction)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return the probabilities that the loss computes from the logits, in the compute dtype.
@@ -172,71 +173,27 @@ class Loss(nn.Module, ABC):
         """Return the loss of a class, elementwise, given its log-odds m, p = sigmoid(m)."""
 
     @abstractmethod
-    def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any) -> Rows:
+    def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, check_labels: bool | None) -> Rows:
         """Return the rows of a call: their losses and weights, and which are kept."""
 
-    def _counted(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any) -> Rows:
-        """Return the rows of a call after `hard_fraction`. The first call may warn of its input."""
+    def _watched(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any) -> Rows:
+        """Return the rows of a user's call; the first one may warn of its input."""
+        rows = self._counted(logits, target, sample_weight, mask, self.check_labels)
+        if not self._watch.has_looked:
+            logits = targets.whole(logits)
+            self._watch.look(self._kind(logits), logits, rows)
+        return rows
+
+    def _counted(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, check_labels: bool | None) -> Rows:
+        """Return the rows of a call after `hard_fraction`."""
         logits, target, sample_weight, mask = map(targets.whole, (logits, target, sample_weight, mask))
-        logits = targets.checked_logits(logits)
-        rows = self._rows(logits, target, sample_weight, mask)
-        doubt = self._doubt_of_shape(logits)
-        if doubt is not None and not self._has_looked:
-            self._has_looked = self._has_warned = True
-            targets.now(guard.warn, f"{type(self).__name__} {doubt}")
-        elif not targets.is_traced() and not self._has_looked:
-            self._look(logits, rows)
+        rows = self._rows(targets.checked_logits(logits), target, sample_weight, mask, check_labels)
         kept = reduction.hardest(rows.losses, rows.kept, self.hard_fraction)
         return Rows(rows.losses, rows.weights, kept, rows.sample_weight)
 
-    def _look(self, logits: Tensor, rows: Rows) -> None:
-        """Warn once of probabilities where logits are wanted, or the reverse; read only values that cost no wait."""
-        self._has_looked, doubt = self._doubt(logits, rows, None)
-        self._has_looked |= logits.requires_grad  # later calls of a training end in the same activation
-        if doubt is not None:
-            self._has_warned = True
-            guard.warn(f"{type(self).__name__} {doubt}")
-
-    def _say_unwatched(self) -> None:
-        """Warn once that a trace cannot report labels out of range."""
-        if not targets.is_unwatched(self.check_labels):
-            return
-        # An attribute that changes makes Dynamo compile again. There, Python's warning filters show the warning once.
-        is_compiling = torch.compiler.is_compiling()
-        if is_compiling or not self._has_said:
-            targets.now(guard.warn, f"{type(self).__name__} {guard.UNWATCHED}")
-        if not is_compiling:
-            self._has_said = True
-
-    def _doubt(self, logits: Tensor, rows: Rows | None, check: bool | None) -> tuple[bool, str | None]:
-        """Return whether the call showed enough to decide, and what seems wrong with its input (None: nothing).
-
-        Values are read as `targets.read` does with `check`.
-        """
-        axis, views = self._layout(logits)
-        kind = {"has_classes": axis is not None, "from_logits": self.from_logits}
-        doubt = self._doubt_of_shape(logits) or guard.of_activation(targets.activation_of(logits), **kind)
-        size = 1 if axis is None else logits.shape[axis]
-        has_rows = axis is not None and logits.numel() >= guard.ROWS * size
-        can_tell = not self.from_logits or has_rows or self.takes_cosines
-        values = targets.read(logits, check, axis) if can_tell and doubt is None else None
-        if values is None:
-            return doubt is not None, doubt
-        counted = None if rows is None else reduction.counted(rows)
-        counts = None if counted is None else targets.read(counted, check)
-        if counted is not None and counts is None:
-            return False, None
-        dtype = str(logits.dtype).removeprefix("torch.")
-        doubt = guard.of_cosines(values, counts, dtype, self.temperature) if self.takes_cosines else None
-        return True, doubt or guard.of_values(values, counts, dtype, views, **kind)
-
-    def _doubt_of_shape(self, logits: Tensor) -> str | None:
-        """Return what is wrong with logits of this shape, which a trace knows too; None if nothing is."""
-        return None
-
-    def _layout(self, logits: Tensor) -> tuple[int | None, int]:
-        """Return the class axis of the logits (None if there is none), and how many softmaxes lie along it."""
-        return None, 1
+    def _kind(self, logits: Tensor) -> watch.Kind:
+        """Return what the loss takes, given logits."""
+        return watch.Kind(type(self).__name__, self.from_logits, self.takes_cosines, self.temperature)
 
     def _needs_logits(self) -> None:
         if not self.from_logits:

@@ -72,7 +72,7 @@ class BinaryLoss(Loss):
         has_weights = targets.take_any_loss(*self.balance(), arguments.least(self.pos_weight))
         return self.label_smoothing == 0.0 and self.is_linear and has_weights
 
-    def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any) -> Rows:
+    def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, check_labels: bool | None) -> Rows:
         logits = logits.to(targets.compute_dtype(logits))
         target = targets.binary_target(target, logits)
         pos_weight = None
@@ -86,7 +86,7 @@ class BinaryLoss(Loss):
         active = kept if sample_weight is None else targets.both(kept, sample_weight != 0)
         logits = targets.harmless_logits(logits, kept, sample_weight, ranked=self.hard_fraction < 1.0)
 
-        target, validity, is_label = targets.checked_probabilities(target, active, self.check_labels)
+        target, validity, is_label = targets.checked_probabilities(target, active, check_labels)
         target = target.to(logits.dtype)
 
         x = log_odds.of_positive(logits, self.temperature, self.from_logits)
@@ -101,7 +101,7 @@ class BinaryLoss(Loss):
             losses = losses - self.entropy_penalty * log_odds.binary_entropy(logits, self.temperature, self.from_logits)
         if validity is not None:
             losses = losses * validity.to(losses.dtype)
-            self._say_unwatched()
+            self._watch.say_unchecked(type(self).__name__, check_labels)
         return Rows(losses, weights, kept, sample_weight)
 
     def _weights(self, target: Tensor, pos_weight: Tensor | None = None) -> Tensor | None:

@@ -185,9 +185,9 @@ class CheckModel(Callback):
             with trainer.precision_plugin.forward_context():
                 doubts, others = problems_of_model(pl_module, loss, batch)
         # The loss may have warned of it in the sanity check of the trainer.
-        for problem in others if loss._has_warned else doubts + others:
+        for problem in others if loss._watch.has_warned else doubts + others:
             guard.warn(problem)
-        loss._has_looked = loss._has_looked or bool(doubts)
+        loss._watch.hear(doubts)
 
 
 def _targets(module: LightningModule, data: Any) -> Any:

@@ -8,10 +8,10 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_xent import log_odds, targets
+from lightning_xent import log_odds, targets, watch
 from lightning_xent.base import Loss
 from lightning_xent.reduction import Rows
-from shared_specs.common import arguments, guard
+from shared_specs.common import arguments
 
 
 class Softmax(NamedTuple):
@@ -107,14 +107,13 @@ class CategoricalLoss(Loss):
         """Replace the class weights: K numbers >= 0, or None. Compiled code keeps the ones that it was traced with."""
         self.class_weight = class_weight
 
-    def _layout(self, logits: Tensor) -> tuple[int | None, int]:
+    def _kind(self, logits: Tensor) -> watch.Kind:
         axis = targets.class_axis(logits, self.axis)
-        return axis, max(1, logits.shape[axis] // self.count_classes(logits.shape[axis]))
-
-    def _doubt_of_shape(self, logits: Tensor) -> str | None:
-        axis, _ = self._layout(logits)
-        has_one = axis is not None and self.count_classes(logits.shape[axis]) == 1
-        return guard.of_one_class(tuple(logits.shape), axis) if has_one else None
+        size = logits.shape[axis]
+        classes = self.count_classes(size)
+        views = max(1, size // classes)
+        given = type(self).__name__, self.from_logits, self.takes_cosines, self.temperature
+        return watch.Kind(*given, axis=axis, classes=classes, views=views)
 
     def count_classes(self, size: int) -> int:
         """Return the number of classes, given the size of the class axis of the logits."""
@@ -210,7 +209,7 @@ class CategoricalLoss(Loss):
             losses = self._expected(self.curve, weights, score)
         return losses if others is None else losses + others
 
-    def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any) -> Rows:
+    def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, check_labels: bool | None) -> Rows:
         axis = targets.class_axis(logits, self.axis)
         classes = self.count_classes(logits.shape[axis])
         target, is_labels = targets.labels_or_distribution(target, logits, axis, classes, labels_only=self.labels_only)
@@ -232,10 +231,10 @@ class CategoricalLoss(Loss):
 
         validity = None
         if is_labels:
-            target, validity = targets.checked_labels(target, classes, kept, active, self.check_labels)
+            target, validity = targets.checked_labels(target, classes, kept, active, check_labels)
         else:
             target, validity = targets.checked_distribution(
-                target, axis, active, self.check_labels, self.ignore_index, targets.compute_dtype(logits)
+                target, axis, active, check_labels, self.ignore_index, targets.compute_dtype(logits)
             )
             if kept is not None:
                 target = targets.harmless_logits(target, kept, None, ranked=False)
@@ -254,7 +253,7 @@ class CategoricalLoss(Loss):
             losses = log_odds.rowwise(rows_of, logits, target)
         if validity is not None:
             losses = losses * validity.to(losses.dtype)
-            self._say_unwatched()
+            self._watch.say_unchecked(type(self).__name__, check_labels)
         return Rows(losses, weights, kept, sample_weight)
 
     def _losses(self, inputs: Tensor, target: Tensor, class_weight: Tensor | None, is_labels: bool) -> Tensor:

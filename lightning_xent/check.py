@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lightning_xent import batches, reduction, targets
+from lightning_xent import batches, reduction, targets, watch
 from lightning_xent.base import Loss
 from lightning_xent.binary import BinaryLoss
 from lightning_xent.categorical import CategoricalLoss
@@ -63,22 +63,17 @@ def problems(
     """Return two lists: doubts about the kind of the outputs, and other problems. `activation` made the outputs."""
     name, others = type(loss).__name__, []
     outputs, target, sample_weight, mask = map(targets.whole, (outputs, target, sample_weight, mask))
-    layout = rows = doubt = None
-    before = loss.check_labels, loss._has_looked
-    loss.check_labels, loss._has_looked = True, True
+    kind = rows = doubt = None
     try:
         outputs = targets.checked_logits(outputs)
-        layout = loss._layout(outputs)
+        kind = loss._kind(outputs)
         with torch.no_grad():
-            rows = loss._counted(outputs, target, sample_weight, mask)
+            rows = loss._counted(outputs, target, sample_weight, mask, True)
     except (TypeError, ValueError) as error:
         others.append(f"does not take this batch: {error}")
-    finally:
-        loss.check_labels, loss._has_looked = before
-    if layout is not None:
-        axis, _ = layout
-        kind = {"has_classes": axis is not None, "from_logits": loss.from_logits}
-        doubt = guard.of_activation(activation, **kind) or loss._doubt(outputs, rows, True)[1]
+    if kind is not None:
+        axis = kind.axis
+        doubt = guard.of_activation(activation, **kind.form) or watch.doubt_of(kind, outputs, rows, True)[1]
         if axis is not None and getattr(loss, "axis", None) is None:
             others += guard.of_axes(tuple(outputs.shape), axis)
         if (
@@ -96,7 +91,7 @@ def problems(
             counts = None if counted is None else targets.array(counted)
             # Logits in place of probabilities give NaN, which the doubt explains already.
             losses = None if doubt else targets.array(reduction.weighted_losses(rows))
-            others += guard.of_infinities(targets.array(values), counts, losses, **kind)
+            others += guard.of_infinities(targets.array(values), counts, losses, **kind.form)
             others += _sums(loss, outputs, target, counts)
     return [f"{name} {doubt}"] if doubt else [], [f"{name} {problem}" for problem in others]
 

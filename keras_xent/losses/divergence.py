@@ -80,7 +80,9 @@ class Distillation(KLDivergence):
         divergence = ops.where(is_empty, 0.0, target * ops.where(is_near, near, far))
         return scale * ops.sum(divergence + (p - target), -1)
 
-    def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, keras_mask: Any) -> Rows:
+    def _rows(
+        self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, keras_mask: Any, check_labels: bool | None
+    ) -> Rows:
         logits = ops.cast(logits, targets.compute_dtype(logits))
         teacher, label = targets.teacher_and_label(target, logits, self.axis, has_label=self.alpha < 1.0)
         axis = targets.class_axis(logits, self.axis)
@@ -89,10 +91,10 @@ class Distillation(KLDivergence):
         else:
             teacher = ops.softmax(log_odds.scaled(teacher, self.temperature), axis)
         if label is None:
-            return super()._rows(logits, teacher, sample_weight, mask, keras_mask)
-        hard = self._labels._rows(logits, label, sample_weight, mask, keras_mask)
+            return super()._rows(logits, teacher, sample_weight, mask, keras_mask, check_labels)
+        hard = self._labels._rows(logits, label, sample_weight, mask, keras_mask, check_labels)
         kept = mask if hard.kept is None else hard.kept
-        soft = super()._rows(logits, teacher, sample_weight, kept, keras_mask)
+        soft = super()._rows(logits, teacher, sample_weight, kept, keras_mask, check_labels)
         ones = ops.ones_like(hard.losses)
         labels, taught = (ones if rows.weights is None else rows.weights for rows in (hard, soft))
         weights = (1 - self.alpha) * labels + self.alpha * taught

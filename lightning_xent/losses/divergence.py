@@ -77,16 +77,16 @@ class Distillation(KLDivergence):
         divergence = torch.where(is_empty, 0.0, target * torch.where(is_near, near, far))
         return scale * (divergence + (p - target)).sum(-1)
 
-    def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any) -> Rows:
+    def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, check_labels: bool | None) -> Rows:
         logits = logits.to(targets.compute_dtype(logits))
         teacher, label = targets.teacher_and_label(target, logits, self.axis, has_label=self.alpha < 1.0)
         axis = targets.class_axis(logits, self.axis)
         teacher = torch.softmax(log_odds.scaled(teacher, self.temperature), axis)
         if label is None:
-            return super()._rows(logits, teacher, sample_weight, mask)
-        hard = self._labels._rows(logits, label, sample_weight, mask)
+            return super()._rows(logits, teacher, sample_weight, mask, check_labels)
+        hard = self._labels._rows(logits, label, sample_weight, mask, check_labels)
         kept = mask if hard.kept is None else hard.kept
-        soft = super()._rows(logits, teacher, sample_weight, kept)
+        soft = super()._rows(logits, teacher, sample_weight, kept, check_labels)
         ones = torch.ones_like(hard.losses)
         labels, taught = (ones if rows.weights is None else rows.weights for rows in (hard, soft))
         weights = (1 - self.alpha) * labels + self.alpha * taught

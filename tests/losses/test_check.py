@@ -199,7 +199,7 @@ def test_rows_that_count_nowhere_may_hold_anything(uncounted):
     inputs = np.where(is_first[:, None], -9.0, softmax(logits_of()))
     more = {name: side.tensor(value if name == "mask" else value.astype("float32")) for name, value in more.items()}
     side.call(loss, *tensors(inputs, target), **more)
-    assert loss._has_looked
+    assert loss._watch.has_looked
 
 
 def test_a_call_that_shows_nothing_is_followed_by_another_look():
@@ -229,7 +229,7 @@ def test_traces_read_nothing(monkeypatch, mode, from_logits):
     monkeypatch.setattr(guard, "of_values", None)
     logits, target = tensors(softmax(logits_of()) if from_logits else -logits_of())
     side.value_and_gradient(lambda logits, target: side.call(loss, logits, target), logits, mode, target)
-    assert not loss._has_looked
+    assert not loss._watch.has_looked
 
 
 @pytest.mark.parametrize("from_logits", [True, False])
@@ -390,7 +390,7 @@ def test_check_model_tells_logits_from_probabilities(end, kind, from_logits):
         assert len([problem for problem in found if "from_logits" in problem]) == 1
         assert re.match(f"{name} {message}", found[0]), found
     assert loss.get_config() == ({} if from_logits else {"from_logits": False})
-    assert not loss._has_looked
+    assert not loss._watch.has_looked
 
 
 @pytest.mark.parametrize("model", MORE.values(), ids=MORE)

@@ -1,0 +1,92 @@
+"""What a loss says once of its input: probabilities for logits or the reverse, one class, labels that nobody checks."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_xent import reduction, targets
+from lightning_xent.reduction import Rows
+from shared_specs.common import guard
+
+
+class Kind(NamedTuple):
+    """What a loss takes."""
+
+    name: str
+    from_logits: bool
+    takes_cosines: bool
+    temperature: float
+    axis: int | None = None
+    """The class axis of the logits; None if the loss is binary."""
+    classes: int | None = None
+    views: int = 1
+    """How many softmaxes lie along the class axis."""
+
+    @property
+    def form(self) -> dict[str, bool]:
+        """What `guard` asks for."""
+        return {"has_classes": self.axis is not None, "from_logits": self.from_logits}
+
+
+class Watch:
+    """What a loss has looked at and said."""
+
+    def __init__(self) -> None:
+        self.has_looked, self.has_warned, self.has_said = False, False, False
+
+    def look(self, kind: Kind, logits: Tensor, rows: Rows) -> None:
+        """Warn of the first input that seems wrong; read only values that cost no wait."""
+        doubt = doubt_of_shape(kind, logits)
+        if doubt is not None:
+            self.has_looked = True
+        elif targets.is_traced():
+            return
+        else:
+            self.has_looked, doubt = doubt_of(kind, logits, rows, None)
+            self.has_looked |= logits.requires_grad  # later calls of a training end in the same activation
+        if doubt is not None:
+            self.has_warned = True
+            targets.now(guard.warn, f"{kind.name} {doubt}")
+
+    def hear(self, doubts: list[str]) -> None:
+        """Take doubts as said, by someone else."""
+        self.has_looked |= bool(doubts)
+
+    def say_unchecked(self, name: str, check_labels: bool | None) -> None:
+        """Warn once that a trace cannot report labels out of range."""
+        if not targets.is_unwatched(check_labels):
+            return
+        # An attribute that changes makes Dynamo compile again. There, Python's warning filters show the warning once.
+        is_compiling = torch.compiler.is_compiling()
+        if is_compiling or not self.has_said:
+            targets.now(guard.warn, f"{name} {guard.UNWATCHED}")
+        if not is_compiling:
+            self.has_said = True
+
+
+def doubt_of(kind: Kind, logits: Tensor, rows: Rows | None, check: bool | None) -> tuple[bool, str | None]:
+    """Return whether a call showed enough to decide, and what seems wrong with its input (None: nothing).
+
+    Values are read as `targets.read` does with `check`.
+    """
+    doubt = doubt_of_shape(kind, logits) or guard.of_activation(targets.activation_of(logits), **kind.form)
+    size = 1 if kind.axis is None else logits.shape[kind.axis]
+    has_rows = kind.axis is not None and logits.numel() >= guard.ROWS * size
+    can_tell = not kind.from_logits or has_rows or kind.takes_cosines
+    values = targets.read(logits, check, kind.axis) if can_tell and doubt is None else None
+    if values is None:
+        return doubt is not None, doubt
+    counted = None if rows is None else reduction.counted(rows)
+    counts = None if counted is None else targets.read(counted, check)
+    if counted is not None and counts is None:
+        return False, None
+    dtype = targets.dtype_name(logits)
+    doubt = guard.of_cosines(values, counts, dtype, kind.temperature) if kind.takes_cosines else None
+    return True, doubt or guard.of_values(values, counts, dtype, kind.views, **kind.form)
+
+
+def doubt_of_shape(kind: Kind, logits: Tensor) -> str | None:
+    """Return what is wrong with logits of this shape, which a trace knows too; None if nothing is."""
+    is_alone = kind.axis is not None and kind.classes == 1
+    return guard.of_one_class(tuple(logits.shape), kind.axis) if is_alone else None
