@@ -11,6 +11,7 @@ from keras import ops
 from keras_xent import log_odds, targets, watch
 from keras_xent.base import Loss
 from keras_xent.reduction import Rows
+from keras_xent.shapes import along_classes, class_count, with_classes
 from shared_specs.common import arguments
 
 
@@ -44,7 +45,7 @@ class Softmax(NamedTuple):
         """The margin of each class, [..., C] or [C]."""
         if callable(self.margin):
             return self.margin(self.logits)
-        return self.margin if isinstance(self.margin, float) else targets.along_classes(self.margin, self.logits)
+        return self.margin if isinstance(self.margin, float) else along_classes(self.margin, self.logits)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -159,7 +160,7 @@ class CategoricalLoss(Loss):
 
     def of_target(self, softmax: Softmax, target: Tensor, class_weight: Tensor | None) -> Tensor:
         """Return the losses [...] of targets [..., C], given the weights [C] of the classes."""
-        masses = target if class_weight is None else target * targets.along_classes(class_weight, target)
+        masses = target if class_weight is None else target * along_classes(class_weight, target)
         return ops.sum(self._expected(self.curve, masses, self.of_classes(softmax)), -1)
 
     def regulariser(self, softmax: Softmax, inputs: Tensor) -> Tensor | None:
@@ -197,7 +198,7 @@ class CategoricalLoss(Loss):
         logits, divisor = softmax.logits, softmax.divisor
         share, others = 1.0, None
         if self.label_smoothing > 0.0:
-            classes = targets.class_count(logits)
+            classes = class_count(logits)
             classes = classes if isinstance(classes, int) else ops.cast(classes, targets.compute_dtype(logits))
             share, other_share = targets.smoothed_shares(classes, self.label_smoothing, self.smooth_over)
             score, others = log_odds.of_label_and_others(logits, label, divisor, class_weight, counts)  # [...]
@@ -239,11 +240,11 @@ class CategoricalLoss(Loss):
             logits = targets.harmless_logits(logits, kept, sample_weight, ranked=is_ranked)
 
         validity = None
-        classes = self.count_classes(targets.class_count(logits))
+        classes = self.count_classes(class_count(logits))
         if is_labels:
             target, validity = targets.checked_labels(target, classes, active, check_labels)
         else:
-            target = targets.fitted("y_true", target, targets.with_classes(logits, classes))
+            target = targets.fitted("y_true", target, with_classes(logits, classes))
             target, validity = targets.checked_distribution(
                 target, axis, active, check_labels, self.ignore_index, targets.compute_dtype(logits)
             )
@@ -255,9 +256,7 @@ class CategoricalLoss(Loss):
         if is_labels and class_weight is not None:
             weights = targets.per_label(class_weight, target)  # [...]
         elif not is_labels and self.reduction == "weighted_mean":
-            weights = ops.sum(
-                target if class_weight is None else target * targets.along_classes(class_weight, target), -1
-            )
+            weights = ops.sum(target if class_weight is None else target * along_classes(class_weight, target), -1)
 
         if is_direct:
             losses = self._of_label(self.softmax_input(logits), target, class_weight, weights, active)

@@ -12,14 +12,14 @@ import keras
 from keras import KerasTensor as Tensor
 from keras import ops
 
-from keras_xent.targets import along_classes, class_numbers
+from keras_xent.shapes import along_classes, class_numbers
 
 _IS_ON_TORCH = keras.backend.backend() == "torch"
 
 if _IS_ON_TORCH:
     from lightning_xent import kernels as kernel
 else:
-    from keras_xent import xla_kernel as kernel  # type: ignore[no-redef]
+    from keras_xent.kernels import xla as kernel  # type: ignore[no-redef]
 
 PROBABILITY_LIMIT = math.log((1 - 1e-7) / 1e-7)
 """Log-odds of probabilities are limited to +-16.118, those of 1e-7 and 1 - 1e-7."""
@@ -89,7 +89,7 @@ def of_label(
     if not from_logits:
         rivals = ops.sum(ops.where(is_class(label, logits), 0.0, logits), -1)  # [...]
         return _limited(take(logits, label), rivals)
-    if kernel.applies(logits):
+    if kernel.applies(logits, label, counts):
         log_odds = kernel.of_label(logits, label, counts, temperature)
     else:
         own, rivals, _ = _label_and_rivals(logits, label, temperature, counts)
@@ -101,7 +101,7 @@ def of_label_and_others(
     logits: Tensor, label: Tensor, temperature: float, class_weight: Tensor | None, counts: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """`of_label`, and sum_{c != y} w_c (-log p_c) [...] over all other classes, given their weights w [C]."""
-    if kernel.applies(logits):
+    if kernel.applies(logits, label, counts):
         return kernel.of_label_and_others(logits, label, counts, class_weight, temperature)
     own, rivals, shifted = _label_and_rivals(logits, label, temperature, counts)
     surprise = ops.expand_dims(_log(rivals + ops.exp(own)), -1) - shifted  # [..., C]

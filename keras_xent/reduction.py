@@ -1,7 +1,6 @@
 """Weights and means: the one place where the losses of the rows become one number."""
 
 import math
-import sys
 from typing import Any, NamedTuple
 
 import keras
@@ -12,6 +11,11 @@ from keras.backend import standardize_dtype
 
 from keras_xent import targets
 from shared_specs.common import arguments
+
+_IS_ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
+
+if _IS_ON_TENSORFLOW:
+    from keras_xent.kernels import tensorflow_graph
 
 
 class Rows(NamedTuple):
@@ -98,11 +102,7 @@ def quotient(total: Tensor, denominator: Tensor) -> Tensor:
 
 def _replicas() -> int:
     """Number of replicas of tf.distribute that share a batch; 1 outside of a replica."""
-    if keras.backend.backend() != "tensorflow":
-        return 1
-    distribute = sys.modules["tensorflow"].distribute
-    is_whole = distribute.in_cross_replica_context()
-    return 1 if is_whole else int(distribute.get_strategy().num_replicas_in_sync)
+    return tensorflow_graph.replicas() if _IS_ON_TENSORFLOW else 1
 
 
 def _over_replicas(total: Tensor, denominator: Tensor | None) -> Tensor:
@@ -112,7 +112,7 @@ def _over_replicas(total: Tensor, denominator: Tensor | None) -> Tensor:
     one.
     """
     own = ops.stack([total, ops.zeros_like(total) if denominator is None else denominator])
-    total, whole = ops.unstack(sys.modules["tensorflow"].distribute.get_replica_context().all_reduce("SUM", own))
+    total, whole = ops.unstack(tensorflow_graph.sum_over_replicas(own))
     total = total / _replicas()
     return total if denominator is None else quotient(total, whole)
 

@@ -1,7 +1,6 @@
 """Brings targets, masks and weights into the layout of the rows: shapes, label ranges, ignored rows, smoothing."""
 
 import math
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from keras import KerasTensor as Tensor
 from keras import ops
 from numpy.typing import NDArray
 
+from keras_xent.shapes import are_known, class_count, is_at_least
 from shared_specs.common import guard
 
 _BACKEND = keras.backend.backend()
@@ -18,7 +18,9 @@ _BACKEND = keras.backend.backend()
 if _BACKEND == "torch":
     from lightning_xent.kernels import tensors
 if _BACKEND == "tensorflow":
-    from keras_xent import tensorflow_graph
+    from keras_xent.kernels import tensorflow_graph
+if _BACKEND == "jax":
+    from keras_xent.kernels import jax_trace
 
 
 UNIT = "labels in [0, 1] (clip labels that rounding put outside)"
@@ -78,9 +80,9 @@ def labels_or_distribution(
     given, before, after = tuple(target.shape), tuple(logits.shape)[:axis], tuple(logits.shape)[axis + 1 :]
     rows, columns, shape = (*before, *after), (*before, 1, *after), (*before, classes, *after)
     # Size 1 beside an unknown number of classes means a label: with one class the loss would always be 0.
-    is_column = _fits(given, columns) and given[axis] == 1 and not _are_known(shape[axis])
+    is_column = _fits(given, columns) and given[axis] == 1 and not are_known(shape[axis])
     if _fits(given, shape) and not labels_only and not is_column:
-        is_known = given[axis] is not None and (_are_known(given[axis]) or given[axis] == shape[axis])
+        is_known = given[axis] is not None and (are_known(given[axis]) or given[axis] == shape[axis])
         if not is_known and not _is_floating(target):
             one_hot = "their number" if classes is None else classes
             raise ValueError(
@@ -143,7 +145,7 @@ def binary_target(target: Any, logits: Tensor) -> Tensor:
 
 def fitted(name: str, tensor: Tensor, like: Tensor) -> Tensor:
     """Return a tensor in the shape of `like`. Sizes that only run time knows are checked there: an operation fails."""
-    pairs = [pair for pair in zip(tensor.shape, like.shape, strict=True) if not _are_known(*pair)]
+    pairs = [pair for pair in zip(tensor.shape, like.shape, strict=True) if not are_known(*pair)]
     if all(None not in pair and pair[0] == pair[1] for pair in pairs):
         return tensor
     has_values = not isinstance(tensor, Tensor) and not isinstance(like, Tensor)
@@ -172,50 +174,14 @@ def per_class(name: str, values: Any, logits: Tensor, classes: int | None = None
             f"{name} must have {wanted[0] if wanted else 'no'} numbers for y_pred of this shape, got {values.shape[0]}"
         )
     values = ops.convert_to_tensor(ops.cast(values, compute_dtype(logits)))
-    if len(values.shape) == 1 and not _are_known(*wanted) and not isinstance(logits, Tensor):
+    if len(values.shape) == 1 and not are_known(*wanted) and not isinstance(logits, Tensor):
         values = _reshaped(values, (class_count(logits) if classes is None else classes,))
     return values
-
-
-def along_classes(values: Tensor, like: Tensor) -> Tensor:
-    """Return weights [C] with the rank of `like` [..., C]; weights of another shape, such as a number, unchanged."""
-    rank = len(like.shape)
-    if len(values.shape) != 1 or rank == 1:
-        return values
-    return ops.reshape(values, (1,) * (rank - 1) + (-1,))
-
-
-def class_numbers(logits: Tensor, dtype: Any) -> Tensor:
-    """Return the class indices 0 to C - 1 of `logits` [..., C], with the same rank."""
-    if logits.shape[-1] is None and isinstance(logits, Tensor):  # no operation gives its size
-        return ops.cumsum(ops.ones_like(logits, dtype=dtype), -1) - 1
-    return along_classes(ops.arange(ops.shape(logits)[-1], dtype=dtype), logits)
-
-
-def class_count(logits: Tensor) -> Any:
-    """Return the number of classes of `logits` [..., C]: an int, or a tensor if only run time knows it."""
-    if logits.shape[-1] is None and isinstance(logits, Tensor):
-        return ops.max(class_numbers(logits, "int32"), initial=-1) + 1
-    return ops.shape(logits)[-1]
 
 
 def sizes(tensor: Tensor) -> tuple[Any, ...]:
     """Return the run-time shape of `tensor`, for a reshape; a None of a KerasTensor becomes -1."""
     return tuple(-1 if size is None else size for size in ops.shape(tensor))
-
-
-def with_classes(logits: Tensor, classes: Any) -> Tensor:
-    """Return a tensor of the shape of `logits` [..., C], with `classes` in place of C."""
-    if logits.shape[-1] is None and isinstance(logits, Tensor):
-        return logits
-    if _are_known(classes) and classes == logits.shape[-1]:
-        return logits
-    return ops.zeros_like(logits[..., :1]) * along_classes(ops.zeros((classes,), dtype=logits.dtype), logits)
-
-
-def is_at_least(size: Any, number: int) -> bool:
-    """Whether a size is known before run time, and is at least `number`."""
-    return isinstance(size, int) and size >= number
 
 
 def of_labels(name: str, values: Any, logits: Tensor, axis: int | None) -> Tensor:
@@ -422,7 +388,7 @@ def now(function: Callable[[str], None], text: str) -> None:
 
 def is_compiling() -> bool:
     """Whether torch.compile traces this code."""
-    return _BACKEND == "torch" and bool(sys.modules["torch"].compiler.is_compiling())
+    return _BACKEND == "torch" and tensors.is_compiling()
 
 
 def take_any_loss(*weights: float) -> bool:
@@ -582,7 +548,7 @@ def _reshaped(tensor: Tensor, shape: Any) -> Tensor:
 
 def _leading(name: str, values: Tensor, rows: Tensor) -> Tensor:
     """Return values with the rank of the rows [...]; they have a leading part of the rows' shape."""
-    if not _are_known(*values.shape, *rows.shape):
+    if not are_known(*values.shape, *rows.shape):
         like = rows
         for _ in range(len(rows.shape) - len(values.shape)):
             like = ops.sum(like, -1)  # an entry would not exist without rows
@@ -607,12 +573,7 @@ def _wide(target: Tensor) -> Tensor:
 def _fits(given: tuple[Any, ...], wanted: tuple[Any, ...]) -> bool:
     """Whether two shapes agree in rank, and in every size that both know before run time."""
     pairs = zip(given, wanted, strict=False)
-    return len(given) == len(wanted) and all(not _are_known(*pair) or pair[0] == pair[1] for pair in pairs)
-
-
-def _are_known(*sizes: Any) -> bool:
-    """Whether all sizes are known before run time: None, JAX's symbols and tensors are not."""
-    return all(isinstance(size, int) for size in sizes)
+    return len(given) == len(wanted) and all(not are_known(*pair) or pair[0] == pair[1] for pair in pairs)
 
 
 def is_unwatched(tensor: Tensor, check_labels: bool | None) -> bool:
@@ -636,16 +597,8 @@ def _is_traced(tensor: Tensor) -> bool:
     if _BACKEND == "tensorflow":
         return tensorflow_graph.is_symbolic(tensor)
     if _BACKEND == "jax":
-        import jax
-
-        return isinstance(tensor, jax.core.Tracer)
-    torch = sys.modules["torch"]
-    traced = (
-        torch.compiler.is_compiling()
-        or torch._C._get_tracing_state() is not None
-        or torch._C._are_functorch_transforms_active()
-    )
-    return bool(traced)
+        return jax_trace.is_traced(tensor)
+    return tensors.is_traced(tensor)
 
 
 def _is_floating(tensor: Tensor) -> bool:

@@ -101,7 +101,7 @@ class BinaryLoss(Loss):
             losses = losses - self.entropy_penalty * log_odds.binary_entropy(logits, self.temperature, self.from_logits)
         if validity is not None:
             losses = losses * validity.to(losses.dtype)
-            self._watch.say_unchecked(type(self).__name__, check_labels)
+            self._watch.say_unchecked(type(self).__name__, losses, check_labels)
         return Rows(losses, weights, kept, sample_weight)
 
     def _weights(self, target: Tensor, pos_weight: Tensor | None = None) -> Tensor | None:

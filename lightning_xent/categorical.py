@@ -253,7 +253,7 @@ class CategoricalLoss(Loss):
             losses = log_odds.rowwise(rows_of, logits, target)
         if validity is not None:
             losses = losses * validity.to(losses.dtype)
-            self._watch.say_unchecked(type(self).__name__, check_labels)
+            self._watch.say_unchecked(type(self).__name__, losses, check_labels)
         return Rows(losses, weights, kept, sample_weight)
 
     def _losses(self, inputs: Tensor, target: Tensor, class_weight: Tensor | None, is_labels: bool) -> Tensor:

@@ -70,7 +70,7 @@ def of_label(
     if not from_logits:
         rivals = torch.where(is_class(label, logits), 0.0, logits).sum(-1)  # [...]
         return _limited(take(logits, label), rivals)
-    if kernels.applies(logits):
+    if kernels.applies(logits, label, counts):
         log_odds = kernels.of_label(logits, label, counts, temperature)
     else:
         own, rivals, _ = _label_and_rivals(logits, label, temperature, counts)
@@ -82,7 +82,7 @@ def of_label_and_others(
     logits: Tensor, label: Tensor, temperature: float, class_weight: Tensor | None, counts: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """`of_label`, and sum_{c != y} w_c (-log p_c) [...] over all other classes, given their weights w [C]."""
-    if kernels.applies(logits):
+    if kernels.applies(logits, label, counts):
         return kernels.of_label_and_others(logits, label, counts, class_weight, temperature)
     own, rivals, shifted = _label_and_rivals(logits, label, temperature, counts)
     surprise = _log(rivals + own.exp()).unsqueeze(-1) - shifted  # [..., C]

@@ -382,22 +382,13 @@ def now(function: Callable[[str], None], text: str) -> None:
     tensors.now(function, text)
 
 
-def is_traced() -> bool:
-    """Whether this code runs under a trace or a transform of torch.func."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._get_tracing_state() is not None
-        or torch._C._are_functorch_transforms_active()
-    )
-
-
-def is_unwatched(check_labels: bool | None) -> bool:
+def is_unwatched(tensor: Tensor, check_labels: bool | None) -> bool:
     """Whether labels go unchecked, because a trace cannot read them."""
-    return check_labels is not False and is_traced()
+    return check_labels is not False and tensors.is_traced(tensor)
 
 
 def _readable(tensor: Tensor, check_labels: bool | None) -> bool:
-    if is_traced() or tensor.is_meta or type(tensor) is not Tensor:
+    if type(tensor) is not Tensor or tensor.is_meta or tensors.is_traced(tensor):
         return False
     return tensor.device.type == "cpu" if check_labels is None else check_labels
 

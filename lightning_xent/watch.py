@@ -2,10 +2,10 @@
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from lightning_xent import reduction, targets
+from lightning_xent.kernels import tensors
 from lightning_xent.reduction import Rows
 from shared_specs.common import guard
 
@@ -40,7 +40,7 @@ class Watch:
         doubt = doubt_of_shape(kind, logits)
         if doubt is not None:
             self.has_looked = True
-        elif targets.is_traced():
+        elif tensors.is_traced(logits):
             return
         else:
             self.has_looked, doubt = doubt_of(kind, logits, rows, None)
@@ -53,12 +53,12 @@ class Watch:
         """Take doubts as said, by someone else."""
         self.has_looked |= bool(doubts)
 
-    def say_unchecked(self, name: str, check_labels: bool | None) -> None:
+    def say_unchecked(self, name: str, losses: Tensor, check_labels: bool | None) -> None:
         """Warn once that a trace cannot report labels out of range."""
-        if not targets.is_unwatched(check_labels):
+        if not targets.is_unwatched(losses, check_labels):
             return
         # An attribute that changes makes Dynamo compile again. There, Python's warning filters show the warning once.
-        is_compiling = torch.compiler.is_compiling()
+        is_compiling = tensors.is_compiling()
         if is_compiling or not self.has_said:
             targets.now(guard.warn, f"{name} {guard.UNWATCHED}")
         if not is_compiling:

@@ -7,9 +7,10 @@ import keras
 from keras import KerasTensor as Tensor
 from keras import ops
 
-from keras_xent import log_odds, targets
+from keras_xent import log_odds
 from keras_xent.categorical import CategoricalLoss, Softmax
 from keras_xent.log_odds import log1p, softplus
+from keras_xent.shapes import along_classes
 from shared_specs.common import arguments
 
 SEARCH_STEPS = 8
@@ -54,7 +55,7 @@ class BiTemperedLogistic(CategoricalLoss):
         is_empty = ops.equal(target, 0)
         log_t = ops.log(ops.where(is_empty, 1.0, target))
         own = ops.where(is_empty, 0.0, target * tempered_log(log_t, self.t1)) / (2 - self.t1)  # [..., C]
-        own = own if class_weight is None else own * targets.along_classes(class_weight, own)
+        own = own if class_weight is None else own * along_classes(class_weight, own)
         return super().of_target(softmax, target, class_weight) + ops.sum(own, -1)
 
     def class_probabilities(self, softmax: Softmax) -> Tensor:

@@ -9,7 +9,7 @@ from keras import KerasTensor as Tensor
 from keras_xent.binary import BinaryLoss
 from keras_xent.categorical import CategoricalLoss, Softmax
 from keras_xent.log_odds import of_distribution, sigmoid, softplus
-from keras_xent.targets import along_classes
+from keras_xent.shapes import along_classes
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")

@@ -12,6 +12,7 @@ from keras_xent.categorical import Softmax
 from keras_xent.log_odds import log1p, sigmoid, softplus
 from keras_xent.losses.cross_entropy import CategoricalCrossEntropy
 from keras_xent.reduction import Rows
+from keras_xent.shapes import along_classes
 from shared_specs.common import arguments
 
 SHARED = ["axis", "class_weight", "softcap", "label_smoothing", "smooth_over", "ignore_index", "check_labels"]
@@ -32,7 +33,7 @@ class KLDivergence(CategoricalCrossEntropy):
     def of_target(self, softmax: Softmax, target: Tensor, class_weight: Tensor | None) -> Tensor:
         is_empty = ops.equal(target, 0)
         own = ops.where(is_empty, 0.0, target * ops.log(ops.where(is_empty, 1.0, target)))  # [..., C]
-        own = own if class_weight is None else own * targets.along_classes(class_weight, own)
+        own = own if class_weight is None else own * along_classes(class_weight, own)
         return super().of_target(softmax, target, class_weight) + ops.sum(own, -1)
 
 

@@ -10,6 +10,7 @@ from keras import KerasTensor as Tensor
 from keras_xent import log_odds, targets
 from keras_xent.categorical import Softmax
 from keras_xent.losses.cross_entropy import CategoricalCrossEntropy
+from keras_xent.shapes import along_classes
 from shared_specs.common import arguments
 
 
@@ -43,5 +44,5 @@ class LogitAdjustedCrossEntropy(CategoricalCrossEntropy):
         logits, temperature = self.capped(inputs), self.temperature
         adjustment = targets.per_class("class_counts", self._adjustment, logits)  # [C]
         # With logits near 4096, float32 would keep only three decimals of the sum.
-        adjusted = log_odds.relative(logits) + temperature * targets.along_classes(adjustment, logits)
+        adjusted = log_odds.relative(logits) + temperature * along_classes(adjustment, logits)
         return Softmax(adjusted, temperature, unadjusted=logits)

@@ -3,10 +3,10 @@
 Nothing here calls a compiler: `torch.compile` is the user's to call.
 """
 
-import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from lightning_xent.kernels import tensors
 from lightning_xent.kernels.distribution import of_distribution
 from lightning_xent.kernels.elementwise import elementwise, rowwise
 from lightning_xent.kernels.labels import of_label, of_label_and_others
@@ -14,19 +14,17 @@ from lightning_xent.kernels.labels import of_label, of_label_and_others
 __all__ = ["applies", "elementwise", "of_distribution", "of_label", "of_label_and_others", "rowwise"]
 
 
-def applies(logits: Tensor, *constants: Tensor) -> bool:
-    """Whether the kernel accepts these logits, and constants, which get no gradient.
+def applies(logits: Tensor, *constants: Tensor | None) -> bool:
+    """Whether the kernels accept these logits, and constants, which get no gradient.
 
-    It accepts none under traces, transforms and forward derivatives.
+    They accept none under traces, transforms and forward derivatives.
     """
+    given = [logits, *(constant for constant in constants if constant is not None)]
     return (
-        not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        and not torch._C._are_functorch_transforms_active()
-        and type(logits) is Tensor
+        type(logits) is Tensor
         and logits.device.type in ("cpu", "cuda")
-        and not any(_has_tangent(tensor) for tensor in (logits, *constants))
-        and not any(constant.requires_grad for constant in constants)
+        and not any(tensors.is_traced(tensor) or _has_tangent(tensor) for tensor in given)
+        and not any(constant.requires_grad for constant in given[1:])
     )
 
 

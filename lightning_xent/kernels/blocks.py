@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_xent.kernels import tensors
+
 BLOCK = 1 << 18
 """Elements of one block: 1 MiB in float32, which fits into a second-level cache."""
 
@@ -34,8 +36,7 @@ def taken(ctx: Any, kept: Tensor | None) -> Tensor | None:
 
 def needs_plain_operations(gradients: Sequence[Tensor]) -> bool:
     """Whether a second derivative is wanted, or the gradients are batched by vmap, and each needs its own memory."""
-    is_batched = torch._C._functorch.is_batchedtensor, torch._C._functorch.is_legacy_batchedtensor
-    return torch.is_grad_enabled() or any(test(gradient) for test in is_batched for gradient in gradients)
+    return torch.is_grad_enabled() or not all(tensors.has_memory(gradient) for gradient in gradients)
 
 
 def is_one_block(x: Tensor) -> bool:

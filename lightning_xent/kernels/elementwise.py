@@ -24,16 +24,14 @@ def elementwise(function: Function, slope: Function | None, x: Tensor, *others: 
         return elementwise(function, slope, x.unsqueeze(-1), *(other.unsqueeze(-1) for other in others)).squeeze(-1)
     if _has_parameters(function, x, *others):
         return function(x, *others)
-    values: Tensor = _Blockwise.apply(function, slope, x.shape, blocks.keeps(x), x, *others)  # type: ignore[no-untyped-call]
-    return values
+    return _blockwise(function, slope, x.shape, x, *others)
 
 
 def rowwise(function: Function, x: Tensor, *others: Tensor) -> Tensor:
     """function(x, *others) [...], row by row, of x [..., C]. The others, [...] or [..., C], get no gradient."""
     if x.numel() <= blocks.BLOCK or x.is_cuda or _has_parameters(function, x, *others):
         return function(x, *others)
-    values: Tensor = _Blockwise.apply(function, None, x.shape[:-1], blocks.keeps(x), x, *others)  # type: ignore[no-untyped-call]
-    return values
+    return _blockwise(function, None, x.shape[:-1], x, *others)
 
 
 def _has_parameters(function: Function, x: Tensor, *others: Tensor) -> bool:
@@ -44,26 +42,39 @@ def _has_parameters(function: Function, x: Tensor, *others: Tensor) -> bool:
     return value.requires_grad or forward_ad.unpack_dual(value).tangent is not None  # type: ignore[no-untyped-call]
 
 
+def _blockwise(function: Function, slope: Function | None, shape: torch.Size, x: Tensor, *others: Tensor) -> Tensor:
+    """The values of a function, in the given shape, with their derivative in x."""
+    if blocks.keeps(x):
+        values: Tensor = _Blockwise.apply(function, slope, shape, x, *others)  # type: ignore[no-untyped-call]
+        return values
+    values = x.new_empty(shape)
+    _fill(values, function, x, *others)
+    return values
+
+
+def _fill(values: Tensor, function: Function, x: Tensor, *others: Tensor) -> None:
+    for value, *parts in blocks.parts(x, values, x, *others):
+        value.copy_(function(*parts))
+
+
 class _Blockwise(torch.autograd.Function):
     """A function and its derivative, block by block, so that intermediate results stay in the cache."""
 
     @staticmethod
     def forward(
-        ctx: Any, function: Function, slope: Function | None, shape: torch.Size, keeps: bool, x: Tensor, *others: Tensor
+        ctx: Any, function: Function, slope: Function | None, shape: torch.Size, x: Tensor, *others: Tensor
     ) -> Tensor:
         values, kept = x.new_empty(shape), None
-        if keeps and slope is None:
+        if slope is None:
             kept = x.new_empty(x.shape)
             for value, slopes, part, *rest in blocks.parts(x, values, kept, x, *others):
                 found = _derivative(function, part.detach().requires_grad_(), rest, torch.ones_like(value))
                 value.copy_(found[0])
                 slopes.copy_(found[1])
         else:
-            for value, *parts in blocks.parts(x, values, x, *others):
-                value.copy_(function(*parts))
-        if keeps:
-            ctx.function, ctx.slope, ctx.is_spent = function, slope, False
-            ctx.save_for_backward(kept, x, *others)
+            _fill(values, function, x, *others)
+        ctx.function, ctx.slope, ctx.is_spent = function, slope, False
+        ctx.save_for_backward(kept, x, *others)
         return values
 
     @staticmethod
@@ -79,7 +90,7 @@ class _Blockwise(torch.autograd.Function):
             result = x.new_empty(x.shape)
             for out, factor, *parts in blocks.parts(x, result, gradient, x, *others):
                 torch.mul(ctx.slope(*parts), factor, out=out)
-        return None, None, None, None, result, *(None for _ in others)
+        return None, None, None, result, *(None for _ in others)
 
 
 def _derivative(

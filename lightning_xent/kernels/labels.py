@@ -35,9 +35,10 @@ def of_label_and_others(
 def _apply(
     logits: Tensor, label: Tensor, counts: Tensor | None, class_weight: Tensor | None, temperature: float
 ) -> tuple[Tensor, ...]:
-    outputs: tuple[Tensor, ...] = _OfLabel.apply(  # type: ignore[no-untyped-call]
-        logits, label, counts, class_weight, temperature, blocks.keeps(logits)
-    )
+    given = logits, label, counts, class_weight, temperature
+    if not blocks.keeps(logits):
+        return _forward(*given, keeps=False)[0]
+    outputs: tuple[Tensor, ...] = _OfLabel.apply(*given)  # type: ignore[no-untyped-call]
     return outputs
 
 
@@ -72,22 +73,11 @@ class _OfLabel(torch.autograd.Function):
         counts: Tensor | None,
         class_weight: Tensor | None,
         temperature: float,
-        keeps: bool,
     ) -> tuple[Tensor, ...]:
-        x = _class_axis_second(logits)  # [N, C, ...]
-        rows = (x.shape[0], 1, *x.shape[2:])
-        place = label.long().reshape(rows)
-        counts = None if counts is None else counts.reshape(rows)
-        ctx.is_clean = counts is not None and x.numel() <= blocks.BLOCK and not x.is_cuda
-        if ctx.is_clean:  # a small copy takes less time than handling these rows
-            x = torch.where(counts, x, 0.0)  # type: ignore[arg-type]
-        # A half-precision tensor would round the exponentials, so they are computed again.
-        exponentials = torch.empty_like(x) if keeps and x.dtype == blocks.compute_dtype(x) and not x.is_cuda else None
-        found = _blockwise_statistics(x, place, class_weight, temperature, exponentials)
+        outputs, saved, ctx.is_clean = _forward(logits, label, counts, class_weight, temperature, keeps=True)
         ctx.temperature, ctx.is_spent = temperature, False
-        ctx.save_for_backward(logits, place, counts, class_weight, exponentials, *found)
-        outputs = _outputs(found, None if ctx.is_clean else counts)
-        return tuple(output.reshape(label.shape) for output in outputs)
+        ctx.save_for_backward(*saved)
+        return outputs
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -108,7 +98,32 @@ class _OfLabel(torch.autograd.Function):
             # On CUDA the answer would need a synchronisation.
             if counts is not None and (x.is_cuda or not torch.isfinite(statistics.rivals).all()):
                 gradient.masked_fill_(~counts, 0.0)
-        return _class_axis_last(gradient, logits), None, None, None, None, None
+        return _class_axis_last(gradient, logits), None, None, None, None
+
+
+def _forward(
+    logits: Tensor,
+    label: Tensor,
+    counts: Tensor | None,
+    class_weight: Tensor | None,
+    temperature: float,
+    keeps: bool,
+) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...], bool]:
+    """The outputs, what the gradient needs, and whether the rows that do not count were set to 0."""
+    x = _class_axis_second(logits)  # [N, C, ...]
+    rows = (x.shape[0], 1, *x.shape[2:])
+    place = label.long().reshape(rows)
+    counts = None if counts is None else counts.reshape(rows)
+    is_clean = False
+    if counts is not None and x.numel() <= blocks.BLOCK and not x.is_cuda:
+        is_clean = True  # a small copy takes less time than handling these rows
+        x = torch.where(counts, x, 0.0)
+    # A half-precision tensor would round the exponentials, so they are computed again.
+    exponentials = torch.empty_like(x) if keeps and x.dtype == blocks.compute_dtype(x) and not x.is_cuda else None
+    found = _blockwise_statistics(x, place, class_weight, temperature, exponentials)
+    outputs = _outputs(found, None if is_clean else counts)
+    saved = logits, place, counts, class_weight, exponentials, *found
+    return tuple(output.reshape(label.shape) for output in outputs), saved, is_clean
 
 
 def _outputs(statistics: _Statistics, counts: Tensor | None) -> list[Tensor]:

@@ -33,6 +33,26 @@ def on_cpu(values: Any) -> Tensor:
     return torch.as_tensor(values, device="cpu")
 
 
+def is_compiling() -> bool:
+    """Whether torch.compile traces this code."""
+    return torch.compiler.is_compiling()
+
+
+def is_traced(tensor: Tensor) -> bool:
+    """Whether a tensor stands for others: under torch.compile, torch.jit.trace, and the transforms of torch.func."""
+    is_tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return is_tracing or (type(tensor) is Tensor and not has_memory(tensor))
+
+
+def has_memory(tensor: Tensor) -> bool:
+    """Whether a plain tensor has memory of its own; inside the transforms of torch.func, and of vmap, it has none."""
+    try:
+        tensor.data_ptr()
+    except RuntimeError:
+        return False
+    return True
+
+
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def now(function: Callable[[str], None], text: str) -> None:
     """Call a function right here, while torch.compile traces."""

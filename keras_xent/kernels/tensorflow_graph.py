@@ -1,4 +1,4 @@
-"""What only TensorFlow needs: assertions in a graph, and a gather."""
+"""What only TensorFlow needs: assertions in a graph, replicas, and a gather."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +18,17 @@ def is_on_cpu(tensor: Any) -> bool:
     if tensor.device:
         return "cpu" in str(tensor.device).lower()
     return all(device.device_type == "CPU" for device in tf.config.get_visible_devices())
+
+
+def replicas() -> int:
+    """Number of replicas of tf.distribute that share a batch; 1 outside of a replica."""
+    is_whole = tf.distribute.in_cross_replica_context()
+    return 1 if is_whole else int(tf.distribute.get_strategy().num_replicas_in_sync)
+
+
+def sum_over_replicas(values: Any) -> Any:
+    """Return the sum of the values of all replicas."""
+    return tf.distribute.get_replica_context().all_reduce("SUM", values)
 
 
 def is_for_xla() -> bool:

@@ -1,0 +1,98 @@
+"""The two passes over logits with class indices: one for what the loss needs, one for its gradient.
+
+Automatic differentiation would keep several tensors of the size of the logits.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import keras
+from keras import KerasTensor as Tensor
+from keras import ops
+
+from keras_xent.shapes import along_classes, class_numbers
+
+if keras.backend.backend() == "tensorflow":
+    from keras_xent.kernels.tensorflow_graph import of_class
+else:
+    of_class = partial(ops.take_along_axis, axis=-1)
+
+
+class Statistics(NamedTuple):
+    """What the gradient needs of each row, all [..., 1]; the shifted logits are (x_c - peak) / temperature."""
+
+    peak: Tensor
+    own: Tensor
+    """The shifted logit of the label."""
+    rivals: Tensor
+    """Sum of the exponentials of the other classes' shifted logits."""
+    weight: Tensor | None
+    """Sum of the other classes' weights."""
+
+
+def outputs(
+    logits: Tensor, label: Tensor, counts: Tensor | None, class_weight: Tensor | None, temperature: float
+) -> tuple[tuple[Tensor, ...], Statistics]:
+    """The log-odds of the label, given weights the weighted sum of -log p of the others, and the statistics."""
+    x = harmless(logits, counts)  # [..., C]
+    peak = ops.stop_gradient(ops.max(x, -1, keepdims=True))  # [..., 1]
+    is_own, place = is_label(label, x), ops.expand_dims(label, -1)
+    own = (of_class(x, place) - peak) / temperature
+    shifted = (x - peak) / temperature
+    rivals = ops.sum(ops.where(is_own, 0.0, ops.exp(shifted)), -1, keepdims=True)
+    weight = None
+    outputs = [own - ops.log(rivals)]
+    if class_weight is not None:
+        others = ops.where(is_own, 0.0, along_classes(class_weight, x) * ops.ones_like(x))
+        weight = ops.sum(others, -1, keepdims=True)
+        spread = -ops.sum(others * ops.where(ops.equal(others, 0), 0.0, shifted), -1, keepdims=True)
+        outputs.append(weight * ops.log(rivals + ops.exp(own)) + spread)
+    if counts is not None:
+        outputs = [ops.where(ops.expand_dims(counts, -1), output, 0.0) for output in outputs]
+    values = tuple(ops.squeeze(output, -1) for output in outputs)
+    return values, Statistics(peak, own, rivals, weight)
+
+
+def gradient(
+    logits: Tensor,
+    label: Tensor,
+    counts: Tensor | None,
+    class_weight: Tensor | None,
+    temperature: float,
+    statistics: Statistics,
+    slopes: Sequence[Tensor],
+) -> Tensor:
+    """The gradient [..., C] of the sum of the outputs, each times its slope [...]."""
+    x = harmless(logits, counts)  # [..., C]
+    peak, own, rivals, weight = statistics
+    slopes = [ops.expand_dims(slope, -1) for slope in slopes]
+    if counts is not None:
+        slopes = [ops.where(ops.expand_dims(counts, -1), slope, 0.0) for slope in slopes]
+    is_alone = ops.equal(rivals, 0)
+    of_rivals = ops.where(is_alone, 0.0, -slopes[0] / ops.where(is_alone, 1.0, rivals))
+    of_own = slopes[0]
+    if weight is not None:
+        share = weight * slopes[1] / (rivals + ops.exp(own))
+        of_rivals, of_own = of_rivals + share, of_own + share * ops.exp(own)
+    gradient = of_rivals * ops.exp((x - peak) / temperature)
+    if class_weight is not None:
+        gradient = gradient - along_classes(class_weight, x) * slopes[1]
+    gradient = ops.where(is_label(label, x), of_own, gradient) / temperature
+    return ops.cast(gradient, logits.dtype)
+
+
+def harmless(logits: Tensor, counts: Tensor | None) -> Tensor:
+    """Logits in the compute dtype, 0 in the rows that do not count."""
+    logits = ops.cast(logits, compute_dtype(logits))
+    return logits if counts is None else ops.where(ops.expand_dims(counts, -1), logits, 0.0)
+
+
+def is_label(label: Tensor, x: Tensor) -> Tensor:
+    """Whether each class of x [..., C] is the label."""
+    return ops.equal(ops.expand_dims(label, -1), class_numbers(x, label.dtype))
+
+
+def compute_dtype(logits: Tensor) -> str:
+    """Return float64 for float64 logits, float32 for all others."""
+    return "float64" if keras.backend.standardize_dtype(logits.dtype) == "float64" else "float32"
