@@ -11,9 +11,8 @@ from typing import Any, ClassVar, Literal, Self
 import keras
 from keras import KerasTensor as Tensor
 from keras import ops
-from keras.src.backend import get_keras_mask
 
-from keras_xent import reduction, targets, watch
+from keras_xent import private, reduction, targets, watch
 from keras_xent.reduction import Rows
 from shared_specs.common import arguments
 
@@ -95,6 +94,8 @@ class Loss(keras.losses.Loss, ABC):
             for fact in (fact for fact, methods in self.facts.items() if name in methods):
                 super().__setattr__(fact, False)
             return
+        if targets.is_trained(value):
+            raise arguments.not_plain(name, f"a {type(value).__name__} that gradients train")
         check = arguments.check_of(type(self), name)
         before: Any = getattr(self, name, None)
         super().__setattr__(name, value if check is None else check(name, value))
@@ -221,7 +222,7 @@ class Loss(keras.losses.Loss, ABC):
         has_gradient: bool = True,
     ) -> Rows:
         """Return the rows of a call after `hard_fraction`."""
-        keras_mask = keras_mask_of(logits)
+        keras_mask = private.keras_mask_of(logits)
         logits, target, sample_weight, mask = map(targets.whole, (logits, target, sample_weight, mask))
         logits = targets.checked_logits(logits)
         logits = logits if has_gradient else ops.stop_gradient(logits)
@@ -250,8 +251,3 @@ class Loss(keras.losses.Loss, ABC):
             return mass * values
         is_lost = ops.equal(mass, 0) & ~ops.isnan(log_odds) & ~ops.isfinite(both)
         return ops.where(is_lost, 0.0, mass * curve(ops.where(is_lost, 0.0, log_odds)))
-
-
-def keras_mask_of(logits: Any) -> Any:
-    """Return the mask that Keras attached to predictions; None if there is none."""
-    return get_keras_mask(logits)

@@ -132,13 +132,6 @@ def of_distribution(logits: Tensor, masses: Tensor, temperature: float) -> Tenso
     return ops.sum(ops.where(is_absent, 0.0, masses * ops.where(is_absent, 0.0, surprise)), -1)
 
 
-def margin_of_label(logits: Tensor, label: Tensor, temperature: float) -> Tensor:
-    """Lead [...] of the class `label` [...] over its strongest rival; +inf where there is none."""
-    rival, _ = _peak(ops.where(is_class(label, logits), -math.inf, logits))
-    lead = take(logits, label) - ops.squeeze(rival, -1)
-    return scaled(lead, temperature) * ops.squeeze(poison(logits), -1)
-
-
 def margin_of_classes(logits: Tensor, temperature: float) -> Tensor:
     """Lead [..., C] of every class over its strongest rival, in O(C)."""
     peak, is_peak = _peak(logits)

@@ -14,10 +14,10 @@ import keras
 from keras import KerasTensor as Tensor
 from keras import ops
 
-from keras_xent import log_odds, reduction, targets
-from keras_xent.base import Loss, keras_mask_of
+from keras_xent import log_odds, private, reduction, targets
+from keras_xent.base import Loss
 from keras_xent.binary import BinaryLoss
-from keras_xent.categorical import CategoricalLoss
+from keras_xent.categorical import CategoricalLoss, Softmax
 from keras_xent.losses.cross_entropy import BinaryCrossEntropy, CategoricalCrossEntropy
 from keras_xent.losses.divergence import Distillation
 from shared_specs.common import arguments
@@ -207,10 +207,8 @@ class _Hit(CategoricalLoss):
     def curve(self, log_odds: Tensor) -> Tensor:
         return log_odds
 
-    def score(self, logits: Tensor, label: Tensor) -> Tensor:
-        return ops.cast(ops.argmax(logits, -1) == ops.cast(label, "int32"), logits.dtype)
-
-    def scores(self, logits: Tensor) -> Tensor:
+    def of_classes(self, softmax: Softmax) -> Tensor:
+        logits = softmax.logits
         return ops.cast(log_odds.is_class(ops.argmax(logits, -1), logits), logits.dtype)
 
 
@@ -294,7 +292,7 @@ class _Predictions(NamedTuple):
 
 def _predictions(loss: Loss, y_true: Any, y_pred: Any, sample_weight: Any, mask: Any, threshold: float) -> _Predictions:
     """Return labels and predictions of a batch, read as `loss` does, except that `hard_fraction` has no effect."""
-    keras_mask = keras_mask_of(y_pred)
+    keras_mask = private.keras_mask_of(y_pred)
     y_pred, y_true, sample_weight, mask = map(targets.whole, (y_pred, y_true, sample_weight, mask))
     logits = ops.stop_gradient(targets.checked_logits(y_pred))
     logits = ops.cast(logits, targets.compute_dtype(logits))

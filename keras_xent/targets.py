@@ -10,6 +10,7 @@ from keras import KerasTensor as Tensor
 from keras import ops
 from numpy.typing import NDArray
 
+from keras_xent import private
 from keras_xent.shapes import are_known, class_count, is_at_least
 from shared_specs.common import guard
 
@@ -150,7 +151,7 @@ def fitted(name: str, tensor: Tensor, like: Tensor) -> Tensor:
         return tensor
     has_values = not isinstance(tensor, Tensor) and not isinstance(like, Tensor)
     with keras.name_scope(f"{name} must fit the shape of y_pred".replace(" ", "_")):
-        if _BACKEND == "tensorflow" and has_values and not tensorflow_graph.is_for_xla():
+        if _BACKEND == "tensorflow" and has_values and not private.is_for_xla(tensorflow_graph.default_graph()):
             return tensorflow_graph.of_shape_of(tensor, like)
         if len(pairs) == 1 and has_values:
             return ops.reshape(tensor, ops.shape(like))
@@ -391,6 +392,11 @@ def is_compiling() -> bool:
     return _BACKEND == "torch" and tensors.is_compiling()
 
 
+def is_trained(value: Any) -> bool:
+    """Whether a value is a parameter of torch, or a tensor of torch with a forward derivative."""
+    return _BACKEND == "torch" and tensors.is_trained(value)
+
+
 def take_any_loss(*weights: float) -> bool:
     """Whether all weights stay positive in float32, so that weight * inf is never 0 * inf; 1e-30 leaves a margin."""
     return all(weight >= 1e-30 for weight in weights)
@@ -580,7 +586,9 @@ def is_unwatched(tensor: Tensor, check_labels: bool | None) -> bool:
     """Whether labels go unchecked, because a trace can neither read nor assert them."""
     if check_labels is False or not _is_traced(tensor):
         return False
-    return not is_asserted(tensor, check_labels) or tensorflow_graph.is_for_xla()  # which drops assertions
+    return not is_asserted(tensor, check_labels) or private.is_for_xla(
+        tensorflow_graph.default_graph()
+    )  # which drops assertions
 
 
 def is_asserted(tensor: Tensor, check_labels: bool | None) -> bool:

@@ -1,7 +1,7 @@
 """What a loss says once of its input: probabilities for logits or the reverse, one class, labels that nobody checks."""
 
+import inspect
 import math
-import sys
 from typing import Any, NamedTuple
 
 import keras
@@ -56,7 +56,7 @@ class Watch:
         Keras turns them into sample weights. That they are class weights shows only in the arguments of `fit` or
         `train_on_batch`, which are read from the stack. If another thread calls the loss, there is no warning.
         """
-        frame = None if own is None else sys._getframe(1)
+        frame = None if own is None else inspect.currentframe()
         while frame is not None:
             is_fit = frame.f_code.co_name in ("fit", "train_on_batch")
             if is_fit and isinstance(frame.f_locals.get("self"), keras.Model) and frame.f_locals.get("class_weight"):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_xent import reduction, targets, watch
+from lightning_xent.kernels import tensors
 from lightning_xent.reduction import Rows
 from shared_specs.common import arguments
 
@@ -99,6 +100,8 @@ class Loss(nn.Module, ABC):
             for fact in (fact for fact, methods in self.facts.items() if name in methods):
                 super().__setattr__(fact, False)  # type: ignore[arg-type]
             return
+        if tensors.is_trained(value):
+            raise arguments.not_plain(name, f"a {type(value).__name__} that gradients train")
         check = arguments.check_of(type(self), name)
         before: Any = getattr(self, name, None)
         super().__setattr__(name, value if check is None else check(name, value))

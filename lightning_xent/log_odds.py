@@ -112,12 +112,6 @@ def of_distribution(logits: Tensor, masses: Tensor, temperature: float) -> Tenso
     return torch.where(is_absent, 0.0, masses * torch.where(is_absent, 0.0, surprise)).sum(-1)
 
 
-def margin_of_label(logits: Tensor, label: Tensor, temperature: float) -> Tensor:
-    """Lead [...] of the class `label` [...] over its strongest rival; +inf where there is none."""
-    rival, _ = _peak(torch.where(is_class(label, logits), -math.inf, logits))
-    return scaled(take(logits, label) - rival.squeeze(-1), temperature) * poison(logits).squeeze(-1)
-
-
 def margin_of_classes(logits: Tensor, temperature: float) -> Tensor:
     """Lead [..., C] of every class over its strongest rival, in O(C)."""
     peak, is_peak = _peak(logits)

@@ -283,19 +283,13 @@ def evaluation(side: str, mode: str, curve: Curve) -> Evaluation:
     loss = package.get({"loss": curve.loss, "config": curve.config})
     function = getattr(loss, curve.method)
     backend = "torch" if side == "lightning" else import_module("keras").backend.backend()
-    own = loss.slope if curve.method == "curve" and has_slope(type(loss)) else None
+    own = loss.slope if curve.method == "curve" and loss.has_slope else None
     return {"torch": of_torch, "tensorflow": of_tensorflow, "jax": of_jax}[backend](function, own, mode == "compiled")
 
 
 def flushes_to_zero(side: str) -> bool:
     """Whether the side rounds numbers below `SMALLEST` to 0."""
     return side == "keras" and os.environ.get("KERAS_BACKEND", "tensorflow") != "torch"
-
-
-def has_slope(loss: type) -> bool:
-    """Whether a loss has its own `slope`."""
-    base = next(base for base in loss.__mro__ if base.__name__ == "BinaryLoss")
-    return getattr(loss, "slope", None) is not getattr(base, "slope", None)
 
 
 def of_torch(function: Any, own: Any, is_compiled: bool) -> Evaluation:

@@ -31,19 +31,9 @@ def sum_over_replicas(values: Any) -> Any:
     return tf.distribute.get_replica_context().all_reduce("SUM", values)
 
 
-def is_for_xla() -> bool:
-    """Whether the current graph is traced for XLA, which drops assertions.
-
-    TensorFlow has no public name for this. If the private one vanishes, the result is False: under XLA a label out of
-    range then gives NaN without a warning.
-    """
-    graph = tf.compat.v1.get_default_graph()
-    while graph is not None:
-        context = getattr(graph, "_get_control_flow_context", lambda: None)()
-        if context is not None and getattr(context, "IsXLAContext", lambda: False)():
-            return True
-        graph = getattr(graph, "outer_graph", None)
-    return False
+def default_graph() -> Any:
+    """Return the graph that is being traced."""
+    return tf.compat.v1.get_default_graph()
 
 
 def of_class(values: Any, label: Any) -> Any:

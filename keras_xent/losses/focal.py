@@ -13,6 +13,9 @@ from keras_xent.categorical import CategoricalLoss
 from keras_xent.log_odds import power_of_sigmoid, sigmoid, softplus
 from shared_specs.common import arguments
 
+LARGEST_LOW = math.nextafter(math.log(0.25), -math.inf)
+"""The largest log-odds at which p is below 0.2, in float64, and also when rounded to float32."""
+
 
 @keras.saving.register_keras_serializable(package="keras_xent")
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -87,4 +90,4 @@ def power(log_odds: Tensor, other: Tensor, gamma: float | str) -> Tensor:
 
 def is_low(log_odds: Tensor) -> Tensor:
     """Whether p is below 0.2."""
-    return log_odds < math.log(0.2 / 0.8)
+    return log_odds <= LARGEST_LOW

@@ -4,7 +4,6 @@ Nothing here calls a compiler: `torch.compile` is the user's to call.
 """
 
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from lightning_xent.kernels import tensors
 from lightning_xent.kernels.distribution import of_distribution
@@ -23,10 +22,6 @@ def applies(logits: Tensor, *constants: Tensor | None) -> bool:
     return (
         type(logits) is Tensor
         and logits.device.type in ("cpu", "cuda")
-        and not any(tensors.is_traced(tensor) or _has_tangent(tensor) for tensor in given)
+        and not any(tensors.is_traced(tensor) or tensors.has_tangent(tensor) for tensor in given)
         and not any(constant.requires_grad for constant in given[1:])
     )
-
-
-def _has_tangent(tensor: Tensor) -> bool:
-    return forward_ad.unpack_dual(tensor).tangent is not None  # type: ignore[no-untyped-call]

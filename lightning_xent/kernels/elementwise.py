@@ -5,9 +5,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from lightning_xent.kernels import blocks
+from lightning_xent.kernels import blocks, tensors
 
 Function = Callable[..., Tensor]
 
@@ -39,7 +38,7 @@ def _has_parameters(function: Function, x: Tensor, *others: Tensor) -> bool:
     first = (0,) * (x.ndim - 1)
     with torch.enable_grad():
         value = function(*(tensor.detach()[first].unsqueeze(0) for tensor in (x, *others)))
-    return value.requires_grad or forward_ad.unpack_dual(value).tangent is not None  # type: ignore[no-untyped-call]
+    return value.requires_grad or tensors.has_tangent(value)
 
 
 def _blockwise(function: Function, slope: Function | None, shape: torch.Size, x: Tensor, *others: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 
 def plain(tensor: Tensor) -> Tensor:
@@ -42,6 +43,16 @@ def is_traced(tensor: Tensor) -> bool:
     """Whether a tensor stands for others: under torch.compile, torch.jit.trace, and the transforms of torch.func."""
     is_tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     return is_tracing or (type(tensor) is Tensor and not has_memory(tensor))
+
+
+def is_trained(value: Any) -> bool:
+    """Whether a value is a parameter of torch, or a tensor with a forward derivative."""
+    return isinstance(value, torch.nn.Parameter) or (isinstance(value, Tensor) and has_tangent(value))
+
+
+def has_tangent(tensor: Tensor) -> bool:
+    """Whether a tensor has a forward derivative."""
+    return forward_ad.unpack_dual(tensor).tangent is not None  # type: ignore[no-untyped-call]
 
 
 def has_memory(tensor: Tensor) -> bool:

@@ -12,6 +12,9 @@ from lightning_xent.categorical import CategoricalLoss
 from lightning_xent.log_odds import power_of_sigmoid, sigmoid, softplus
 from shared_specs.common import arguments
 
+LARGEST_LOW = math.nextafter(math.log(0.25), -math.inf)
+"""The largest log-odds at which p is below 0.2, in float64, and also when rounded to float32."""
+
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class CategoricalFocalCrossEntropy(CategoricalLoss):
@@ -85,4 +88,4 @@ def power(log_odds: Tensor, other: Tensor, gamma: float | str) -> Tensor:
 
 def is_low(log_odds: Tensor) -> Tensor:
     """Whether p is below 0.2."""
-    return log_odds < math.log(0.2 / 0.8)
+    return log_odds <= LARGEST_LOW

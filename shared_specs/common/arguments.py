@@ -4,7 +4,6 @@ import dataclasses
 import difflib
 import inspect
 import math
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence, Sized
 from numbers import Real
 from typing import Any, TypeVar
@@ -223,29 +222,23 @@ def plain(name: str, value: Any) -> Any:
     """
     if value is None or type(value) in (bool, int, float, str, list, tuple, dict):
         return value
-    is_parameter = any(base.__name__ == "Parameter" for base in type(value).__mro__) or hasattr(value, "trainable")
-    if getattr(value, "requires_grad", False) is True or is_parameter or _has_tangent(value):
-        what = f"a {type(value).__name__} that gradients train"
-    else:
-        try:
-            result = as_python(value)
-        except Exception:  # a traced tensor has no values: JAX and torch raise their own errors
-            result = value
-        if not (hasattr(result, "shape") and hasattr(result, "dtype")):
-            return result
-        what = f"a {type(value).__name__} without a value: it is traced"
-    raise TypeError(
+    if getattr(value, "requires_grad", False) is True or hasattr(value, "trainable"):
+        raise not_plain(name, f"a {type(value).__name__} that gradients train")
+    try:
+        result = as_python(value)
+    except Exception:  # a traced tensor has no values: JAX and torch raise their own errors
+        result = value
+    if hasattr(result, "shape") and hasattr(result, "dtype"):
+        raise not_plain(name, f"a {type(value).__name__} without a value: it is traced")
+    return result
+
+
+def not_plain(name: str, what: str) -> TypeError:
+    """Return the error of a parameter that is no plain number."""
+    return TypeError(
         f"{name} must be a plain number (or plain numbers), got {what}. A loss gives its parameters no gradient: pass "
         "float(value) to use its current value, or write a loss whose curve holds the parameter (docs/own_loss.md)"
     )
-
-
-def _has_tangent(value: Any) -> bool:
-    """Whether a value is a tensor of torch with a forward derivative."""
-    torch = sys.modules.get("torch")
-    if torch is None or not isinstance(value, torch.Tensor):
-        return False
-    return torch.autograd.forward_ad.unpack_dual(value).tangent is not None
 
 
 def _in_order_of_classes(name: str, given: Mapping[Any, Any]) -> list[Any]:

@@ -1,6 +1,6 @@
 """Finds logits where probabilities are wanted, and the reverse, by the activation or by the values."""
 
-import sys
+import inspect
 import warnings
 from collections.abc import Sequence
 from numbers import Real
@@ -235,7 +235,7 @@ def place(position: tuple[int, ...], has_classes: bool) -> str:
 
 def warn(message: str) -> None:
     """Give a warning that points at the first caller outside this package and the frameworks."""
-    frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in FRAMES:
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in FRAMES:
         frame, level = frame.f_back, level + 1
     warnings.warn(message, UserWarning, stacklevel=level)

@@ -347,6 +347,51 @@ def test_binary_curves_in_blocks(monkeypatch, build, dtype):
         assert loss(logits, target) == value
 
 
+class Steep(lightning_xent.CategoricalPolyCrossEntropy):
+    """A curve from outside the package, with a parameter of its own if it is given one."""
+
+    steepness = 1.0
+
+    def curve(self, log_odds):
+        return torch.exp(-self.steepness * log_odds.clamp(-9, 9))
+
+
+class SteepBinary(lightning_xent.BinaryFocalCrossEntropy):
+    steepness = 1.0
+    curve = Steep.curve
+
+
+@pytest.mark.parametrize("kind", [Steep, SteepBinary])
+def test_a_curve_from_outside_runs_in_blocks(monkeypatch, kind):
+    """It keeps the logits, the target and the slopes, one tensor each; inside of a block it keeps small ones."""
+    monkeypatch.setattr(blocks, "BLOCK", 100)
+    logits, target, kept = torch.randn(60, 4, requires_grad=True), torch.rand(60, 4), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
+        value = kind()(logits, target)
+    assert sum(size >= logits.numel() for size in kept) <= 3
+    want = kind()(logits.double(), target.double())
+    torch.testing.assert_close(value.double(), want)
+    gradients = [torch.autograd.grad(loss, logits)[0] for loss in (value, want)]
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("kind", [Steep, SteepBinary])
+def test_a_parameter_of_a_curve_gets_its_gradient_from_any_number_of_logits(monkeypatch, kind):
+    monkeypatch.setattr(blocks, "BLOCK", 100)
+    logits, target = torch.randn(60, 4, dtype=torch.float64), torch.rand(60, 4, dtype=torch.float64)
+    loss, gradients = kind(reduction="sum"), []
+    for part in (slice(None), slice(10), slice(10, None)):
+        loss.steepness = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+        gradients += torch.autograd.grad(loss(logits[part], target[part]), loss.steepness)
+    assert gradients[0] != 0
+    small = [
+        torch.autograd.grad(loss(row, mass), loss.steepness)[0]
+        for row, mass in zip(logits.split(10), target.split(10), strict=True)
+    ]
+    torch.testing.assert_close(gradients[0], sum(small))
+    torch.testing.assert_close(gradients[0], gradients[1] + gradients[2])
+
+
 # Forward derivatives load decompositions that torch still scripts.
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 def test_forward_derivative():

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from mpmath import mp
 
 from shared_specs.exhaustive import (
     CURVES,
@@ -94,6 +95,20 @@ def test_A7_a_slope_of_a_small_gamma_keeps_numbers_below_the_normal_ones():
     m = np.array([88.5, 89.0, 90.0])
     got = side.package.BinaryFocalCrossEntropy(gamma=0.05).slope(side.tensor(m, "float32"))
     np.testing.assert_allclose(side.numpy(got), -1.05 * np.exp(-1.05 * m), atol=8 * 2.0**-149)
+
+
+@pytest.mark.parametrize("dtype", [dtype for dtype in ("float64", "float32") if dtype in side.dtypes])
+def test_A7_gamma_changes_at_the_first_number_with_p_of_at_least_a_fifth(dtype):
+    """The logarithm of 1/4 lies between two numbers of either dtype. In float32 the one below it rounds to the same."""
+    limit, number = mp.log(mp.mpf(1) / 4), np.dtype(dtype).type
+    near = number(np.log(0.25))
+    m = np.array([np.nextafter(near, number(-2)), near, np.nextafter(near, number(0))], dtype)
+    gammas = [5 if mp.mpf(float(each)) < limit else 3 for each in m]
+    assert set(gammas) == {3, 5}
+    p = 1 / (1 + np.exp(-m.astype("float64")))
+    loss = side.package.BinaryFocalCrossEntropy(gamma="flsd53", reduction="none")
+    got = side.numpy(side.call(loss, side.tensor(m, dtype), side.tensor(np.ones(3, "float32"))))
+    np.testing.assert_allclose(got, -((1 - p) ** np.array(gammas)) * np.log(p), rtol=1e-6)
 
 
 def test_A7_the_oracle_and_the_evaluation_are_those_of_the_formula():
