@@ -14,7 +14,7 @@ from keras import ops
 
 from keras_xent import private, reduction, targets, watch
 from keras_xent.reduction import Rows
-from shared_specs.common import arguments
+from shared_specs.common import arguments, facts
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -67,11 +67,9 @@ class Loss(keras.losses.Loss, ABC):
     _is_built, _is_naming = False, False
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Drop the facts that are about methods of this class."""
+        """Drop the facts that are about overridden methods."""
         super().__init_subclass__(**options)
-        for fact, methods in cls.facts.items():
-            if fact not in vars(cls) and any(method in vars(cls) for method in methods):
-                setattr(cls, fact, False)
+        facts.drop_overridden(cls, cls.facts)
 
     def __new__(cls, *positional: Any, **keywords: Any) -> Self:
         """Refuse a keyword that the loss does not have, and say which one may be meant."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lightning_xent import reduction, targets, watch
 from lightning_xent.kernels import tensors
 from lightning_xent.reduction import Rows
-from shared_specs.common import arguments
+from shared_specs.common import arguments, facts
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -66,14 +66,12 @@ class Loss(nn.Module, ABC):
     __jit_unused_properties__: ClassVar[list[str]] = []
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Drop the facts that are about methods of this class, and let TorchScript script a network that holds a loss.
+        """Drop the facts that are about overridden methods, and let TorchScript script a network that holds a loss.
 
         TorchScript reads no code of a loss, so it cannot call one.
         """
         super().__init_subclass__(**options)
-        for fact, methods in cls.facts.items():
-            if fact not in vars(cls) and any(method in vars(cls) for method in methods):
-                setattr(cls, fact, False)
+        facts.drop_overridden(cls, cls.facts)
         cls.__jit_unused_properties__ = [name for name in dir(cls) if isinstance(getattr(cls, name, None), property)]
         torch.jit.unused(cls.forward)
 

@@ -371,14 +371,24 @@ def test_one_loss_takes_many_classes_of_any_rank(mode):
 
 @pytest.mark.parametrize("config", [{}, {"label_smoothing": 0.25}, {"temperature": 1.5}], ids=str)
 @pytest.mark.parametrize("name", ["CategoricalCrossEntropy", "BinaryCrossEntropy", "BinaryFocalCrossEntropy"])
-def test_a_subclass_with_another_curve_keeps_no_short_cut_of_its_base(name, config):
+@pytest.mark.parametrize("way", ["subclass", "mixin", "assigned"])
+def test_a_loss_with_another_curve_keeps_no_short_cut_of_its_base(name, config, way):
     """Closed forms and slopes are those of a curve; 300 x 1200 is more than a block on torch."""
     base = getattr(side.package, name)
 
-    class Doubled(base):
+    class Mixin:
         def curve(self, log_odds):
-            return 2 * super().curve(log_odds)
+            return 2 * base.curve(self, log_odds)
 
+    class Subclass(base):
+        curve = Mixin.curve
+
+    class Mixed(Mixin, base):
+        pass
+
+    doubled = {"subclass": Subclass, "mixin": Mixed, "assigned": base}[way](**config)
+    if way == "assigned":
+        doubled.curve = lambda log_odds: 2 * base.curve(doubled, log_odds)
     rng = np.random.default_rng(0)
     logits = side.tensor(rng.normal(size=(300, 1200)).astype("float32"))
     target = side.tensor(rng.integers(0, 2, (300, 1200) if is_binary(name) else 300))
@@ -386,10 +396,32 @@ def test_a_subclass_with_another_curve_keeps_no_short_cut_of_its_base(name, conf
         side.value_and_gradient(
             lambda logits, target, loss=loss: side.call(loss, logits, target), logits, "eager", target
         )
-        for loss in (Doubled(**config), base(**config))
+        for loss in (doubled, base(**config))
     )
     np.testing.assert_allclose(side.numpy(value), 2 * side.numpy(want), rtol=1e-6)
     np.testing.assert_allclose(side.numpy(gradient), 2 * side.numpy(want_gradient), rtol=1e-5, atol=2e-8)
+
+
+FACTS = [(name, fact) for name in CLASSES for fact in getattr(side.package, name).facts]
+
+
+@pytest.mark.parametrize(("name", "fact"), [pair for pair in FACTS if getattr(getattr(side.package, pair[0]), pair[1])])
+def test_a_fact_may_be_taken_back(name, fact):
+    """A short cut gives what the long way gives, or the class states something that is not so."""
+    logits, target = (side.tensor(array) for array in inputs(name))
+    configs = [{}, {"label_smoothing": 0.25}, {"entropy_penalty": 0.5, "temperature": 2.0}]
+    for config in configs[: 2 if name == "ArcFaceCrossEntropy" else 3]:
+        losses = [build(name, **config) for _ in range(2)]
+        setattr(losses[1], fact, False)
+        for mode in side.eager_modes:
+            (value, gradient), (want, want_gradient) = (
+                side.value_and_gradient(
+                    lambda logits, target, loss=loss: side.call(loss, logits, target), logits, mode, target
+                )
+                for loss in losses
+            )
+            np.testing.assert_allclose(side.numpy(value), side.numpy(want), rtol=1e-5)
+            np.testing.assert_allclose(side.numpy(gradient), side.numpy(want_gradient), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("mode", side.modes)
