@@ -24,6 +24,11 @@ ONE_SIDED = {
     "lightning.py",
     "module.py",
     "training.py",
+    # Keras has its own classes of metrics, Lightning has torchmetrics.
+    "metrics/classification.py",
+    "metrics/losses.py",
+    "metrics/prediction.py",
+    "metrics/report.py",
     # Keras uses these too, on its torch backend.
     "kernels/blocks.py",
     "kernels/distribution.py",
@@ -127,7 +132,7 @@ LAYERS = {
     "lightning.py": {"base", "batches", "training"},
     "information.py": set(),
     "callbacks.py": {"base", "batches", "binary", "categorical", "check"},
-    "metrics.py": {"base", "binary", "categorical", "log_odds", "losses", "private", "reduction", "targets"},
+    "metrics": {"base", "binary", "categorical", "log_odds", "losses", "metrics", "private", "reduction", "targets"},
     "__init__.py": {"check", "information", "losses", "spec"},
     "losses": {"binary", "categorical", "log_odds", "losses", "reduction", "shapes", "targets"},
 }
