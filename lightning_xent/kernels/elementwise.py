@@ -16,7 +16,7 @@ def elementwise(function: Function, slope: Function | None, x: Tensor, *others: 
 
     slope(x, *others) is the derivative in x. If it is None, automatic differentiation computes it with the values.
     """
-    if x.numel() <= blocks.BLOCK or not x.is_contiguous() or x.is_cuda:
+    if tensors.is_compiling() or x.numel() <= blocks.BLOCK or not x.is_contiguous() or x.is_cuda:
         return function(x, *others)
     others = tuple(other.expand_as(x) for other in others)
     if x.ndim == 1:  # one row, which blocks cannot split
@@ -28,7 +28,7 @@ def elementwise(function: Function, slope: Function | None, x: Tensor, *others: 
 
 def rowwise(function: Function, x: Tensor, *others: Tensor) -> Tensor:
     """function(x, *others) [...], row by row, of x [..., C]. The others, [...] or [..., C], get no gradient."""
-    if x.numel() <= blocks.BLOCK or x.is_cuda or _has_parameters(function, x, *others):
+    if tensors.is_compiling() or x.numel() <= blocks.BLOCK or x.is_cuda or _has_parameters(function, x, *others):
         return function(x, *others)
     return _blockwise(function, None, x.shape[:-1], x, *others)
 

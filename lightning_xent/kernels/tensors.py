@@ -45,6 +45,24 @@ def is_traced(tensor: Tensor) -> bool:
     return is_tracing or (type(tensor) is Tensor and not has_memory(tensor))
 
 
+class _OldStyle(torch.autograd.Function):
+    """A function without `setup_context`, which torch.func refuses."""
+
+    @staticmethod
+    def forward(ctx: Any, value: None) -> None:
+        """Do nothing."""
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def is_transformed() -> bool:
+    """Whether a transform of torch.func is at work, also while torch.compile traces it."""
+    try:
+        _OldStyle.apply(None)  # type: ignore[no-untyped-call]
+    except RuntimeError:
+        return True
+    return False
+
+
 def is_trained(value: Any) -> bool:
     """Whether a value is a parameter of torch, or a tensor with a forward derivative."""
     return isinstance(value, torch.nn.Parameter) or (isinstance(value, Tensor) and has_tangent(value))
