@@ -92,11 +92,18 @@ def of_label(
     log_partition: bool = False,
     entropy: bool = False,
 ) -> tuple[Tensor, ...]:
-    """The log-odds [...] of the class `label` [...] in `logits` [..., C], and what else is wanted, in this order:
+    """Log-odds [...] of the class `label` [...] in `logits` [..., C], and what else is wanted, in this order.
 
-    sum_{c != y} w_c (-log p_c), given the weights w [C] of the classes or None; logsumexp(logits / temperature); and
-    the entropy of the softmax. With a softcap, the logits are softcap * T * tanh(logits / (softcap * T)). Where `counts`
-    [...] is False the logits are not read, the results are 0, and so is the gradient. A label out of range gives NaN.
+    Args:
+        logits: In any strides; those of the usual layouts are not copied.
+        label: Any integer dtype. The outputs of a label out of range are NaN.
+        counts: Where it [...] is False, logits are not read, outputs are 0, and the gradient is exactly 0.
+        class_weight: Weights w [C] in `others`; None: 1.
+        temperature: Divides the logits.
+        softcap: The logits become softcap * T * tanh(logits / (softcap * T)) first.
+        others: sum_{c != y} w_c (-log p_c).
+        log_partition: logsumexp(logits / temperature).
+        entropy: That of the softmax, in nats.
     """
     outputs: tuple[Tensor, ...] = _OfLabel.apply(  # type: ignore[no-untyped-call]
         logits, label, counts, class_weight, temperature, softcap, others, log_partition, entropy
@@ -124,7 +131,7 @@ class _OfLabel(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         logits, label, counts, class_weight, log_odds, statistics = ctx.saved_tensors
-        inputs = logits, label, counts, class_weight, *ctx.options
+        inputs: list[Any] = [logits, label, counts, class_weight, *ctx.options]
         if torch.compiler.is_compiling():
             gradient = torch.ops.crossent.label_backward(list(gradients), *inputs, log_odds, statistics)
         elif blocks.needs_plain_operations(gradients):
@@ -147,7 +154,7 @@ class _OfDistribution(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         logits, masses, counts, sums = ctx.saved_tensors
-        inputs = logits, masses, counts, ctx.temperature
+        inputs: list[Any] = [logits, masses, counts, ctx.temperature]
         if torch.compiler.is_compiling():
             gradient = torch.ops.crossent.distribution_backward(gradient, *inputs, sums)
         elif blocks.needs_plain_operations([gradient]):

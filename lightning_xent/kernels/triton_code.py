@@ -53,7 +53,7 @@ def _place(rows, inner, KIND: tl.constexpr, A: tl.constexpr, SIZE: tl.constexpr,
 
 @triton.jit
 def _start(outer, position, outer_stride, inner_stride, KIND: tl.constexpr, ALIGN: tl.constexpr):
-    """The offset of each row. What is divided and multiplied by ALIGN is known to be its multiple: so loads are wide."""
+    """The offset of each row. Divided and multiplied by ALIGN, it is known to be its multiple: so loads are wide."""
     start = outer * (outer_stride // ALIGN * ALIGN)
     if KIND == "many":
         start += position
@@ -91,16 +91,12 @@ def _tiles(classes, steps, is_read, KIND: tl.constexpr, TILE: tl.constexpr):
 @triton.jit
 def _offset(first, index, class_stride, KIND: tl.constexpr, ALIGN: tl.constexpr):
     """How far the classes of a tile lie from the start of their row."""
-    if KIND == "many":
-        offset = (index.to(tl.int64) + first) * (class_stride // ALIGN * ALIGN)
-    else:
-        offset = index + first
-    return offset
+    return (index.to(tl.int64) + first) * (class_stride // ALIGN * ALIGN) if KIND == "many" else index + first
 
 
 @triton.jit
 def _mask(first, index, classes, rows, MASKED: tl.constexpr, KIND: tl.constexpr, ALIGN: tl.constexpr):
-    """Which elements of a tile belong to `rows` and to classes; of a long row, which loops skip, all or the last few."""
+    """Which elements of a tile belong to classes and to `rows`; a long row is left out by its loop."""
     if KIND == "long" and not MASKED:
         mask = tl.zeros(index.shape, tl.int1) == 0  # constant, so the compiler drops it
     elif KIND == "long":
@@ -248,9 +244,7 @@ def _of_all_lanes(peak, rivals, weight, spread, tilt, rate):
 
 
 @triton.jit
-def _write_statistics(
-    statistics, at, step, mask, peak, rivals, weight, tilt, SPREAD: tl.constexpr, TILT: tl.constexpr
-):
+def _write_statistics(statistics, at, step, mask, peak, rivals, weight, tilt, SPREAD: tl.constexpr, TILT: tl.constexpr):
     """Write what the gradient needs."""
     tl.store(statistics + at, peak, mask=mask)
     tl.store(statistics + step + at, rivals, mask=mask)
@@ -529,9 +523,7 @@ def _write_tile(
     slope *= factor
     if KIND == "many":
         slope = tl.where(is_read, slope, 0)
-    tl.store(
-        result + _offset(first, index, class_stride_2, KIND, ALIGN), slope.to(result.dtype.element_ty), mask=mask
-    )
+    tl.store(result + _offset(first, index, class_stride_2, KIND, ALIGN), slope.to(result.dtype.element_ty), mask=mask)
 
 
 # ---- Distributions: sums over all classes but one at the peak
@@ -541,7 +533,7 @@ def _write_tile(
 def _with_tile_of_masses(peak, rest, at_peak, below, distances, x, t, rate, KIND: tl.constexpr):
     """The sums of each lane with those of a tile of logits x, -inf beyond the last class, and masses t.
 
-    rest is the sum of exponentials but one at the peak; at_peak and below are the masses of classes at the peak and below.
+    rest is the sum of exponentials but one at the peak; at_peak and below are the masses of classes there and below.
     """
     highest = tl.maximum(peak, _max(x, KIND))
     moved = _moved(peak, highest)
@@ -552,7 +544,7 @@ def _with_tile_of_masses(peak, rest, at_peak, below, distances, x, t, rate, KIND
     exponential = tl.where(is_peak, 0, tl.exp2(-distance * (rate * LOG2_E)))
     count = _sum(is_peak.to(rest.dtype), KIND)
     distances += _times(at_peak + below, moved) + _sum(_times(t, tl.where(is_peak, 0, distance)), KIND)
-    rest = tl.where(has_moved, (rest + 1) * fade + count - 1, rest + count) + _sum(exponential, KIND)
+    rest = tl.where(has_moved, (rest + 1) * fade + (count - 1), rest + count) + _sum(exponential, KIND)
     below += tl.where(has_moved, at_peak, 0) + _sum(tl.where(is_peak, 0, t), KIND)
     at_peak = tl.where(has_moved, 0, at_peak) + _sum(tl.where(is_peak, t, 0), KIND)
     return highest, rest, at_peak, below, distances
@@ -572,6 +564,12 @@ def _of_all_lanes_of_masses(peak, rest, at_peak, below, distances, rate):
 
 
 @triton.jit
+def _finite_or_nan(peak):
+    """The peak, NaN if it is infinite: so are the loss and the gradient of its row."""
+    return tl.where(tl.abs(peak) == INFINITY, float("nan"), peak)
+
+
+@triton.jit
 def _write_sums(statistics, at, step, mask, peak, rest, at_peak, below):
     """Write what the gradient needs."""
     tl.store(statistics + at, peak, mask=mask)
@@ -582,9 +580,9 @@ def _write_sums(statistics, at, step, mask, peak, rest, at_peak, below):
 
 @triton.jit
 def _write_losses(losses, row, exists, is_read, peak, rest, at_peak, below, distances, rate):
-    """Write the losses of rows, NaN if their peak is infinite, 0 if they are ignored."""
+    """Write the losses of rows; 0 if they are ignored."""
     loss = distances * rate + (at_peak + below) * _log1p(rest)
-    loss = tl.where(tl.abs(peak) == INFINITY, float("nan"), loss)
+    loss = tl.where(peak == peak, loss, float("nan"))
     tl.store(losses + row, tl.where(is_read, loss, 0), mask=exists)
 
 
@@ -645,6 +643,7 @@ def distribution_forward(
         tl.store(statistics + 4 * step + at, distances, mask=exists)
     else:
         step = tl.zeros((), tl.int64) + rows
+        peak = _finite_or_nan(peak)
         _write_sums(statistics, row, step, exists, peak, rest, at_peak, below)
         _write_losses(losses, row, exists, is_read, peak, rest, at_peak, below, distances, rate)
 
@@ -682,6 +681,7 @@ def distribution_merge(
     distances = tl.load(part + 4 * step, mask=mask, other=0)
     peak, rest, at_peak, below, distances = _of_all_lanes_of_masses(peak, rest, at_peak, below, distances, rate)
     step = tl.zeros((), tl.int64) + rows
+    peak = _finite_or_nan(peak)
     _write_sums(statistics, row, step, exists, peak, rest, at_peak, below)
     _write_losses(losses, row, exists, is_read, peak, rest, at_peak, below, distances, rate)
 
@@ -715,18 +715,19 @@ def distribution_backward(
     share = (at_peak + below) * change / (1 + rest)
     # p - t of a single peak is minus the sum of p - t of the others, which keeps its digits near certainty.
     of_peak = change * below - share * rest
+    alone = tl.where(rest < 1, peak, float("nan"))
 
     begin, whole, end = _tiles(classes, steps, exists, KIND, TILE)
     for tile in range(begin, whole):
         _write_tile_of_masses(
             logits + start, masses + start_2, gradient + start_3, tile * TILE, index, classes,
-            class_stride, class_stride_2, class_stride_3, exists, is_read, rate, peak, rest, change, share, of_peak,
+            class_stride, class_stride_2, class_stride_3, exists, is_read, rate, peak, alone, change, share, of_peak,
             False, KIND, TILE, ALIGN, DTYPE,
         )  # fmt: skip
     for tile in range(whole, end):
         _write_tile_of_masses(
             logits + start, masses + start_2, gradient + start_3, tile * TILE, index, classes,
-            class_stride, class_stride_2, class_stride_3, exists, is_read, rate, peak, rest, change, share, of_peak,
+            class_stride, class_stride_2, class_stride_3, exists, is_read, rate, peak, alone, change, share, of_peak,
             True, KIND, TILE, ALIGN, DTYPE,
         )  # fmt: skip
 
@@ -734,7 +735,7 @@ def distribution_backward(
 @triton.jit
 def _write_tile_of_masses(
     pointer, masses, result, first, index, classes,
-    class_stride, class_stride_2, class_stride_3, exists, is_read, rate, peak, rest, change, share, of_peak,
+    class_stride, class_stride_2, class_stride_3, exists, is_read, rate, peak, alone, change, share, of_peak,
     MASKED: tl.constexpr, KIND: tl.constexpr, TILE: tl.constexpr, ALIGN: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
     """Write a tile of the gradient."""
@@ -743,9 +744,7 @@ def _write_tile_of_masses(
     x = tl.load(pointer + _offset(first, index, class_stride, KIND, ALIGN), mask=is_loaded, other=0).to(DTYPE)
     t = tl.load(masses + _offset(first, index, class_stride_2, KIND, ALIGN), mask=is_loaded, other=0).to(DTYPE)
     slope = tl.exp2(-(peak - x) * (rate * LOG2_E)) * share - t * change
-    slope = tl.where((x == peak) & (rest < 1), of_peak, slope)
+    slope = tl.where(x == alone, of_peak, slope)
     if KIND == "many":
         slope = tl.where(is_read, slope, 0)
-    tl.store(
-        result + _offset(first, index, class_stride_3, KIND, ALIGN), slope.to(result.dtype.element_ty), mask=mask
-    )
+    tl.store(result + _offset(first, index, class_stride_3, KIND, ALIGN), slope.to(result.dtype.element_ty), mask=mask)
