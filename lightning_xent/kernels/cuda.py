@@ -132,12 +132,13 @@ class _OfLabel(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         logits, label, counts, class_weight, log_odds, statistics = ctx.saved_tensors
         inputs: list[Any] = [logits, label, counts, class_weight, *ctx.options]
+        arguments = [list(gradients), *inputs, log_odds, statistics]
         if torch.compiler.is_compiling():
-            gradient = torch.ops.crossent.label_backward(list(gradients), *inputs, log_odds, statistics)
+            gradient = torch.ops.crossent.label_backward(*arguments)
         elif blocks.needs_plain_operations(gradients):
             gradient = _plain_gradient(plain_of_label, gradients, *inputs)
         else:
-            gradient = launch_label_backward(list(gradients), *inputs, log_odds, statistics)
+            gradient = launch_label_backward(*arguments)
         return gradient, *[None] * (len(inputs) - 1)
 
 
@@ -155,12 +156,13 @@ class _OfDistribution(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         logits, masses, counts, sums = ctx.saved_tensors
         inputs: list[Any] = [logits, masses, counts, ctx.temperature]
+        arguments = [gradient, *inputs, sums]
         if torch.compiler.is_compiling():
-            gradient = torch.ops.crossent.distribution_backward(gradient, *inputs, sums)
+            gradient = torch.ops.crossent.distribution_backward(*arguments)
         elif blocks.needs_plain_operations([gradient]):
             gradient = _plain_gradient(plain_of_distribution, [gradient], *inputs)
         else:
-            gradient = launch_distribution_backward(gradient, *inputs, sums)
+            gradient = launch_distribution_backward(*arguments)
         return gradient, None, None, None
 
 
