@@ -111,6 +111,17 @@ def test_compiled_without_a_break(name, backend, launched):
         assert torch.equal(value, expected)
 
 
+@pytest.mark.parametrize("target", [LABEL, MASSES], ids=["label", "distribution"])
+def test_compiled_transforms_take_plain_operations(target, launched):
+    x = logits().detach()
+    loss = lightning_xent.CategoricalCrossEntropy()
+    by_row = torch.func.vmap(torch.func.grad(lambda x, t: loss(x[None], t[None])))
+    torch.compiler.reset()
+    found = torch.compile(by_row, fullgraph=True, backend="aot_eager")(x, target)
+    torch.testing.assert_close(found, by_row(x, target))
+    assert not launched
+
+
 @pytest.mark.parametrize("shape", [(2, 3, 5), (4, 6)])
 @pytest.mark.parametrize("is_second", [False, True])
 def test_operations_keep_their_promises(shape, is_second):
