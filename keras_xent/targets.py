@@ -392,9 +392,9 @@ def is_compiling() -> bool:
     return _BACKEND == "torch" and tensors.is_compiling()
 
 
-def is_trained(value: Any) -> bool:
-    """Whether a value is a parameter of torch, or a tensor of torch with a forward derivative."""
-    return _BACKEND == "torch" and tensors.is_trained(value)
+def has_tangent(value: Any) -> bool:
+    """Whether a value is a tensor of torch with a forward derivative."""
+    return _BACKEND == "torch" and ops.is_tensor(value) and tensors.has_tangent(value)
 
 
 def take_any_loss(*weights: float) -> bool:

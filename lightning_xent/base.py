@@ -98,7 +98,7 @@ class Loss(nn.Module, ABC):
             for fact in (fact for fact, methods in self.facts.items() if name in methods):
                 super().__setattr__(fact, False)  # type: ignore[arg-type]
             return
-        if tensors.is_trained(value):
+        if isinstance(value, Tensor) and tensors.has_tangent(value):
             raise arguments.not_plain(name, f"a {type(value).__name__} that gradients train")
         check = arguments.check_of(type(self), name)
         before: Any = getattr(self, name, None)

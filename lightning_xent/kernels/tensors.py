@@ -63,11 +63,6 @@ def is_transformed() -> bool:
     return False
 
 
-def is_trained(value: Any) -> bool:
-    """Whether a value is a parameter of torch, or a tensor with a forward derivative."""
-    return isinstance(value, torch.nn.Parameter) or (isinstance(value, Tensor) and has_tangent(value))
-
-
 def has_tangent(tensor: Tensor) -> bool:
     """Whether a tensor has a forward derivative."""
     return forward_ad.unpack_dual(tensor).tangent is not None  # type: ignore[no-untyped-call]

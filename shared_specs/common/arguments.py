@@ -222,7 +222,8 @@ def plain(name: str, value: Any) -> Any:
     """
     if value is None or type(value) in (bool, int, float, str, list, tuple, dict):
         return value
-    if getattr(value, "requires_grad", False) is True or hasattr(value, "trainable"):
+    is_parameter = any(base.__name__ == "Parameter" for base in type(value).__mro__) or hasattr(value, "trainable")
+    if getattr(value, "requires_grad", False) is True or is_parameter:
         raise not_plain(name, f"a {type(value).__name__} that gradients train")
     try:
         result = as_python(value)
