@@ -167,7 +167,7 @@ class CategoricalLoss(Loss):
         """Return what each row's loss [...] gets for any target, given the logits [..., C] before `softmax_input`."""
         value = None
         if self.z_loss != 0.0:
-            value = self.z_loss * log_odds.log_partition(softmax.plain, softmax.divisor) ** 2
+            value = log_odds.square(log_odds.log_partition(softmax.plain, softmax.divisor), self.z_loss)
         if self.entropy_penalty != 0.0:
             penalty = -self.entropy_penalty * log_odds.entropy(softmax.plain, softmax.divisor, self.from_logits)
             value = penalty if value is None else value + penalty

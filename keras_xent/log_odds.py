@@ -89,12 +89,15 @@ def of_label(
     if not from_logits:
         rivals = ops.sum(ops.where(is_class(label, logits), 0.0, logits), -1)  # [...]
         return _limited(take(logits, label), rivals)
+    if not _is_none(margin):
+        # Taken from the log-odds, a margin would get lost where the sum over the rivals is 0 in float32.
+        logits = relative(logits)
+        margin = margin if isinstance(margin, float) else ops.expand_dims(margin, -1)
+        logits = ops.where(is_class(label, logits), logits - margin, logits)
     if kernel.applies(logits, label, counts):
-        log_odds = kernel.of_label(logits, label, counts, temperature)
-    else:
-        own, rivals, _ = _label_and_rivals(logits, label, temperature, counts)
-        log_odds = own - _log(rivals)
-    return log_odds if isinstance(margin, float) and margin == 0.0 else log_odds - scaled(margin, temperature)
+        return kernel.of_label(logits, label, counts, temperature)
+    own, rivals, _ = _label_and_rivals(logits, label, temperature, counts)
+    return own - _log(rivals)
 
 
 def of_label_and_others(
@@ -119,7 +122,15 @@ def of_classes(logits: Tensor, temperature: float, from_logits: bool, margin: Te
         return _limited(logits, ops.where(is_peak, rest, peak + (rest - logits)))
     shifted, is_peak, rest = _relative_to_peak(logits, temperature)
     others = ops.where(is_peak, 0.0, rest - ops.exp(scaled(shifted, temperature)))  # [..., C]
-    return scaled(shifted - margin, temperature) - ops.where(is_peak, _log(rest), ops.log1p(others))
+    if _is_none(margin):
+        return scaled(shifted, temperature) - ops.where(is_peak, _log(rest), ops.log1p(others))
+    # The rivals of the peak, relative to the largest of them: their sum is not 0, which would lose the margin.
+    of_rivals = ops.where(is_peak, -math.inf, logits)
+    second = _largest(of_rivals)  # [..., 1]
+    second = ops.where(ops.equal(second, -math.inf), 0.0, second)
+    lead = shifted + ops.where(is_peak, logits - second, 0.0) - margin
+    rivals = ops.sum(ops.exp(scaled(of_rivals - second, temperature)), -1, keepdims=True)
+    return scaled(lead, temperature) - ops.where(is_peak, _log(rivals), ops.log1p(others))
 
 
 def of_distribution(logits: Tensor, masses: Tensor, temperature: float) -> Tensor:
@@ -184,6 +195,14 @@ def is_class(label: Tensor, logits: Tensor) -> Tensor:
     return ops.equal(ops.expand_dims(label, -1), class_numbers(logits, label.dtype))  # [..., C]
 
 
+def square(value: Tensor, factor: float) -> Tensor:
+    """factor * value^2. If that overflows, its gradient is a large number, because 0 times infinity would be NaN."""
+    largest = 1.7e308 if keras.backend.standardize_dtype(value.dtype) == "float64" else 3.4e38
+    limit = largest / (4 * max(1.0, factor))
+    bounded = ops.clip(ops.stop_gradient(value), -limit, limit)
+    return factor * (bounded * (2 * value - bounded))
+
+
 def log_partition(logits: Tensor, temperature: float) -> Tensor:
     """logsumexp(logits / temperature) [...] over the classes of `logits` [..., C]."""
     peak = _largest(logits)  # [..., 1]
@@ -196,9 +215,9 @@ def entropy(logits: Tensor, temperature: float, from_logits: bool) -> Tensor:
     if not from_logits:
         return ops.sum(_surprise(logits / ops.sum(logits, -1, keepdims=True)), -1)
     shifted, is_peak, rest = _relative_to_peak(logits, temperature)
-    rest = ops.squeeze(rest, -1)  # [...]
-    has_mass = ~is_peak & (shifted != -math.inf)
-    distance = ops.where(has_mass, -scaled(shifted, temperature), 0.0)  # [..., C]
+    rest, distance = ops.squeeze(rest, -1), -scaled(shifted, temperature)  # [...], [..., C]
+    has_mass = ~is_peak & (distance != math.inf)  # a small temperature makes finite logits infinite
+    distance = ops.where(has_mass, distance, 0.0)
     return ops.log1p(rest) + ops.sum(distance * ops.exp(-distance), -1) / (1 + rest)
 
 
@@ -206,14 +225,19 @@ def binary_entropy(logits: Tensor, temperature: float, from_logits: bool) -> Ten
     """Entropy in nats, elementwise, of the two labels of binary `logits`; 0 at +-inf."""
     if not from_logits:
         return _surprise(logits) + _surprise(1 - logits)
-    is_certain = ops.isinf(logits)
-    x = scaled(ops.where(is_certain, 0.0, logits), temperature)
+    x = scaled(logits, temperature)
+    is_certain = ops.isinf(x)
+    x = ops.where(is_certain, 0.0, x)
     return ops.where(is_certain, 0.0, sigmoid(x) * softplus(-x) + sigmoid(-x) * softplus(x))
 
 
 def scaled(value: Any, temperature: float) -> Any:
     """`value` / temperature."""
     return value if temperature == 1.0 else value / temperature
+
+
+def _is_none(margin: Tensor | float) -> bool:
+    return isinstance(margin, float) and margin == 0.0
 
 
 def take(values: Tensor, label: Tensor) -> Tensor:

@@ -70,12 +70,15 @@ def of_label(
     if not from_logits:
         rivals = torch.where(is_class(label, logits), 0.0, logits).sum(-1)  # [...]
         return _limited(take(logits, label), rivals)
+    if not _is_none(margin):
+        # Taken from the log-odds, a margin would get lost where the sum over the rivals is 0 in float32.
+        logits = relative(logits)
+        margin = margin.unsqueeze(-1) if isinstance(margin, Tensor) else margin
+        logits = torch.where(is_class(label, logits), logits - margin, logits)
     if kernels.applies(logits, label, counts):
-        log_odds = kernels.of_label(logits, label, counts, temperature)
-    else:
-        own, rivals, _ = _label_and_rivals(logits, label, temperature, counts)
-        log_odds = own - _log(rivals)
-    return log_odds if isinstance(margin, float) and margin == 0.0 else log_odds - scaled(margin, temperature)
+        return kernels.of_label(logits, label, counts, temperature)
+    own, rivals, _ = _label_and_rivals(logits, label, temperature, counts)
+    return own - _log(rivals)
 
 
 def of_label_and_others(
@@ -99,7 +102,15 @@ def of_classes(logits: Tensor, temperature: float, from_logits: bool, margin: Te
         return _limited(logits, torch.where(is_peak, rest, peak + (rest - logits)))
     shifted, is_peak, rest = _relative_to_peak(logits, temperature)
     others = torch.where(is_peak, 0.0, rest - scaled(shifted, temperature).exp())  # [..., C]
-    return scaled(shifted - margin, temperature) - torch.where(is_peak, _log(rest), torch.log1p(others))
+    if _is_none(margin):
+        return scaled(shifted, temperature) - torch.where(is_peak, _log(rest), torch.log1p(others))
+    # The rivals of the peak, relative to the largest of them: their sum is not 0, which would lose the margin.
+    of_rivals = torch.where(is_peak, -math.inf, logits)
+    second = _largest(of_rivals)  # [..., 1]
+    second = torch.where(second == -math.inf, 0.0, second)
+    lead = shifted + torch.where(is_peak, logits - second, 0.0) - margin
+    rivals = scaled(of_rivals - second, temperature).exp().sum(-1, keepdim=True)
+    return scaled(lead, temperature) - torch.where(is_peak, _log(rivals), torch.log1p(others))
 
 
 def of_distribution(logits: Tensor, masses: Tensor, temperature: float) -> Tensor:
@@ -162,6 +173,13 @@ def is_class(label: Tensor, logits: Tensor) -> Tensor:
     return label.unsqueeze(-1) == torch.arange(logits.shape[-1], device=logits.device)  # [..., C]
 
 
+def square(value: Tensor, factor: float) -> Tensor:
+    """factor * value^2. If that overflows, its gradient is a large number, because 0 times infinity would be NaN."""
+    limit = torch.finfo(value.dtype).max / (4 * max(1.0, factor))
+    bounded = torch.clamp(value.detach(), -limit, limit)
+    return factor * (bounded * (2 * value - bounded))
+
+
 def log_partition(logits: Tensor, temperature: float) -> Tensor:
     """logsumexp(logits / temperature) [...] over the classes of `logits` [..., C]."""
     peak = _largest(logits)  # [..., 1]
@@ -174,9 +192,9 @@ def entropy(logits: Tensor, temperature: float, from_logits: bool) -> Tensor:
     if not from_logits:
         return _surprise(logits / logits.sum(-1, keepdim=True)).sum(-1)
     shifted, is_peak, rest = _relative_to_peak(logits, temperature)
-    rest = rest.squeeze(-1)  # [...]
-    has_mass = ~is_peak & (shifted != -math.inf)
-    distance = torch.where(has_mass, -scaled(shifted, temperature), 0.0)  # [..., C]
+    rest, distance = rest.squeeze(-1), -scaled(shifted, temperature)  # [...], [..., C]
+    has_mass = ~is_peak & (distance != math.inf)  # a small temperature makes finite logits infinite
+    distance = torch.where(has_mass, distance, 0.0)
     return torch.log1p(rest) + (distance * torch.exp(-distance)).sum(-1) / (1 + rest)
 
 
@@ -184,14 +202,19 @@ def binary_entropy(logits: Tensor, temperature: float, from_logits: bool) -> Ten
     """Entropy in nats, elementwise, of the two labels of binary `logits`; 0 at +-inf."""
     if not from_logits:
         return _surprise(logits) + _surprise(1 - logits)
-    is_certain = torch.isinf(logits)
-    x = scaled(torch.where(is_certain, 0.0, logits), temperature)
+    x = scaled(logits, temperature)
+    is_certain = torch.isinf(x)
+    x = torch.where(is_certain, 0.0, x)
     return torch.where(is_certain, 0.0, sigmoid(x) * softplus(-x) + sigmoid(-x) * softplus(x))
 
 
 def scaled(value: Any, temperature: float) -> Any:
     """`value` / temperature."""
     return value if temperature == 1.0 else value / temperature
+
+
+def _is_none(margin: Tensor | float) -> bool:
+    return isinstance(margin, float) and margin == 0.0
 
 
 def take(values: Tensor, label: Tensor) -> Tensor:

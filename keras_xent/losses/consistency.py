@@ -14,8 +14,8 @@ from keras_xent.log_odds import log1p, sigmoid, softplus
 from keras_xent.losses.cross_entropy import CategoricalCrossEntropy
 from shared_specs.common import arguments
 
-IMPOSSIBLE = -1e30
-"""Stands for the log-probability of an impossible class, because the difference of two -inf is NaN."""
+LEAST = -1e4
+"""Bound of the log-odds, at which p is 0 in float64 too: the difference of two -inf is NaN, 12 * 3e38 infinite."""
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")
@@ -59,7 +59,8 @@ class JensenShannonConsistency(CategoricalCrossEntropy):
     def _divergence(self, logits: Tensor) -> Tensor:
         """Jensen-Shannon divergence [...] of the views in logits [..., V, C]."""
         m = log_odds.of_classes(logits, self.temperature, self.from_logits)
-        p, log_p = sigmoid(m), ops.where(ops.equal(m, -math.inf), IMPOSSIBLE, -softplus(-m))
+        m = ops.where(m < LEAST, LEAST, m)
+        p, log_p = sigmoid(m), -softplus(-m)
         mean = ops.mean(p, -2, keepdims=True)  # [..., 1, C]
         # p log(p / mean) - (p - mean) sums to the divergence, because the deviations sum to 0: near the mean it is of
         # the order of their squares. Tiny means are not divisors, because JAX squares the divisor for the slope.

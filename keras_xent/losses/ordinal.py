@@ -40,11 +40,12 @@ class OrdinalCrossEntropy(CategoricalCrossEntropy):
         return ops.exp(softmax.plain)
 
     def softmax_input(self, inputs: Tensor) -> Softmax:
-        x = log_odds.scaled(self.capped(inputs), self.temperature)
+        logits = self.capped(inputs)
+        x = log_odds.scaled(logits, self.temperature)
         passed = -ops.cumsum(softplus(-x), -1)  # [..., C - 1]: log P(y > k)
         first = ops.zeros_like(x[..., :1])
         stopped = ops.concatenate([-softplus(x), first], -1)  # [..., C]
-        return Softmax((ops.concatenate([first, passed], -1) + stopped) * log_odds.poison(x), 1.0)
+        return Softmax((ops.concatenate([first, passed], -1) + stopped) * log_odds.poison(logits), 1.0)
 
 
 @keras.saving.register_keras_serializable(package="keras_xent")

@@ -12,8 +12,8 @@ from lightning_xent.log_odds import sigmoid, softplus
 from lightning_xent.losses.cross_entropy import CategoricalCrossEntropy
 from shared_specs.common import arguments
 
-IMPOSSIBLE = -1e30
-"""Stands for the log-probability of an impossible class, because the difference of two -inf is NaN."""
+LEAST = -1e4
+"""Bound of the log-odds, at which p is 0 in float64 too: the difference of two -inf is NaN, 12 * 3e38 infinite."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -53,7 +53,8 @@ class JensenShannonConsistency(CategoricalCrossEntropy):
     def _divergence(self, logits: Tensor) -> Tensor:
         """Jensen-Shannon divergence [...] of the views in logits [..., V, C]."""
         m = log_odds.of_classes(logits, self.temperature, self.from_logits)
-        p, log_p = sigmoid(m), torch.where(m == -math.inf, IMPOSSIBLE, -softplus(-m))
+        m = torch.where(m < LEAST, LEAST, m)
+        p, log_p = sigmoid(m), -softplus(-m)
         mean = p.mean(-2, keepdim=True)  # [..., 1, C]
         # p log(p / mean) - (p - mean) sums to the divergence, because the deviations sum to 0: near the mean it is of
         # the order of their squares. Tiny means are not divisors, because JAX squares the divisor for the slope.

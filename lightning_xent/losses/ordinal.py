@@ -37,11 +37,12 @@ class OrdinalCrossEntropy(CategoricalCrossEntropy):
         return torch.exp(softmax.plain)
 
     def softmax_input(self, inputs: Tensor) -> Softmax:
-        x = log_odds.scaled(self.capped(inputs), self.temperature)
+        logits = self.capped(inputs)
+        x = log_odds.scaled(logits, self.temperature)
         passed = -softplus(-x).cumsum(-1)  # [..., C - 1]: log P(y > k)
         first = torch.zeros_like(x[..., :1])
         stopped = torch.cat([-softplus(x), first], -1)  # [..., C]
-        return Softmax((torch.cat([first, passed], -1) + stopped) * log_odds.poison(x), 1.0)
+        return Softmax((torch.cat([first, passed], -1) + stopped) * log_odds.poison(logits), 1.0)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

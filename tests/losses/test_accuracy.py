@@ -1,11 +1,13 @@
 """The curves over all of float32: a sample of what `python -m shared_specs.exhaustive` measures, and its extremes."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from mpmath import mp
 
+from examples import CLASSES, build, inputs, is_binary
 from shared_specs.exhaustive import (
     CURVES,
     PATTERNS,
@@ -87,6 +89,133 @@ def test_A7_quality_focal_loss_of_extreme_logits(config):
     weight = np.where(target > 0, config.get("pos_weight", 1.0), 1.0) / config.get("temperature", 1.0)
     np.testing.assert_allclose(side.numpy(value), weight * np.abs(x.astype("float64")), rtol=1e-6)
     np.testing.assert_allclose(side.numpy(gradient), -np.sign(target - 0.5) * weight, rtol=1e-6)
+
+
+OVERFLOWS = [
+    {"temperature": 0.01},
+    {"temperature": 1e-15, "entropy_penalty": 0.1},
+    {"temperature": 0.01, "label_smoothing": 0.1, "smooth_over": "others"},
+    {"z_loss": 4.0},
+    {"temperature": 0.01, "z_loss": 0.1, "entropy_penalty": 0.1},
+    {"scale": 1e30, "entropy_penalty": 0.1},
+    {"temperature": 0.01, "softcap": 5.0},
+    {"temperature": 0.01, "class_weight": [0.0, 1.0, 2.0]},
+    {"temperature": 0.01, "mode": "hard"},
+    {},
+]
+FINITE = {
+    "float32": [0.0, 1.0, 1e20, -1e36, 1e36, 3e38, -3e38],
+    "bfloat16": [0.0, 1.0, 1e36, 3e38, -3e38],
+    "float16": [0.0, 1.0, 6e4, -6e4],
+}
+COMPILED = "jax.jit" if "jax.jit" in side.modes else "eager"
+"""JAX compiles every operation for each shape where it has no jit."""
+OWN_FORMULAS = {"ArcFaceCrossEntropy", "Bootstrapping", "BinaryCrossEntropy", "CategoricalCrossEntropy"}
+OWN_FORMULAS |= {"CosFaceCrossEntropy", "JensenShannonConsistency", "LDAMCrossEntropy", "OrdinalCrossEntropy"}
+
+
+def overflowing(loss_name, dtype):
+    """Losses whose temperature, scale or square is beyond float32 for some finite logits, each with its inputs."""
+    entries = inputs(loss_name)[0].shape[1]
+    rows = np.array(list(itertools.product(FINITE[dtype], repeat=min(entries, 3))))
+    if entries > 3:  # several views
+        rows = np.random.default_rng(0).choice(FINITE[dtype], (300, entries))
+    labels = np.arange(len(rows)) % 3
+    soft = np.where(labels[:, None] == 0, [[0.0, 1.0, 0.0]], [[0.25, 0.5, 0.25]]).astype("float32")
+    targets = [labels, soft]
+    if is_binary(loss_name):
+        targets = [np.eye(3, dtype="float32")[labels], soft]
+    elif loss_name == "Distillation":
+        targets = [3 * soft]
+    elif loss_name == "SparseCategoricalCrossEntropy":
+        targets = [labels]
+    for config in OVERFLOWS:
+        if is_binary(loss_name):
+            config = {
+                "pos_weight" if keyword == "class_weight" else keyword: value for keyword, value in config.items()
+            }
+        try:
+            loss = build(loss_name, reduction="none", **config)
+        except (TypeError, ValueError):  # no such keyword, or a temperature where there can be none
+            continue
+        yield from ((loss, rows, target) for target in targets)
+
+
+@pytest.mark.parametrize("dtype", [dtype for dtype in side.dtypes if dtype in FINITE])
+@pytest.mark.parametrize(
+    "loss_name",
+    [
+        pytest.param(each, marks=[] if COMPILED == "eager" or each in OWN_FORMULAS else pytest.mark.slow)
+        for each in CLASSES
+    ],
+)
+def test_A7_finite_logits_never_give_nan(loss_name, dtype):
+    """The loss may be infinite, where float32 does not hold it; a step of an optimizer survives that, but no NaN."""
+    calls = list(overflowing(loss_name, dtype))
+    functions = [lambda logits, target, loss=loss: side.call(loss, logits, target) for loss, *_ in calls]
+    tensors = [(side.tensor(rows.astype("float32"), dtype), side.tensor(target)) for _, rows, target in calls]
+    found = {}
+    for (loss, rows, target), (value, gradient) in zip(
+        calls, side.values_and_gradients(functions, tensors, COMPILED), strict=True
+    ):
+        value, gradient = side.numpy(value).reshape(len(rows), -1), side.numpy(gradient)
+        is_nan = np.isnan(value).any(-1) | np.isnan(gradient).any(-1)
+        if is_nan.any():
+            found[repr(loss), target.dtype.name] = rows[is_nan][0].tolist()
+    assert not found
+
+
+SMALL = {"temperature": 0.01}
+REPRESENTABLE = {  # (loss, config, logits, target, value, gradient), by hand: exp(-1e30) is 0
+    "own entropy": ("Bootstrapping", SMALL, [0.0, 0.0, 3e38], 2, 0.0, [0.0, 0.0, 0.0]),
+    "own entropy and label": ("Bootstrapping", SMALL, [0.0, 1e36, 0.0], 0, 0.95e38, [-95.0, 95.0, 0.0]),
+    "own class": ("Bootstrapping", {**SMALL, "mode": "hard"}, [0.0, 1e36, 0.0], 0, 0.95e38, [-95.0, 95.0, 0.0]),
+    "ordinal": ("OrdinalCrossEntropy", SMALL, [3e38, -3e38], 1, 0.0, [0.0, 0.0]),
+    "ordinal, first": ("OrdinalCrossEntropy", SMALL, [-3e38, 1.0], 0, 0.0, [0.0, 0.0]),
+    "ordinal, wrong": ("OrdinalCrossEntropy", SMALL, [1e36, -1e36], 2, 1e38, [0.0, -100.0]),
+    "entropy of two": (
+        "BinaryCrossEntropy",
+        {**SMALL, "entropy_penalty": 0.5},
+        [3e38, -3e38, 1e36],
+        [1.0, 0.0, 0.0],
+        1e38,
+        [0.0, 0.0, 100.0],
+    ),
+    "scale": ("CosFaceCrossEntropy", {"entropy_penalty": 0.5}, [0.0, 1e38, 0.0], 1, 0.0, [0.0, 0.0, 0.0]),
+    "scale and counts": ("LDAMCrossEntropy", {"entropy_penalty": 0.5}, [0.0, 3e38, 0.0], 1, 0.0, [0.0, 0.0, 0.0]),
+    "no cosine": ("ArcFaceCrossEntropy", {}, [0.0, 3e38, 1.0], 1, 0.0, [0.0, 0.0, 0.0]),
+    # Two views that do not agree: KL of both from their mean is log 2.
+    "views": (
+        "JensenShannonConsistency",
+        {"views": 2},
+        [3e38, 0.0, 0.0, 3e38],
+        0,
+        12 * np.log(2),
+        [0.0, 0.0, 0.0, 0.0],
+    ),
+    "square": (
+        "CategoricalCrossEntropy",
+        {"z_loss": 0.25},
+        [0.0, 1e19, 0.0],
+        1,
+        0.25e38,
+        [0.0, 0.5e19, 0.0],
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", [dtype for dtype in side.dtypes if dtype in ("float32", "bfloat16")])
+@pytest.mark.parametrize("case", REPRESENTABLE.values(), ids=REPRESENTABLE)
+def test_A7_what_float32_holds_is_right_whatever_overflows_on_the_way(case, dtype):
+    loss_name, config, logits, target, value, gradient = case
+    loss = build(loss_name, reduction="sum", **config)
+    tensors = side.tensor(np.array([logits], "float32"), dtype), side.tensor(np.array([target]))
+    got, slopes = side.value_and_gradient(
+        lambda logits, target: side.call(loss, logits, target), tensors[0], COMPILED, tensors[1]
+    )
+    rtol = 1e-6 if dtype == "float32" else 2.0**-7
+    assert side.numpy(got) == pytest.approx(value, rel=rtol, abs=1e-6)
+    np.testing.assert_allclose(side.numpy(slopes), [gradient], rtol=rtol, atol=1e-6)
 
 
 @pytest.mark.skipif(flushes_to_zero(SIDE), reason="this side rounds what is below 2^-126 to 0")
