@@ -161,6 +161,25 @@ class Training(nn.Module):
         """Return the logits: the network's output, its `.logits` (Hugging Face) or its entry "out" (torchvision)."""
         return batches.logits_of(self.network(*inputs, **named_inputs))
 
+    def to_torchscript(
+        self, file_path: Any = None, method: str | None = "script", example_inputs: Any = None, **kwargs: Any
+    ) -> Any:
+        """Return the module as TorchScript, by method="trace" and example inputs, as Lightning's method does.
+
+        Raises:
+            ValueError: method="script", Lightning's default, unless a subclass has a forward that TorchScript can read.
+        """
+        try:
+            return super().to_torchscript(file_path, method, example_inputs, **kwargs)  # type: ignore[misc]
+        except Exception as error:
+            if method != "script":
+                raise
+            raise ValueError(
+                'method must be "trace", with example_inputs, got "script": TorchScript cannot read a forward that '
+                "accepts any inputs. Or export by torch.export.export(module, (inputs,)), or script the network alone: "
+                "torch.jit.script(module.network)"
+            ) from error
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the current loss, to which a callback may have given class weights, and the name of the optimizer."""
         if self._trained_with:

@@ -437,3 +437,36 @@ def test_a_vocabulary_is_not_told_word_by_word():
     assert values["nll"].item() == pytest.approx(loss(logits, target).item())
     assert table(values).startswith("accuracy ")
     assert "\n" not in table(values)
+
+
+# Lightning and torch deprecate TorchScript; networks are still deployed by it. It looks at all attributes of a metric.
+SCRIPTING = "ignore:.*TorchScript is deprecated", "ignore:`torch.jit:DeprecationWarning"
+SCRIPTING += ("ignore:This property will be removed in 2.0.0:DeprecationWarning",)
+
+
+@pytest.mark.filterwarnings(*SCRIPTING)
+def test_B14_a_module_is_traced_or_says_why_it_is_not_scripted(package, tmp_path):
+    module = module_class(package)(torch.nn.Linear(3, 4), lightning_xent.CategoricalCrossEntropy())
+    inputs = drawn(5, 3)
+    for options in ({}, {"method": "script"}, {"file_path": tmp_path / "network.pt"}):
+        with pytest.raises(ValueError, match=r'^method must be "trace", .*got "script".*torch.export.export\('):
+            module.to_torchscript(**options)
+    traced = module.to_torchscript(tmp_path / "network.pt", method="trace", example_inputs=inputs)
+    loaded = torch.jit.load(tmp_path / "network.pt")
+    exported = torch.export.export(module, (inputs,)).module()
+    for each in (traced, loaded, torch.jit.script(module.network), exported):
+        assert torch.equal(each(inputs), module(inputs))
+    with pytest.raises(ValueError, match="example_inputs"):
+        module.to_torchscript(method="trace")
+
+
+@pytest.mark.filterwarnings(*SCRIPTING)
+def test_B14_a_module_with_a_forward_of_its_own_is_scripted():
+    from lightning_xent.module import XentModule
+
+    class Module(XentModule):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return self.network(inputs)
+
+    module = Module(torch.nn.Linear(3, 4), lightning_xent.CategoricalCrossEntropy())
+    assert torch.equal(module.to_torchscript()(drawn(5, 3)), module(drawn(5, 3)))
