@@ -92,6 +92,8 @@ class Loss(keras.losses.Loss, ABC):
             for fact in (fact for fact, methods in self.facts.items() if name in methods):
                 super().__setattr__(fact, False)
             return
+        if targets.is_compiling() and arguments.is_array(value):  # Dynamo reads no values
+            raise arguments.without_value(name, value)
         if targets.has_tangent(value):
             raise arguments.not_plain(name, f"a {type(value).__name__} that gradients train")
         check = arguments.check_of(type(self), name)

@@ -83,10 +83,11 @@ class Loss(nn.Module, ABC):
     def __new__(cls, *positional: Any, **keywords: Any) -> Self:
         """Refuse a keyword that the loss does not have, and say which one may be meant."""
         arguments.refuse_unknown(cls, keywords)
-        return super().__new__(cls)
+        loss = super().__new__(cls)
+        super(Loss, loss).__init__()  # here, because Dynamo cannot enter methods of a module before this
+        return loss
 
     def __post_init__(self) -> None:
-        super().__init__()
         self._watch = watch.Watch()
         self.fields_changed()
         self._is_built = True
@@ -98,6 +99,8 @@ class Loss(nn.Module, ABC):
             for fact in (fact for fact, methods in self.facts.items() if name in methods):
                 super().__setattr__(fact, False)  # type: ignore[arg-type]
             return
+        if tensors.is_compiling() and arguments.is_array(value):  # Dynamo reads no values
+            raise arguments.without_value(name, value)
         if isinstance(value, Tensor) and tensors.has_tangent(value):
             raise arguments.not_plain(name, f"a {type(value).__name__} that gradients train")
         check = arguments.check_of(type(self), name)
@@ -136,11 +139,13 @@ class Loss(nn.Module, ABC):
 
         Raises:
             ValueError: A shape that does not fit, a label out of range (see `check_labels`), or a `denominator`
-                that is a negative number, is not a scalar, or comes with the reduction "none".
+                that is negative (a tensor: where labels are read too), is not a scalar, or comes with the reduction
+                "none".
             TypeError: Logits that are not floating point, class indices that are not integers, or an input that does
                 not hold numbers.
         """
-        return reduction.reduce(self._watched(logits, target, sample_weight, mask), self.reduction, denominator)
+        rows = self._watched(logits, target, sample_weight, mask)
+        return reduction.reduce(rows, self.reduction, denominator, self.check_labels)
 
     def parts(self, logits: Tensor, target: Any, sample_weight: Any = None, mask: Any = None) -> tuple[Tensor, Tensor]:
         """Return (weighted sum of the row losses, denominator), whose quotient is the loss.

@@ -229,9 +229,19 @@ def plain(name: str, value: Any) -> Any:
         result = as_python(value)
     except Exception:  # a traced tensor has no values: JAX and torch raise their own errors
         result = value
-    if hasattr(result, "shape") and hasattr(result, "dtype"):
-        raise not_plain(name, f"a {type(value).__name__} without a value: it is traced")
+    if is_array(result):
+        raise without_value(name, value)
     return result
+
+
+def is_array(value: Any) -> bool:
+    """Whether a value is an array or tensor of any framework, by its attributes."""
+    return hasattr(value, "shape") and hasattr(value, "dtype")
+
+
+def without_value(name: str, value: Any) -> TypeError:
+    """Return the error of a parameter that is traced."""
+    return not_plain(name, f"a {type(value).__name__} without a value: it is traced")
 
 
 def not_plain(name: str, what: str) -> TypeError:

@@ -428,6 +428,42 @@ def test_A8_a_forward_derivative_is_not_dropped():
         act(torch.autograd.forward_ad.make_dual(torch.tensor(0.5), torch.tensor(1.0)))
 
 
+@pytest.mark.skipif(side_name in ("keras-tensorflow", "keras-jax"), reason="a matter of torch")
+# Keras says so of its table of dtypes, which Dynamo traces.
+@pytest.mark.filterwarnings("ignore:.*Dynamo detected a call to a `functools.lru_cache`-wrapped function")
+@pytest.mark.parametrize("kind", ["a tensor", "a tensor with a gradient", "a parameter", "an array"])
+def test_A8_a_loss_built_of_what_torch_compile_traces(kind):
+    """With fullgraph=True the error names the argument; without, torch runs that line as in eager mode."""
+    import torch
+
+    trained = {"a tensor with a gradient": torch.tensor(2.0, requires_grad=True)}
+    trained["a parameter"] = torch.nn.Parameter(torch.tensor(2.0))
+    given = {"a tensor": torch.tensor(2.0), "an array": np.array(2.0), **trained}[kind]
+    logits, target = side.tensor(ROWS), side.tensor(LABELS)
+
+    def function(logits, gamma):
+        loss = side.package.CategoricalFocalCrossEntropy(gamma=gamma, check_labels=False)
+        return side.call(loss, logits, target)
+
+    def assigned(logits, gamma):
+        loss = side.package.CategoricalFocalCrossEntropy()
+        loss.gamma = gamma
+        return side.call(loss, logits, target)
+
+    for each in (function,) if is_keras else (function, assigned):  # Dynamo cannot build a loss of Keras
+        torch.compiler.reset()
+        with pytest.raises(torch._dynamo.exc.Unsupported, match=r"TypeError.*gamma must be a plain number .*is traced"):
+            torch.compile(each, backend="eager", fullgraph=True)(logits, given)
+    torch.compiler.reset()
+    compiled = torch.compile(function, backend="eager")
+    if kind in trained:
+        with pytest.raises(TypeError, match=r"gamma must be a plain number .*that gradients train"):
+            compiled(logits, given)
+    else:
+        want = ((1 - np.exp(-OF_LABELS)) ** 2 * OF_LABELS).mean()
+        assert side.numpy(compiled(logits, given)) == pytest.approx(want, rel=1e-6)
+
+
 @pytest.mark.parametrize("value", [np.float32(0.5), np.array(0.5), side.tensor(np.array(0.5, "float32"))], ids=str)
 def test_A8_tensors_without_a_gradient_are_numbers(value):
     assert side.package.BinaryFocalCrossEntropy(gamma=value, alpha=value).get_config() == {"gamma": 0.5, "alpha": 0.5}
