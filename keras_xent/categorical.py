@@ -244,7 +244,9 @@ class CategoricalLoss(Loss):
         if is_labels:
             target, validity = targets.checked_labels(target, classes, active, check_labels)
         else:
-            target = targets.fitted("y_true", target, with_classes(logits, classes))
+            has_unknown = has_unknown_classes(logits)
+            like = self.softmax_input(logits).logits if has_unknown else with_classes(logits, classes)
+            target = targets.fitted("y_true", target, like)
             target, validity = targets.checked_distribution(
                 target, axis, active, check_labels, self.ignore_index, targets.compute_dtype(logits)
             )

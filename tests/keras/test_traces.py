@@ -299,6 +299,32 @@ def test_B11_symbolic_inputs(loss, target, inputs):
     assert number(call(target, inputs)) == pytest.approx(number(direct(target, inputs)), rel=1e-5)
 
 
+def soft_target(loss, inputs):
+    return np.eye(loss.count_classes(inputs.shape[-1]), dtype="float32")[LABELS % loss.count_classes(inputs.shape[-1])]
+
+
+def every_target(entries):
+    """Each loss with its target, and with a distribution where it takes one."""
+    for entry in entries:
+        loss, _, inputs = entry.values
+        yield entry
+        if isinstance(loss, CategoricalLoss) and loss.takes_distributions and not loss.labels_only:
+            yield pytest.param(loss, soft_target(loss, inputs), inputs, id=f"{entry.id}-soft", marks=entry.marks)
+
+
+@pytest.mark.parametrize(("loss", "target", "inputs"), list(every_target(compiled_losses())))
+def test_B11_symbolic_inputs_of_unknown_sizes(loss, target, inputs):
+    """The number of classes is not that of the logits where there are thresholds or views."""
+    symbols = keras.Input((None,) * (target.ndim - 1), dtype=str(target.dtype)), keras.Input((None,))
+    model = keras.Model(symbols, loss(*symbols))
+    call, direct = lambda *values: model(values), loss
+    if side_name == "keras-jax":
+        import jax
+
+        call, direct = jax.jit(call), jax.jit(direct)
+    assert number(call(target, inputs)) == pytest.approx(number(direct(target, inputs)), rel=1e-5, abs=1e-7)
+
+
 class Penalised(keras.layers.Layer):
     def __init__(self, loss):
         super().__init__()
