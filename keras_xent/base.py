@@ -148,14 +148,16 @@ class Loss(keras.losses.Loss, ABC):
 
         Raises:
             ValueError: A shape that does not fit, a label out of range (see `check_labels`), or a `denominator`
-                that is a negative number, is not a scalar, or comes with the reduction "none".
+                that is negative (a tensor: where labels are read too), is not a scalar, or comes with the reduction
+                "none".
             TypeError: Logits that are not floating point, class indices that are not integers, or an input that does
                 not hold numbers.
         """
         if sample_weight is not None and not self._watch.has_warned_of_fit and not targets.is_compiling():
             self._watch.look_at_fit(type(self).__name__, self._weight_of_classes())
         with keras.name_scope(self.name):
-            return reduction.reduce(self._watched(y_pred, y_true, sample_weight, mask), self.reduction, denominator)
+            rows = self._watched(y_pred, y_true, sample_weight, mask)
+            return reduction.reduce(rows, self.reduction, denominator, self.check_labels)
 
     def call(self, y_true: Any, y_pred: Any) -> Tensor:
         """Return the losses of the rows."""

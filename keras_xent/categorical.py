@@ -11,7 +11,7 @@ from keras import ops
 from keras_xent import log_odds, targets, watch
 from keras_xent.base import Loss
 from keras_xent.reduction import Rows
-from keras_xent.shapes import along_classes, class_count, with_classes
+from keras_xent.shapes import along_classes, class_count, has_unknown_classes, with_classes
 from shared_specs.common import arguments
 
 

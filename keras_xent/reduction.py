@@ -10,7 +10,6 @@ from keras import ops
 from keras.backend import standardize_dtype
 
 from keras_xent import targets
-from shared_specs.common import arguments
 
 _IS_ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 
@@ -43,7 +42,7 @@ def hardest(losses: Tensor, kept: Tensor | None, fraction: float) -> Tensor | No
     ranked = ops.reshape(ops.where(kept, ops.stop_gradient(ranked), -math.inf), (-1,))
     rank = ops.argsort(ops.argsort(-ranked))
     count = ops.ceil(fraction * _count(losses, kept) * (1 - 1e-6))
-    return ops.logical_and(kept, ops.reshape(ops.cast(rank, losses.dtype) < count, targets.sizes(losses)))
+    return ops.logical_and(kept, targets.in_shape_of(losses, ops.cast(rank, losses.dtype) < count))
 
 
 def counted(rows: Rows) -> Tensor | None:
@@ -75,16 +74,16 @@ def parts(rows: Rows, reduction: str) -> tuple[Tensor, Tensor]:
     return total, ops.sum(weighted_losses(Rows(weights, None, rows.kept, rows.sample_weight)))
 
 
-def reduce(rows: Rows, reduction: str, denominator: Any = None) -> Tensor:
+def reduce(rows: Rows, reduction: str, denominator: Any = None, check: bool | None = None) -> Tensor:
     """Reduce the rows to their losses [...] or to one number, for the rows of all replicas.
 
-    If the caller gives a `denominator`, it divides the sum.
+    If the caller gives a `denominator`, it divides the sum. It is read as labels are, with `check`.
     """
     if denominator is not None:
         _needs_a_sum(reduction)
         total = ops.sum(weighted_losses(rows))
         whole = total if _replicas() == 1 else _over_replicas(total, None)
-        return quotient(whole, _scalar(denominator, total))
+        return quotient(whole, targets.scalar("denominator", denominator, total, check))
     if reduction == "none":
         return weighted_losses(rows)
     total, own = parts(rows, reduction)
@@ -123,18 +122,6 @@ def _needs_a_sum(reduction: str) -> None:
             'denominator must be None with the reduction "none", which does not divide: '
             'set the reduction to "mean", "weighted_mean" or "sum"'
         )
-
-
-def _scalar(denominator: Any, total: Tensor) -> Tensor:
-    """Return the denominator of a caller as a scalar tensor beside `total`."""
-    if not ops.is_tensor(denominator) and not isinstance(denominator, Tensor | keras.Variable):
-        denominator = arguments.number("denominator", denominator, "[0, inf)")
-        return ops.convert_to_tensor(denominator, total.dtype)
-    denominator = denominator.full_tensor() if hasattr(denominator, "full_tensor") else denominator
-    shape = tuple(denominator.shape)
-    if any(size not in (1, None) for size in shape):
-        raise ValueError(f"denominator must be a number or a scalar tensor, got shape {shape}")
-    return ops.reshape(ops.cast(denominator, total.dtype), ())
 
 
 def _count(losses: Tensor, kept: Tensor | None) -> Tensor:

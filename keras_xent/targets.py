@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from keras_xent import private
 from keras_xent.shapes import are_known, class_count, is_at_least
-from shared_specs.common import guard
+from shared_specs.common import arguments, guard
 
 _BACKEND = keras.backend.backend()
 
@@ -185,6 +185,17 @@ def sizes(tensor: Tensor) -> tuple[Any, ...]:
     return tuple(-1 if size is None else size for size in ops.shape(tensor))
 
 
+def in_shape_of(like: Tensor, flat: Tensor) -> Tensor:
+    """Return the entries of a flat tensor in the shape of `like`."""
+    if not isinstance(like, Tensor) or sum(size is None for size in like.shape) < 2:
+        return ops.reshape(flat, sizes(like))
+    place = ops.zeros_like(like, dtype="int32")  # a reshape of a KerasTensor takes one unknown size
+    for axis in range(len(like.shape)):
+        index = ops.cumsum(ops.ones_like(place), axis) - 1
+        place = place * (ops.max(index, axis, keepdims=True, initial=-1) + 1) + index
+    return ops.take(flat, place)
+
+
 def of_labels(name: str, values: Any, logits: Tensor, axis: int | None) -> Tensor:
     """Return weights of labels in a shape that broadcasts against `logits`: [], [L] along `axis`, or as in torch."""
     given, shape, rank = tuple(values.shape), tuple(logits.shape), len(logits.shape)
@@ -237,6 +248,31 @@ def mask_per_row(mask: Any, keras_mask: Any, rows: Tensor) -> Tensor | None:
             given = _along_rows(name, ops.cast(_tensor(name, given, rows), "bool"), rows)
             kept = both(kept, ops.logical_and(given, ops.ones_like(rows, dtype="bool")))
     return kept
+
+
+def scalar(name: str, value: Any, like: Tensor, check: bool | None) -> Tensor:
+    """Return a number, or a tensor of one, as a scalar tensor beside `like`.
+
+    Outside [0, inf) a number raises. So does a tensor that can be read, as labels are with `check`; others become NaN.
+    """
+    value = whole(value)
+    if not ops.is_tensor(value) and not isinstance(value, Tensor | keras.Variable):
+        return ops.convert_to_tensor(arguments.number(name, value, "[0, inf)"), like.dtype)
+    if getattr(value, "ragged_rank", None) or getattr(value, "is_nested", False):
+        raise ValueError(f"{name} must be a number or a scalar tensor, got a ragged tensor: pass one number")
+    tensor = _tensor(name, value, like)
+    if _dtype(tensor) == "bool":
+        raise TypeError(f"{name} must be a number, got bool: pass the sum of {name} to count rows")
+    shape = tuple(tensor.shape)
+    if any(size not in (1, None) for size in shape):
+        raise ValueError(f"{name} must be a number or a scalar tensor, got shape {shape}")
+    tensor = ops.reshape(ops.cast(tensor, like.dtype), ())
+    is_valid = ops.logical_and(tensor >= 0, tensor < math.inf)
+    if not _readable(is_valid, check):
+        return ops.where(is_valid, tensor, math.nan)
+    if not bool(is_valid):
+        raise ValueError(f"{name} must be a number in [0, inf), got a tensor of {array(tensor).item()}")
+    return tensor
 
 
 def differs(target: Tensor, value: float) -> Tensor:
@@ -502,6 +538,8 @@ def _tensor(name: str, value: Any, logits: Tensor | None = None) -> Tensor:
     if _lacks_float64(logits) and str(getattr(value, "dtype", "")).endswith("float64"):
         value = value.astype("float32") if isinstance(value, np.ndarray) else ops.cast(value, "float32")
     tensor = ops.convert_to_tensor(value, sparse=False)
+    if getattr(value, "is_meta", False) and not tensor.is_meta:  # Keras makes up values
+        raise ValueError(f"{name} must hold values, got a tensor on the meta device, which has none")
     if getattr(tensor.shape, "rank", 0) is None:
         raise ValueError(f"{name} must have a known rank, got a tensor of unknown shape; set it by tf.ensure_shape")
     if _dtype(tensor) == "string" or _dtype(tensor).startswith("complex"):

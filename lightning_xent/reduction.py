@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from shared_specs.common import arguments
+from lightning_xent import targets
 
 
 class Rows(NamedTuple):
@@ -63,12 +63,15 @@ def parts(rows: Rows, reduction: str) -> tuple[Tensor, Tensor]:
     return total, weighted_losses(Rows(weights, None, rows.kept, rows.sample_weight)).sum()
 
 
-def reduce(rows: Rows, reduction: str, denominator: Any = None) -> Tensor:
-    """Reduce the rows to their losses [...] or to one number, divided by the caller's `denominator` if there is one."""
+def reduce(rows: Rows, reduction: str, denominator: Any = None, check: bool | None = None) -> Tensor:
+    """Reduce the rows to their losses [...] or to one number, divided by the caller's `denominator` if there is one.
+
+    It is read as labels are, with `check`.
+    """
     if denominator is not None:
         _needs_a_sum(reduction)
         total = weighted_losses(rows).sum()
-        return quotient(total, _scalar(denominator, total))
+        return quotient(total, targets.scalar("denominator", denominator, total, check))
     if reduction == "none":
         return weighted_losses(rows)
     if reduction == "mean" and rows.kept is None and rows.losses.numel():
@@ -88,16 +91,6 @@ def _needs_a_sum(reduction: str) -> None:
             'denominator must be None with the reduction "none", which does not divide: '
             'set the reduction to "mean", "weighted_mean" or "sum"'
         )
-
-
-def _scalar(denominator: Any, total: Tensor) -> Tensor:
-    """Return the denominator of a caller as a scalar tensor beside `total`."""
-    if not isinstance(denominator, Tensor):
-        return total.new_full((), arguments.number("denominator", denominator, "[0, inf)"))
-    denominator = denominator.full_tensor() if hasattr(denominator, "full_tensor") else denominator
-    if denominator.numel() != 1:
-        raise ValueError(f"denominator must be a number or a scalar tensor, got shape {tuple(denominator.shape)}")
-    return denominator.reshape(()).to(total.dtype).to(total.device)
 
 
 def _count(losses: Tensor, kept: Tensor | None) -> Tensor:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_xent.kernels import tensors
-from shared_specs.common import guard
+from shared_specs.common import arguments, guard
 
 CORNER = 16
 """Number of entries read along each axis of the rows when values are checked: few, for a batch of any size."""
@@ -182,6 +182,30 @@ def sample_weight_per_row(sample_weight: Any, wanted: tuple[int, ...], logits: T
 def mask_per_row(mask: Any, wanted: tuple[int, ...], logits: Tensor) -> Tensor | None:
     """Return a mask in the shape `wanted` of the rows, True for rows that count; it may have a leading part of it."""
     return None if mask is None else _along_rows("mask", _tensor("mask", mask, logits).bool(), wanted)
+
+
+def scalar(name: str, value: Any, like: Tensor, check: bool | None) -> Tensor:
+    """Return a number, or a tensor of one, as a scalar tensor beside `like`.
+
+    Outside [0, inf) a number raises. So does a tensor that can be read, as labels are with `check`; others become NaN.
+    """
+    value = whole(value)
+    if not isinstance(value, Tensor):
+        return like.new_full((), arguments.number(name, value, "[0, inf)"))
+    if value.is_nested:
+        raise ValueError(f"{name} must be a number or a scalar tensor, got a nested tensor: pass one number")
+    tensor = _tensor(name, value, like)
+    if tensor.dtype == torch.bool:
+        raise TypeError(f"{name} must be a number, got {tensor.dtype}: pass {name}.sum() to count rows")
+    if tensor.numel() != 1:
+        raise ValueError(f"{name} must be a number or a scalar tensor, got shape {tuple(tensor.shape)}")
+    tensor = tensor.reshape(()).to(like.dtype)
+    is_valid = (tensor >= 0) & (tensor < math.inf)
+    if not _readable(is_valid, check):
+        return torch.where(is_valid, tensor, math.nan)
+    if not is_valid:
+        raise ValueError(f"{name} must be a number in [0, inf), got a tensor of {tensor.item()}")
+    return tensor
 
 
 def both(first: Tensor | None, second: Tensor | None) -> Tensor | None:
@@ -439,6 +463,11 @@ def _tensor(name: str, value: Any, logits: Tensor) -> Tensor:
     tensor = _rectangular(name, tensor)
     if tensor.device == logits.device:
         return tensor
+    if tensor.is_meta:
+        raise ValueError(
+            f"{name} must hold values, on {logits.device} as the logits, got a tensor on the meta device: create it "
+            "with values; only together with logits on the meta device may it be there"
+        )
     is_wide = tensor.dtype == torch.float64 and compute_dtype(logits) != torch.float64
     return (tensor.float() if is_wide else tensor).to(logits.device)
 

@@ -3,7 +3,7 @@
 import inspect
 import warnings
 from collections.abc import Sequence
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -200,18 +200,28 @@ def as_array(name: str, value: Any) -> NDArray[Any]:
             f"{name} must be an array of numbers whose rows have one length, got a {type(value).__name__} that NumPy "
             "cannot read; pad shorter rows, and leave the padding out by mask"
         ) from error
+    if array.dtype.kind == "O":
+        array = _as_numbers(name, array)
     if array.dtype.kind in "biuf" or (array.dtype.kind == "V" and array.dtype.names is None):  # V: bfloat16
         # torch refuses other byte orders and negative strides, and warns of read-only memory, which pandas gives.
         return np.require(array, array.dtype.newbyteorder("="), ["C", "W"])
     if array.dtype.kind in "SU":
         cure = "; number the classes from 0, and pass these numbers" if name in ("target", "y_true") else ""
         raise TypeError(f"{name} must hold numbers, got strings such as {str(next(iter(array.flat), ''))!r}{cure}")
-    if array.dtype.kind != "O":
-        raise TypeError(f"{name} must hold real numbers, got {array.dtype}")
-    others = [item for item in array.flat if not isinstance(item, Real)]
-    first = next(iter(others or array.flat), None)
-    got = "None" if first is None else f"objects, such as {type(first).__name__} {first!s:.40}"
-    raise TypeError(f"{name} must hold numbers, in rows of one length, got {got}")
+    raise TypeError(f"{name} must hold real numbers, got {array.dtype}")
+
+
+def _as_numbers(name: str, array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array of objects that are all numbers, as columns of pandas may be, as an array of these numbers."""
+    items = list(array.flat)
+    other = next((item for item in items if not isinstance(item, Real | np.bool_)), 0)
+    if not isinstance(other, Real):
+        got = "None" if other is None else f"objects, such as {type(other).__name__} {other!s:.40}"
+        raise TypeError(f"{name} must hold numbers, in rows of one length, got {got}")
+    numbers = np.asarray([item if isinstance(item, Integral | np.bool_) else float(item) for item in items])
+    if numbers.dtype.kind == "O":
+        raise TypeError(f"{name} must hold numbers of at most 64 bits, got {max(items, key=abs)}")
+    return numbers.reshape(array.shape)
 
 
 def parts_of(batch: Any) -> tuple[Any, Any, Any]:

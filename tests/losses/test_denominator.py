@@ -138,6 +138,67 @@ def test_a_tensor_of_several_numbers_is_refused():
         side.call(build("CategoricalCrossEntropy"), logits, target=target, denominator=side.tensor(np.ones(2)))
 
 
+@pytest.mark.parametrize("check_labels", [None, True])
+@pytest.mark.parametrize("denominator", [-2.0, float("nan"), float("inf")])
+def test_B16_a_tensor_out_of_range_is_refused_where_labels_are_read(denominator, check_labels):
+    logits, target = side.tensor(np.zeros((2, 2), "float32")), side.tensor(np.array([0, 1]))
+    loss = build("CategoricalCrossEntropy", check_labels=check_labels)
+    with pytest.raises(
+        ValueError, match=rf"^denominator must be a number in \[0, inf\), got a tensor of {denominator}"
+    ):
+        side.call(loss, logits, target=target, denominator=side.tensor(np.array(denominator, "float32")))
+
+
+@pytest.mark.parametrize("mode", ["eager", *[mode for mode in side.modes if mode not in ("eager", "blocks")][:1]])
+@pytest.mark.parametrize("denominator", [-2.0, float("nan"), float("inf")])
+def test_B16_a_tensor_out_of_range_gives_nan_where_nothing_is_read(denominator, mode):
+    logits, target = np.zeros((2, 2), "float32"), np.array([0, 1])
+    loss = build("CategoricalCrossEntropy", check_labels=False)
+    value, _ = gradient(loss, logits, target, np.ones(2, "float32"), mode, denominator=denominator)
+    assert np.isnan(value)
+
+
+def tensors_that_are_no_number():
+    """A tensor and what the error says, by name."""
+    complex_number = side.tensor(np.array(2j, "complex64"))
+    found = {"complex": (complex_number, "real numbers, got .*complex64")}
+    found["a bool"] = (side.tensor(np.array(True)), "a number, got .*bool: pass .*sum")
+    if side_name == "keras-tensorflow":
+        import tensorflow as tf
+
+        found["ragged"] = (tf.ragged.constant([[2.0]]), "a scalar tensor, got a ragged tensor")
+        found["strings"] = (tf.constant("2"), "real numbers, got string")
+    if side_name in ("lightning", "keras-torch"):
+        import torch
+
+        scalar = torch.tensor(2.0)
+        found["nested"] = (torch.nested.nested_tensor([torch.ones(1)], layout=torch.jagged), "a scalar tensor, got a ")
+        found["sparse"] = (scalar.to_sparse(), r"a dense tensor, .*pass denominator.to_dense\(\)")
+        found["meta"] = (scalar.to("meta"), "hold values, .*got a tensor on the meta device")
+    return found
+
+
+@pytest.mark.parametrize("kind", tensors_that_are_no_number())
+def test_B16_a_tensor_that_is_no_number_is_named(kind):
+    denominator, text = tensors_that_are_no_number()[kind]
+    logits, target = side.tensor(np.zeros((2, 2), "float32")), side.tensor(np.array([0, 1]))
+    with pytest.raises((TypeError, ValueError), match=f"^denominator must .*{text}"):
+        side.call(build("CategoricalCrossEntropy"), logits, target=target, denominator=denominator)
+
+
+def test_B16_a_denominator_may_have_a_gradient():
+    """Of log 2 / d it is -log 2 / d^2; what a trained tensor divides is right without a word."""
+    logits, target = side.tensor(np.zeros((1, 2), "float32")), side.tensor(np.array([0]))
+    loss = build("CategoricalCrossEntropy")
+
+    def function(denominator):
+        return side.call(loss, logits, target=target, denominator=denominator)
+
+    value, slope = side.value_and_gradient(function, side.tensor(np.array(4.0, "float32")), PLAIN)
+    assert side.numpy(value) == pytest.approx(np.log(2) / 4, rel=1e-6)
+    assert side.numpy(slope) == pytest.approx(-np.log(2) / 16, rel=1e-6)
+
+
 @pytest.mark.parametrize("name", ["CategoricalCrossEntropy", "BinaryCrossEntropy"])
 def test_a_step_without_rows(name):
     """The denominator of such a step is 0: the loss is 0, connected to the logits, with gradient 0."""

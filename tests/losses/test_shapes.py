@@ -4,6 +4,7 @@ import importlib
 import json
 import math
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -345,6 +346,7 @@ UNREADABLE = {
     "None": (None, "got None"),
     "a None in a list": ([0, None, 2], "got None"),
     "objects": (np.array([0, {}, 2], object), "objects, such as dict"),
+    "objects of which one is None": (np.array([0, None, 2], object), "got None"),
     "a dictionary": ({"labels": [0, 1, 2]}, "objects, such as dict"),
     "ragged": ([[0, 1], [1], [2]], "rows have one length.*pad.*mask"),
     "ragged objects": (np.array([[0, 1], [1], None], object), "rows of one length"),
@@ -381,6 +383,71 @@ def test_B16_sparse_tensors_are_named():
     for name, logits, target in ((TARGET, eye, eye.to_sparse()), (LOGITS, eye.to_sparse(), labels)):
         with pytest.raises(ValueError, match=rf"^{name} must be a dense tensor, .*sparse_coo: pass {name}.to_dense"):
             side.call(loss, logits, target)
+
+
+@on_torch
+@pytest.mark.parametrize("name", ["CategoricalCrossEntropy", "BinaryCrossEntropy"])
+@pytest.mark.parametrize("argument", ["target", "sample_weight", "mask"])
+def test_B16_tensors_without_values_are_named(name, argument):
+    """Keras makes up values of a tensor on the meta device, torch says `Cannot copy out of meta tensor`."""
+    import torch
+
+    logits, target = torch.zeros(2, 3), torch.ones(2, 3)
+    given = {"target": target[:, 0].long() if name == "CategoricalCrossEntropy" else target}
+    given |= {"sample_weight": torch.ones(2), "mask": torch.ones(2, dtype=torch.bool)}
+    given[argument] = given[argument].to("meta")
+    named = TARGET if argument == "target" else argument
+    with pytest.raises(ValueError, match=rf"^{named} must hold values, .*got a tensor on the meta device"):
+        side.call(build(name), logits, **given)
+
+
+@on_torch
+def test_B16_logits_without_values():
+    """lightning_xent gives the shape of the loss, for a model that is built on the meta device."""
+    import torch
+
+    logits, target = torch.zeros(2, 3, device="meta"), torch.zeros(2, dtype=torch.int64, device="meta")
+    loss = build("CategoricalCrossEntropy", reduction="none")
+    if not is_keras:
+        assert (side.call(loss, logits, target).shape, side.call(loss, logits, target).is_meta) == ((2,), True)
+        return
+    with pytest.raises(ValueError, match=r"^y_pred must hold values, got a tensor on the meta device"):
+        side.call(loss, logits, target)
+
+
+OBJECTS = {  # (labels, sample weights, mask), as a column of pandas may hold them
+    "whole numbers": ([2, 0, 1], [1, 3, 2], [True, False, True]),
+    "numbers of numpy": ([np.int64(2), np.uint8(0), 1], [np.float32(1), 3, Fraction(2)], [np.True_, False, 1]),
+    "floats": ([2, 0, 1], [1.0, 3.0, 2], [1.0, 0.0, 1]),
+}
+
+
+@pytest.mark.parametrize("case", OBJECTS.values(), ids=OBJECTS)
+def test_B16_objects_that_are_numbers_are_read(case):
+    logits = np.array([[2.0, 0.0, 1.0], [0.0, 3.0, 0.0], [0.0, 0.0, 0.0]], "float32")
+    target, sample_weight, mask = (np.array(values, object) for values in case)
+    found = side.call(
+        build("CategoricalCrossEntropy", reduction="sum"),
+        side.tensor(logits),
+        target=target,
+        sample_weight=sample_weight,
+        mask=mask,
+    )
+    assert side.numpy(found) == pytest.approx(np.log(1 + np.e + np.e**-1) + 2 * np.log(3), rel=1e-6)
+    soft = np.array([[0, 0, 1], [1, 0, 0], [0, True, 0.0]], object)
+    assert side.numpy(
+        side.call(build("BinaryCrossEntropy", reduction="sum"), side.tensor(0 * logits), target=soft)
+    ) == pytest.approx(9 * np.log(2), rel=1e-6)
+
+
+@pytest.mark.parametrize("argument", ["target", "sample_weight", "mask"])
+def test_B16_a_number_of_too_many_bits_is_named(argument):
+    logits = side.tensor(np.zeros((2, 3), "float32"))
+    given = {"target": [0, 1], "sample_weight": [1.0, 1.0], "mask": [True, True]}
+    given[argument] = np.array([0, 2**70], object)
+    named = TARGET if argument == "target" else argument
+    with pytest.raises(TypeError, match=rf"^{named} must hold numbers of at most 64 bits, got {2**70}"):
+        side.call(build("CategoricalCrossEntropy"), logits, **given)
 
 
 @pytest.mark.parametrize("logits", [None, ["a", "b"], [[1.0], [1.0, 2.0]], np.array([None])], ids=repr)
