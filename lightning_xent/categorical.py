@@ -224,7 +224,8 @@ class CategoricalLoss(Loss):
         is_ranked = self.hard_fraction < 1.0
         # The kernel leaves rows out itself, without a copy of the logits.
         is_direct = is_labels and self._takes_label_alone and not (is_ranked and sample_weight is not None)
-        is_direct = is_direct and self._goes_by_label(self.softmax_input(logits))
+        softmax = self.softmax_input(logits)
+        is_direct = is_direct and not softmax.has_margin and self._goes_by_label(softmax)
         if not is_direct:
             logits = logits.to(targets.compute_dtype(logits))
             logits = targets.harmless_logits(logits, kept, sample_weight, ranked=is_ranked)
