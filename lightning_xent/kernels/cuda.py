@@ -280,7 +280,7 @@ def tiles_of(layout: Layout, dtype: torch.dtype, *, backward: bool, is_heavy: bo
         height, programs, tile = max(1, 1024 // size), -(-layout.rows // max(1, 1024 // size)), size
     elif layout.kind == "many":
         size = min(128 * widest, _power_of_2(layout.inner))
-        height = min(4096 // size, _power_of_2(classes))
+        height = min((2048 if is_heavy else 4096) // size, _power_of_2(classes))
         programs, tile = layout.outer * -(-layout.inner // size), height
     else:
         warps = 8 if backward else 4
