@@ -82,7 +82,7 @@ class CategoricalLoss(Loss):
     is_cross_entropy: ClassVar[bool] = False
     """Whether the curve is that of cross-entropy, which has closed forms for smoothed labels and for distributions."""
     passes_logits: ClassVar[bool] = True
-    """Whether the softmax reads the logits themselves, but for a softcap."""
+    """Whether the softmax reads the logits themselves, without a margin, but for a softcap."""
     has_common_regulariser: ClassVar[bool] = True
     """Whether `regulariser` adds z_loss and entropy_penalty alone."""
     facts: ClassVar[Mapping[str, Collection[str]]] = {
@@ -224,8 +224,7 @@ class CategoricalLoss(Loss):
         is_ranked = self.hard_fraction < 1.0
         # The kernel leaves rows out itself, without a copy of the logits.
         is_direct = is_labels and self._takes_label_alone and not (is_ranked and sample_weight is not None)
-        softmax = self.softmax_input(logits)
-        is_direct = is_direct and not softmax.has_margin and self._goes_by_label(softmax)
+        is_direct = is_direct and self._goes_by_label(self.softmax_input(logits))
         if not is_direct:
             logits = logits.to(targets.compute_dtype(logits))
             logits = targets.harmless_logits(logits, kept, sample_weight, ranked=is_ranked)

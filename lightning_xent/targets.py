@@ -189,9 +189,9 @@ def scalar(name: str, value: Any, like: Tensor, check: bool | None) -> Tensor:
 
     Outside [0, inf) a number raises. So does a tensor that can be read, as labels are with `check`; others become NaN.
     """
-    value = whole(value)
     if not isinstance(value, Tensor):
         return like.new_full((), arguments.number(name, value, "[0, inf)"))
+    value = whole(value)
     if value.is_nested:
         raise ValueError(f"{name} must be a number or a scalar tensor, got a nested tensor: pass one number")
     tensor = _tensor(name, value, like)

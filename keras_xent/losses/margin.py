@@ -36,8 +36,6 @@ class LDAMCrossEntropy(CategoricalCrossEntropy):
     max_margin: float = arguments.field(0.5, arguments.number, "[0, inf)")
     scale: float = arguments.field(30.0, arguments.number, "(0, inf)")
 
-    passes_logits: ClassVar[bool] = True
-
     def fields_changed(self) -> None:
         super().fields_changed()
         self._needs_logits()
@@ -75,7 +73,6 @@ class CosFaceCrossEntropy(CategoricalCrossEntropy):
     scale: float = arguments.field(64.0, arguments.number, "(0, inf)")
 
     takes_cosines: ClassVar[bool] = True
-    passes_logits: ClassVar[bool] = True
 
     def fields_changed(self) -> None:
         super().fields_changed()

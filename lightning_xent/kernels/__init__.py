@@ -17,14 +17,12 @@ def applies(logits: Tensor, *constants: Tensor | None) -> bool:
     They accept none under transforms and forward derivatives, and under torch.compile only where Triton runs.
     """
     given = [logits, *(constant for constant in constants if constant is not None)]
-    if any(constant.requires_grad for constant in given[1:]):
+    if type(logits) is not Tensor or any(constant.requires_grad for constant in given[1:]):
         return False
     if tensors.is_compiling():
         return cuda.runs_on(logits.device) and not tensors.is_transformed()
-    return (
-        type(logits) is Tensor
-        and logits.device.type in ("cpu", "cuda")
-        and not any(tensors.is_traced(tensor) or tensors.has_tangent(tensor) for tensor in given)
+    return logits.device.type in ("cpu", "cuda") and not any(
+        tensors.is_traced(tensor) or tensors.has_tangent(tensor) for tensor in given
     )
 
 
