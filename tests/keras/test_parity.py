@@ -31,10 +31,12 @@ ONE_SIDED = {
     "metrics/report.py",
     # Keras uses these too, on its torch backend.
     "kernels/blocks.py",
+    "kernels/cuda.py",
     "kernels/distribution.py",
     "kernels/elementwise.py",
     "kernels/labels.py",
     "kernels/tensors.py",
+    "kernels/triton_code.py",
     # torch has no other backends, and needs no private names.
     "kernels/jax_trace.py",
     "kernels/of_jax.py",
