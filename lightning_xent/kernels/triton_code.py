@@ -315,7 +315,10 @@ def _tile_of_rivals(
         x = tl.where(mask, _tanh(x * bound)[0], -INFINITY)
     w = x
     if SPREAD:
-        w = tl.where(mask, _weights(weights, first, index, classes, MASKED, DTYPE), 0)
+        if weights is None:  # made of x, or Triton 3.6 would give it another layout, and exchange it in the loop
+            w = tl.where(mask, tl.where(x == x, 1, x), 0)
+        else:
+            w = tl.where(mask, _weights(weights, first, index, classes, MASKED, DTYPE), 0)
     if KIND == "long":  # a branch of the whole program, which one tile takes
         if (label >= first) & (label < first + A * SIZE):
             x = tl.where(index == label - first, -INFINITY, x)

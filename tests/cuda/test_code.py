@@ -25,7 +25,7 @@ def test_code_keeps_within_bounds(found):
         for card, usage in by_card.items():
             what = name, card, usage
             if card != "80":
-                assert usage["registers"] <= (200 if "1024 bf16, all options" in name else 128), what
+                assert usage["registers"] <= (224 if "1024 bf16, all options" in name else 128), what
             assert usage["shared"] <= 8192, what
             assert usage["spills"] == 0 or card != "90", what
             if "50257" not in name and "merge" not in name:
