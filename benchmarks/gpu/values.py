@@ -205,6 +205,10 @@ def sanitize(results: Results, clock: Clock, is_dry: bool) -> None:
 def ragged_kernels() -> None:
     """What the sanitizer runs: 12 small cases that end within a vector or a tile."""
     module = kernel_cases()
-    names = ("unaligned", "positions", "1025 classes", "1023 classes", "all but the last")
-    for case in [case for case in module.LABELS if any(name in case.name for name in names)][:12]:
-        module.run_labels(case, "cuda")
+    names = ("unaligned", "positions", "1025 classes", "all but the last")
+    for run, cases, count in (
+        (module.run_labels, module.LABELS, 8),
+        (module.run_distributions, module.DISTRIBUTIONS, 4),
+    ):
+        for case in [case for case in cases if any(name in case.name for name in names)][:count]:
+            run(case, "cuda")

@@ -205,3 +205,51 @@ def test_other_bits_and_refusals_are_seen(monkeypatch):
     found = vectors.check("torch", "cpu", Clock(60), [refusing], ("float32",))
     assert found["refused"] == ["CategoricalPolyCrossEntropy: f has no deterministic implementation"]
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_what_fails_in_threads_is_tried_alone():
+    """Only an error that comes twice counts; what no time was left for is said."""
+    calls = []
+
+    def launch(name):
+        calls.append(name)
+        if name == "bad" or (name == "shy" and calls.count(name) == 1):
+            raise RuntimeError(f"{name} failed")
+
+    results, plan = Results(Path(), {}), [("good",), ("shy",), ("bad",)]
+    results.start("compile")
+    values.report(results, "kernels", plan, values.in_threads(launch, plan, Clock(60), is_dry=False))
+    assert results.wrong == ["kernels: ('bad',): RuntimeError: bad failed"] and results.not_run == []
+    values.report(results, "kernels", plan, values.in_threads(launch, plan, Clock(-1), is_dry=False))
+    assert len(results.wrong) == 1 and results.not_run == ["kernels: 3 of 3, time was up"]
+
+
+@pytest.mark.parametrize(("code", "is_wrong"), [(0, False), (9, True)])
+def test_sanitizer(code, is_wrong, tmp_path, monkeypatch):
+    tool = tmp_path / "compute-sanitizer"
+    tool.write_text(f'#!/bin/sh\necho "Invalid read: $*"\nexit {code}\n', encoding="utf-8")
+    tool.chmod(0o755)
+    monkeypatch.setattr(values.shutil, "which", lambda name, **options: str(tool))
+    results = Results(Path(), {})
+    results.start("sanitizer")
+    values.sanitize(results, Clock(60), is_dry=False)
+    assert [entry.partition(": --tool memcheck")[0] for entry in results.wrong] == (
+        ["sanitizer, exit code 9: Invalid read"] if is_wrong else []
+    )
+    monkeypatch.setattr(values.shutil, "which", lambda name, **options: None)
+    values.sanitize(results, Clock(60), is_dry=False)
+    assert results.not_run == ["sanitizer: no compute-sanitizer here"]
+
+
+def test_ragged_kernels(monkeypatch):
+    """The sanitizer has 12 cases, of every layout and of both kinds of targets."""
+    module, cases = values.kernel_cases(), {}
+    monkeypatch.setattr(values, "kernel_cases", lambda: module)
+    for name in ("run_labels", "run_distributions"):
+        cases[name] = []
+        monkeypatch.setattr(module, name, lambda case, device, name=name: cases[name].append(case))
+    values.ragged_kernels()
+    assert [len(of_name) for of_name in cases.values()] == [8, 4]
+    for of_name in cases.values():
+        assert any(case.lies in ("second", "all but the last class") for case in of_name)
+        assert any(case.lies == "last" and case.shape[-1] > 1024 for case in of_name)
