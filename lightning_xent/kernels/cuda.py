@@ -63,7 +63,7 @@ class Tiles(NamedTuple):
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 @functools.cache
 def runs_on(device: torch.device) -> bool:
-    """Whether Triton runs on this device: asked once, by a launch."""
+    """Whether Triton runs on this device: asked once, by two launches."""
     if device.type == "cpu":  # the interpreter, for tests
         return os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton") is not None
     if device.type != "cuda" or torch.version.hip or importlib.util.find_spec("triton") is None:
@@ -71,8 +71,10 @@ def runs_on(device: torch.device) -> bool:
     if torch.cuda.get_device_capability(device) < (8, 0):  # below 7.0 Triton ends the process; 7.x has no bfloat16
         return False
     try:
-        logits, label = torch.zeros((1, 2), device=device), torch.zeros(1, dtype=torch.long, device=device)
-        launch_label_forward(logits, label, None, None, 1.0, None, False, False, False)
+        label = torch.zeros(1, dtype=torch.long, device=device)
+        for classes in (2, 2 * LARGEST_SHORT):  # Triton 3.2 compiles the kernel of a short row, not that of a long one
+            logits = torch.zeros((1, classes), device=device)
+            launch_label_forward(logits, label, None, None, 1.0, None, False, False, False)
         torch.cuda.synchronize(device)
     except Exception as error:  # no C compiler, no Python.h, no driver: each raises its own
         warnings.warn(f"Triton cannot run on {device}, so losses there take plain operations: {error}", stacklevel=2)
