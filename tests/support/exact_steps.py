@@ -7,7 +7,6 @@ the gradient or to the loss, as JSON.
 import json
 import logging
 import os
-import socket
 import sys
 import warnings
 
@@ -23,6 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset
 import lightning_xent
 from lightning_xent.metrics import Report, predictions
 from lightning_xent.module import XentModule
+from ports import free_port
 
 CLASSES, FEATURES, IGNORED, CLIP = 4, 3, -1, 0.05
 BATCHES = 7
@@ -204,12 +204,9 @@ def main(devices):
         results = {}
         run(0, 1, None, results)
     else:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
         with multiprocessing.Manager() as manager:
             shared = manager.dict()
-            multiprocessing.spawn(run, (devices, port, shared), nprocs=devices)
+            multiprocessing.spawn(run, (devices, free_port(), shared), nprocs=devices)
             results = dict(shared)
     print(json.dumps(results))
 

@@ -6,9 +6,10 @@ step and that of all its rows at once, relative to the largest entry of the grad
 
 import os
 import re
-import socket
 import sys
 from pathlib import Path
+
+from ports import free_port
 
 PAGE = Path(__file__).parents[2] / "docs/training_loops.md"
 CLASSES, FEATURES, IGNORED = 4, 3, -100
@@ -77,11 +78,8 @@ def with_accelerate(devices):
 
     if devices == 1:
         return step_of_accelerate(0, 1, None, None)
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
     answers = multiprocessing.get_context("spawn").SimpleQueue()
-    multiprocessing.spawn(step_of_accelerate, (devices, port, answers), nprocs=devices)
+    multiprocessing.spawn(step_of_accelerate, (devices, free_port(), answers), nprocs=devices)
     return max(answers.get() for _ in range(devices))
 
 
