@@ -14,7 +14,8 @@ from keras import ops
 
 from keras_xent import private, reduction, targets, watch
 from keras_xent.reduction import Rows
-from shared_specs.common import arguments, facts
+from shared_specs.common import arguments, guard
+from shared_specs.common.facts import drop_overridden
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -69,7 +70,7 @@ class Loss(keras.losses.Loss, ABC):
     def __init_subclass__(cls, **options: Any) -> None:
         """Drop the facts that are about overridden methods."""
         super().__init_subclass__(**options)
-        facts.drop_overridden(cls, cls.facts)
+        drop_overridden(cls, cls.facts)
 
     def __new__(cls, *positional: Any, **keywords: Any) -> Self:
         """Refuse a keyword that the loss does not have, and say which one may be meant."""
@@ -232,9 +233,9 @@ class Loss(keras.losses.Loss, ABC):
         kept = reduction.hardest(rows.losses, rows.kept, self.hard_fraction)
         return Rows(rows.losses, rows.weights, kept, rows.sample_weight)
 
-    def _kind(self, logits: Tensor) -> watch.Kind:
+    def _kind(self, logits: Tensor) -> guard.Kind:
         """Return what the loss takes, given logits."""
-        return watch.Kind(type(self).__name__, self.from_logits, self.takes_cosines, self.temperature)
+        return guard.Kind(type(self).__name__, self.from_logits, self.takes_cosines, self.temperature)
 
     def _weight_of_classes(self) -> str | None:
         """Return the keyword that weights the classes; None if none does."""

@@ -8,11 +8,11 @@ from typing import Any, ClassVar, NamedTuple
 from keras import KerasTensor as Tensor
 from keras import ops
 
-from keras_xent import log_odds, targets, watch
+from keras_xent import log_odds, targets
 from keras_xent.base import Loss
 from keras_xent.reduction import Rows
 from keras_xent.shapes import along_classes, class_count, has_unknown_classes, with_classes
-from shared_specs.common import arguments
+from shared_specs.common import arguments, guard
 
 
 class Softmax(NamedTuple):
@@ -110,13 +110,13 @@ class CategoricalLoss(Loss):
         """Replace the class weights: K numbers >= 0, or None. Compiled code keeps the ones that it was traced with."""
         self.class_weight = class_weight
 
-    def _kind(self, logits: Tensor) -> watch.Kind:
+    def _kind(self, logits: Tensor) -> guard.Kind:
         axis = targets.class_axis(logits, self.axis)
         size = logits.shape[axis]
         classes = self.count_classes(size)
         views = max(1, size // classes) if isinstance(size, int) else 1
         given = type(self).__name__, self.from_logits, self.takes_cosines, self.temperature
-        return watch.Kind(*given, axis=axis, classes=classes, views=views)
+        return guard.Kind(*given, axis=axis, classes=classes, views=views)
 
     def _weight_of_classes(self) -> str | None:
         return None if self.class_weight is None else "class_weight"

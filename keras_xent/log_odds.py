@@ -1,4 +1,4 @@
-"""The kernel: logits (or probabilities) -> log-odds m of a class, p = sigmoid(m).
+"""The formulas: logits (or probabilities) -> log-odds m of a class, p = sigmoid(m).
 
 Categorical: m_c = x_c - logsumexp(x_j, j != c). The logsumexp itself is never computed: at logits near 1000
 it would make the error of a float32 cross-entropy 114 eps. Class axis last everywhere.
@@ -12,14 +12,8 @@ import keras
 from keras import KerasTensor as Tensor
 from keras import ops
 
+from keras_xent import kernels
 from keras_xent.shapes import along_classes, class_numbers
-
-_IS_ON_TORCH = keras.backend.backend() == "torch"
-
-if _IS_ON_TORCH:
-    from lightning_xent import kernels as kernel
-else:
-    from keras_xent.kernels import xla as kernel  # type: ignore[no-redef]
 
 PROBABILITY_LIMIT = math.log((1 - 1e-7) / 1e-7)
 """Log-odds of probabilities are limited to +-16.118, those of 1e-7 and 1 - 1e-7."""
@@ -94,8 +88,8 @@ def of_label(
         logits = relative(logits)
         margin = margin if isinstance(margin, float) else ops.expand_dims(margin, -1)
         logits = ops.where(is_class(label, logits), logits - margin, logits)
-    if kernel.applies(logits, label, counts):
-        return kernel.of_label(logits, label, counts, temperature)
+    if kernels.applies(logits, label, counts):
+        return kernels.of_label(logits, label, counts, temperature)
     own, rivals, _ = _label_and_rivals(logits, label, temperature, counts)
     return own - _log(rivals)
 
@@ -104,8 +98,8 @@ def of_label_and_others(
     logits: Tensor, label: Tensor, temperature: float, class_weight: Tensor | None, counts: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """`of_label`, and sum_{c != y} w_c (-log p_c) [...] over all other classes, given their weights w [C]."""
-    if kernel.applies(logits, label, counts):
-        return kernel.of_label_and_others(logits, label, counts, class_weight, temperature)
+    if kernels.applies(logits, label, counts):
+        return kernels.of_label_and_others(logits, label, counts, class_weight, temperature)
     own, rivals, shifted = _label_and_rivals(logits, label, temperature, counts)
     surprise = ops.expand_dims(_log(rivals + ops.exp(own)), -1) - shifted  # [..., C]
     weight = ops.ones_like(surprise)
@@ -135,8 +129,8 @@ def of_classes(logits: Tensor, temperature: float, from_logits: bool, margin: Te
 
 def of_distribution(logits: Tensor, masses: Tensor, temperature: float) -> Tensor:
     """sum_c m_c (-log p_c) [...], given `logits` [..., C] and masses m >= 0 [..., C]."""
-    if _IS_ON_TORCH and kernel.applies(logits, masses):
-        return kernel.of_distribution(logits, masses, temperature)
+    if kernels.IS_ON_TORCH and kernels.applies(logits, masses):
+        return kernels.of_distribution(logits, masses, temperature)
     shifted, _, rest = _relative_to_peak(logits, temperature)
     surprise = ops.log1p(rest) - scaled(shifted, temperature)  # [..., C]
     is_absent = ops.equal(masses, 0) & ops.isinf(surprise)
@@ -173,15 +167,15 @@ def elementwise(
     function: Callable[..., Tensor], slope: Callable[..., Tensor] | None, x: Tensor, *others: Tensor
 ) -> Tensor:
     """function(x, *others), elementwise; `slope` is its derivative in x, or None. The others get no gradient."""
-    if _IS_ON_TORCH and kernel.applies(x, *others):
-        return kernel.elementwise(function, slope, x, *others)
+    if kernels.IS_ON_TORCH and kernels.applies(x, *others):
+        return kernels.elementwise(function, slope, x, *others)
     return function(x, *others)
 
 
 def rowwise(function: Callable[..., Tensor], x: Tensor, *others: Tensor) -> Tensor:
     """function(x, *others) [...], row by row, of x [..., C]. The others, [...] or [..., C], get no gradient."""
-    if _IS_ON_TORCH and kernel.applies(x, *others):
-        return kernel.rowwise(function, x, *others)
+    if kernels.IS_ON_TORCH and kernels.applies(x, *others):
+        return kernels.rowwise(function, x, *others)
     return function(x, *others)
 
 

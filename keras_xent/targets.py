@@ -17,7 +17,7 @@ from shared_specs.common import arguments, guard
 _BACKEND = keras.backend.backend()
 
 if _BACKEND == "torch":
-    from lightning_xent.kernels import tensors
+    from keras_xent.kernels import tensors
 if _BACKEND == "tensorflow":
     from keras_xent.kernels import tensorflow_graph
 if _BACKEND == "jax":

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 from keras import KerasTensor as Tensor
@@ -10,25 +10,7 @@ from keras import KerasTensor as Tensor
 from keras_xent import reduction, targets
 from keras_xent.reduction import Rows
 from shared_specs.common import guard
-
-
-class Kind(NamedTuple):
-    """What a loss takes."""
-
-    name: str
-    from_logits: bool
-    takes_cosines: bool
-    temperature: float
-    axis: int | None = None
-    """The class axis of the logits; None if the loss is binary."""
-    classes: int | None = None
-    views: int = 1
-    """How many softmaxes lie along the class axis."""
-
-    @property
-    def form(self) -> dict[str, bool]:
-        """What `guard` asks for."""
-        return {"has_classes": self.axis is not None, "from_logits": self.from_logits}
+from shared_specs.common.guard import Kind
 
 
 class Watch:

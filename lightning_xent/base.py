@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from lightning_xent import reduction, targets, watch
 from lightning_xent.kernels import tensors
 from lightning_xent.reduction import Rows
-from shared_specs.common import arguments, facts
+from shared_specs.common import arguments, guard
+from shared_specs.common.facts import drop_overridden
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -71,7 +72,7 @@ class Loss(nn.Module, ABC):
         TorchScript reads no code of a loss, so it cannot call one.
         """
         super().__init_subclass__(**options)
-        facts.drop_overridden(cls, cls.facts)
+        drop_overridden(cls, cls.facts)
         cls.__jit_unused_properties__ = [name for name in dir(cls) if isinstance(getattr(cls, name, None), property)]
         torch.jit.unused(cls.forward)
 
@@ -197,9 +198,9 @@ class Loss(nn.Module, ABC):
         kept = reduction.hardest(rows.losses, rows.kept, self.hard_fraction)
         return Rows(rows.losses, rows.weights, kept, rows.sample_weight)
 
-    def _kind(self, logits: Tensor) -> watch.Kind:
+    def _kind(self, logits: Tensor) -> guard.Kind:
         """Return what the loss takes, given logits."""
-        return watch.Kind(type(self).__name__, self.from_logits, self.takes_cosines, self.temperature)
+        return guard.Kind(type(self).__name__, self.from_logits, self.takes_cosines, self.temperature)
 
     def _needs_logits(self) -> None:
         if not self.from_logits:

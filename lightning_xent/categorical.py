@@ -8,10 +8,10 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_xent import log_odds, targets, watch
+from lightning_xent import log_odds, targets
 from lightning_xent.base import Loss
 from lightning_xent.reduction import Rows
-from shared_specs.common import arguments
+from shared_specs.common import arguments, guard
 
 
 class Softmax(NamedTuple):
@@ -107,13 +107,13 @@ class CategoricalLoss(Loss):
         """Replace the class weights: K numbers >= 0, or None. Compiled code keeps the ones that it was traced with."""
         self.class_weight = class_weight
 
-    def _kind(self, logits: Tensor) -> watch.Kind:
+    def _kind(self, logits: Tensor) -> guard.Kind:
         axis = targets.class_axis(logits, self.axis)
         size = logits.shape[axis]
         classes = self.count_classes(size)
         views = max(1, size // classes)
         given = type(self).__name__, self.from_logits, self.takes_cosines, self.temperature
-        return watch.Kind(*given, axis=axis, classes=classes, views=views)
+        return guard.Kind(*given, axis=axis, classes=classes, views=views)
 
     def count_classes(self, size: int) -> int:
         """Return the number of classes, given the size of the class axis of the logits."""

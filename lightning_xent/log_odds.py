@@ -1,4 +1,4 @@
-"""The kernel: logits (or probabilities) -> log-odds m of a class, p = sigmoid(m).
+"""The formulas: logits (or probabilities) -> log-odds m of a class, p = sigmoid(m).
 
 Categorical: m_c = x_c - logsumexp(x_j, j != c). The logsumexp itself is never computed: at logits near 1000
 it would make the error of a float32 cross-entropy 114 eps. Class axis last everywhere.

@@ -1,32 +1,12 @@
 """What a loss says once of its input: probabilities for logits or the reverse, one class, labels that nobody checks."""
 
-from typing import NamedTuple
-
 from torch import Tensor
 
 from lightning_xent import reduction, targets
 from lightning_xent.kernels import tensors
 from lightning_xent.reduction import Rows
 from shared_specs.common import guard
-
-
-class Kind(NamedTuple):
-    """What a loss takes."""
-
-    name: str
-    from_logits: bool
-    takes_cosines: bool
-    temperature: float
-    axis: int | None = None
-    """The class axis of the logits; None if the loss is binary."""
-    classes: int | None = None
-    views: int = 1
-    """How many softmaxes lie along the class axis."""
-
-    @property
-    def form(self) -> dict[str, bool]:
-        """What `guard` asks for."""
-        return {"has_classes": self.axis is not None, "from_logits": self.from_logits}
+from shared_specs.common.guard import Kind
 
 
 class Watch:

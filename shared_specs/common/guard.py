@@ -4,7 +4,7 @@ import inspect
 import warnings
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,25 @@ UNWATCHED = (
 FRAMES = {"keras_xent", "lightning_xent", "shared_specs", "jax", "keras", "lightning", "lightning_fabric"}
 FRAMES |= {"pytorch_lightning", "tensorflow", "torch"}
 """Packages whose frames are not the user's code."""
+
+
+class Kind(NamedTuple):
+    """What a loss takes."""
+
+    name: str
+    from_logits: bool
+    takes_cosines: bool
+    temperature: float
+    axis: int | None = None
+    """The class axis of the logits; None if the loss is binary."""
+    classes: int | None = None
+    views: int = 1
+    """How many softmaxes lie along the class axis."""
+
+    @property
+    def form(self) -> dict[str, bool]:
+        """Whether there are classes, and whether the loss takes logits: keywords of the functions here."""
+        return {"has_classes": self.axis is not None, "from_logits": self.from_logits}
 
 
 def of_activation(activation: str | None, *, has_classes: bool, from_logits: bool) -> str | None:

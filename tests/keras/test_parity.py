@@ -161,8 +161,7 @@ OF_ONE_BACKEND = {  # files that one backend of Keras alone imports, and what it
     "keras_xent/kernels/of_jax.py": {"jax"},
     "keras_xent/kernels/of_tensorflow.py": {"tensorflow"},
     "keras_xent/kernels/tensorflow_graph.py": {"tensorflow"},
-    "keras_xent/targets.py": {"lightning_xent"},
-    "keras_xent/log_odds.py": {"lightning_xent"},
+    "keras_xent/kernels/__init__.py": {"lightning_xent"},
 }
 PRIVATE_KERAS = {"keras.src.backend.get_keras_mask"}
 
