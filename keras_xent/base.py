@@ -154,7 +154,7 @@ class Loss(keras.losses.Loss, ABC):
             TypeError: Logits that are not floating point, class indices that are not integers, or an input that does
                 not hold numbers.
         """
-        if sample_weight is not None and not self._watch.has_warned_of_fit and not targets.is_compiling():
+        if sample_weight is not None and not targets.is_compiling() and not self._watch.has_warned_of_fit:
             self._watch.look_at_fit(type(self).__name__, self._weight_of_classes())
         with keras.name_scope(self.name):
             rows = self._watched(y_pred, y_true, sample_weight, mask)
@@ -209,7 +209,7 @@ class Loss(keras.losses.Loss, ABC):
     def _watched(self, logits: Any, target: Any, sample_weight: Any, mask: Any, *, has_gradient: bool = True) -> Rows:
         """Return the rows of a user's call; the first one may warn of its input."""
         rows = self._counted(logits, target, sample_weight, mask, self.check_labels, has_gradient=has_gradient)
-        if not self._watch.has_looked:
+        if targets.is_compiling() or not self._watch.has_looked:  # Dynamo would compile again once it has looked
             logits = targets.whole(logits)
             self._watch.look(self._kind(targets.checked_logits(logits)), logits, rows)
         return rows

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from keras import KerasTensor as Tensor
 from keras import ops
@@ -15,7 +15,8 @@ from keras_xent.shapes import along_classes, class_count, has_unknown_classes, w
 from shared_specs.common import arguments, guard
 
 
-class Softmax(NamedTuple):
+@dataclass(frozen=True)
+class Softmax:
     """What the softmax of a loss reads: a class has the log-odds of softmax(logits / divisor), less a margin."""
 
     logits: Tensor

@@ -10,6 +10,7 @@ from keras import ops
 from keras.backend import standardize_dtype
 
 from keras_xent import targets
+from keras_xent.shapes import are_known
 
 _IS_ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 
@@ -126,5 +127,8 @@ def _needs_a_sum(reduction: str) -> None:
 
 def _count(losses: Tensor, kept: Tensor | None) -> Tensor:
     """Number of kept rows. The sum is of integers, because a float32 sum of ones stops at 2^24."""
-    count = ops.size(losses) if kept is None else ops.sum(ops.cast(kept, "int32"))
-    return ops.cast(count, losses.dtype)
+    if kept is not None:
+        return ops.cast(ops.sum(ops.cast(kept, "int32")), losses.dtype)
+    if are_known(*losses.shape):  # ops.size cannot be traced by Dynamo for any number of rows
+        return ops.ones((), dtype=losses.dtype) * math.prod(losses.shape)
+    return ops.cast(ops.size(losses), losses.dtype)

@@ -112,7 +112,7 @@ def teacher_and_label(target: Any, logits: Any, axis: int | None, *, has_label: 
     """Return the teacher's logits, in the shape of `logits`, and the class indices [...] that follow them or None."""
     target, axis = _tensor("y_true", target, logits), class_axis(logits, axis)
     shape, classes = tuple(logits.shape), logits.shape[axis]
-    wanted = (*shape[:axis], None if classes is None else classes + has_label, *shape[axis + 1 :])
+    wanted = (*shape[:axis], None if classes is None else classes + int(has_label), *shape[axis + 1 :])
     if not _fits(tuple(target.shape), wanted):
         holds = "the teacher's logits" + (" and the class index" if has_label else "")
         raise ValueError(f"y_true must hold {holds} in shape {wanted}, got shape {tuple(target.shape)}")

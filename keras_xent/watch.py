@@ -21,16 +21,15 @@ class Watch:
 
     def look(self, kind: Kind, logits: Any, rows: Rows) -> None:
         """Warn of the first input that seems wrong; read only values that cost no wait."""
-        doubt = doubt_of_shape(kind, targets.checked_logits(logits))
+        has_looked, doubt = True, doubt_of_shape(kind, targets.checked_logits(logits))
+        if doubt is None:
+            if targets.is_compiling():
+                return
+            has_looked, doubt = doubt_of(kind, logits, rows, None)
         if doubt is not None:
-            self.has_looked = True
-        elif targets.is_compiling():
-            return
-        else:
-            self.has_looked, doubt = doubt_of(kind, logits, rows, None)
-        if doubt is not None:
-            self.has_warned = True
             targets.now(guard.warn, f"{kind.name} {doubt}")
+        if not targets.is_compiling():  # there, Python's warning filters show a warning once
+            self.has_looked, self.has_warned = has_looked, self.has_warned or doubt is not None
 
     def look_at_fit(self, name: str, own: str | None) -> None:
         """Warn once of class weights of `fit` that multiply those of the loss, which are in its keyword `own`.

@@ -186,7 +186,7 @@ class Loss(nn.Module, ABC):
     def _watched(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any) -> Rows:
         """Return the rows of a user's call; the first one may warn of its input."""
         rows = self._counted(logits, target, sample_weight, mask, self.check_labels)
-        if not self._watch.has_looked:
+        if tensors.is_compiling() or not self._watch.has_looked:  # Dynamo would compile again once it has looked
             logits = targets.checked_logits(targets.whole(logits))
             self._watch.look(self._kind(logits), logits, rows)
         return rows

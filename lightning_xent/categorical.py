@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +14,8 @@ from lightning_xent.reduction import Rows
 from shared_specs.common import arguments, guard
 
 
-class Softmax(NamedTuple):
+@dataclass(frozen=True)
+class Softmax:
     """What the softmax of a loss reads: a class has the log-odds of softmax(logits / divisor), less a margin."""
 
     logits: Tensor

@@ -74,7 +74,7 @@ def reduce(rows: Rows, reduction: str, denominator: Any = None, check: bool | No
         return quotient(total, targets.scalar("denominator", denominator, total, check))
     if reduction == "none":
         return weighted_losses(rows)
-    if reduction == "mean" and rows.kept is None and rows.losses.numel():
+    if reduction == "mean" and rows.kept is None and rows.losses.numel() > 0:
         return weighted_losses(rows).sum() / rows.losses.numel()  # the gradient of mean() is a whole tensor
     return quotient(*parts(rows, reduction))
 

@@ -93,7 +93,7 @@ def teacher_and_label(
     """Return the teacher's logits, in the shape of `logits`, and the class indices [...] that follow them or None."""
     target, axis = _tensor("target", target, logits), class_axis(logits, axis)
     shape, classes = tuple(logits.shape), logits.shape[axis]
-    wanted = (*shape[:axis], classes + has_label, *shape[axis + 1 :])
+    wanted = (*shape[:axis], classes + int(has_label), *shape[axis + 1 :])
     if target.shape != wanted:
         holds = "the teacher's logits" + (" and the class index" if has_label else "")
         raise ValueError(f"target must hold {holds} in shape {wanted}, got shape {tuple(target.shape)}")
@@ -387,7 +387,7 @@ def _checked(
 
 def _lie_within(values: Tensor, lowest: int, highest: int, check_labels: bool | None) -> bool:
     """Whether all values can be read and lie within these limits."""
-    if not values.numel() or not _readable(values, check_labels):
+    if values.numel() == 0 or not _readable(values, check_labels):
         return False
     least, greatest = torch.aminmax(values)
     return bool(lowest <= least.item() and greatest.item() <= highest)

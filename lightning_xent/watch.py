@@ -17,17 +17,16 @@ class Watch:
 
     def look(self, kind: Kind, logits: Tensor, rows: Rows) -> None:
         """Warn of the first input that seems wrong; read only values that cost no wait."""
-        doubt = doubt_of_shape(kind, logits)
+        has_looked, doubt = True, doubt_of_shape(kind, logits)
+        if doubt is None:
+            if tensors.is_traced(logits):
+                return
+            has_looked, doubt = doubt_of(kind, logits, rows, None)
+            has_looked |= logits.requires_grad  # later calls of a training end in the same activation
         if doubt is not None:
-            self.has_looked = True
-        elif tensors.is_traced(logits):
-            return
-        else:
-            self.has_looked, doubt = doubt_of(kind, logits, rows, None)
-            self.has_looked |= logits.requires_grad  # later calls of a training end in the same activation
-        if doubt is not None:
-            self.has_warned = True
             targets.now(guard.warn, f"{kind.name} {doubt}")
+        if not tensors.is_compiling():  # there, Python's warning filters show a warning once
+            self.has_looked, self.has_warned = has_looked, self.has_warned or doubt is not None
 
     def hear(self, doubts: list[str]) -> None:
         """Take doubts as said, by someone else."""

@@ -1,4 +1,6 @@
-"""Compiled by torch's inductor, every loss gives its gradient at any number of classes."""
+"""Under torch.compile every loss gives its value and gradient: at any number of classes, in one graph for all rows."""
+
+from functools import partial
 
 import numpy as np
 import pytest
@@ -88,6 +90,32 @@ def test_A1_compiled_gradient_of_every_loss(classes):
                 if not error < 1e-4:
                     wrong[entry, part] = error
     assert not wrong
+
+
+ROWS = (11, 5, 14)  # none is a size of classes or views, which would be held to be the same
+
+
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", CLASSES)
+def test_one_graph_serves_every_number_of_rows(name, backend):
+    side.call(examples.build(name), *tensors([call_of(name, "labels", 3)], "float32")[0])  # Keras sets up its own state
+    for kind in KINDS:
+        loss, logits, target = call_of(name, kind, 3)
+        torch.compiler.reset()
+        compiled = torch.compile(partial(side.call, loss), backend=backend, fullgraph=True, dynamic=True)
+        for rows in ROWS:
+            of_rows = [(loss, *(np.resize(array, (rows, *array.shape[1:])) for array in (logits, target)))]
+            ((of_logits, of_target),) = tensors(of_rows, "float32")
+            found = []
+            for call, stance in (
+                (compiled, "default" if rows == ROWS[0] else "fail_on_recompile"),
+                (partial(side.call, loss), "default"),
+            ):
+                given = of_logits.clone().requires_grad_()
+                with torch.compiler.set_stance(stance):
+                    value = call(given, of_target)
+                found.append((value, *torch.autograd.grad(value.sum(), given)))
+            torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6, msg=lambda said, at=(kind, rows): f"{at}: {said}")
 
 
 @pytest.mark.xfail(strict=True, reason="inductor loses the scatter of a gather; once it is mended, gathers may return")
