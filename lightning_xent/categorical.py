@@ -174,6 +174,11 @@ class CategoricalLoss(Loss):
         is_plain = self.from_logits and self.z_loss == self.entropy_penalty == 0.0 and self.softcap is None
         return is_plain and self.reads_log_odds and self.passes_logits and self.has_common_regulariser
 
+    @property
+    def _takes_distribution_alone(self) -> bool:
+        """Whether a distribution needs nothing but a kernel, which works in blocks itself."""
+        return self.is_cross_entropy and self.is_linear and self._takes_label_alone and self.label_smoothing == 0.0
+
     def _goes_by_label(self, softmax: Softmax) -> bool:
         """Whether the loss of a label needs no inputs of the curve for the other classes."""
         if self.label_smoothing == 0.0:
@@ -249,6 +254,8 @@ class CategoricalLoss(Loss):
 
         if is_direct:
             losses = self._of_label(self.softmax_input(logits), target, class_weight, weights, active)
+        elif not is_labels and class_weight is None and self._takes_distribution_alone:
+            losses = self.of_target(self.softmax_input(logits), target, None)
         else:
             rows_of = partial(self._losses, class_weight=class_weight, is_labels=is_labels)
             losses = log_odds.rowwise(rows_of, logits, target)

@@ -66,6 +66,24 @@ def parts(x: Tensor, *tensors: Tensor) -> Iterator[list[Tensor]]:
     yield from map(list, zip(*(torch.split(tensor, rows) for tensor in flat), strict=True))
 
 
+def class_axis_second(tensor: Tensor, like: Tensor | None = None) -> Tensor:
+    """Return a tensor [..., C] as [N, C], or as [N, C, M] if it, or the tensor `like`, lies in memory that way."""
+    if _lies_with_class_axis_second(tensor if like is None else like):
+        return tensor.movedim(-1, 1).flatten(2)
+    return tensor if tensor.ndim == 2 else tensor.reshape(-1, tensor.shape[-1])
+
+
+def class_axis_last(gradient: Tensor, logits: Tensor) -> Tensor:
+    """Return the inverse of `class_axis_second`, for the gradient of `logits`."""
+    if _lies_with_class_axis_second(logits):
+        return gradient.reshape(*gradient.shape[:2], *logits.shape[1:-1]).movedim(1, -1)
+    return gradient if logits.ndim == 2 else gradient.reshape(logits.shape)
+
+
+def _lies_with_class_axis_second(logits: Tensor) -> bool:
+    return logits.ndim > 2 and not logits.is_contiguous() and logits.movedim(-1, 1).is_contiguous()
+
+
 def scaled(value: Tensor, temperature: float) -> Tensor:
     """Return value / temperature."""
     return value if temperature == 1.0 else value / temperature

@@ -1,6 +1,6 @@
 """The kernel for distributions: cross-entropy of soft targets, with its gradient."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,45 +16,101 @@ def of_distribution(logits: Tensor, masses: Tensor, temperature: float) -> Tenso
     return losses
 
 
+class _Statistics(NamedTuple):
+    """What the gradient needs of each row, all [N, 1, ...]."""
+
+    rest: Tensor
+    """Sum of the exponentials of all classes but the largest, the peak, relative to it."""
+    mass: Tensor
+    """Sum of the masses."""
+
+
 class _OfDistribution(torch.autograd.Function):
     """Cross-entropy of distributions; all classes but the peak are summed separately, which is exact in the tail."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, masses: Tensor, temperature: float) -> Tensor:
-        losses, saved = _forward(logits, masses, temperature)
+        losses, exponentials, statistics = _forward(logits, masses, temperature)
         ctx.temperature, ctx.is_spent = temperature, False
-        ctx.save_for_backward(logits, masses, *saved)
+        ctx.save_for_backward(logits, masses, exponentials, *statistics)
         return losses
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        logits, masses, place, rest, mass, kept = ctx.saved_tensors
+        logits, masses, kept, *found = ctx.saved_tensors
+        statistics = _Statistics(*found)
+        x, m = blocks.class_axis_second(logits), blocks.class_axis_second(masses, like=logits)
+        gradient = blocks.scaled(gradient.reshape(statistics.mass.shape), ctx.temperature)
         taken = None if blocks.needs_plain_operations([gradient]) else blocks.taken(ctx, kept)
-        is_peak = place == torch.arange(logits.shape[-1], device=logits.device)
         if taken is None:
-            shifted = blocks.scaled(logits - torch.where(is_peak, logits, 0.0).sum(-1, keepdim=True), ctx.temperature)
-            exponentials = torch.where(is_peak, shifted.detach(), shifted.exp())
-            rest = exponentials.sum(-1, keepdim=True)
-        gradient = blocks.scaled(gradient.unsqueeze(-1), ctx.temperature)
-        share = mass * gradient / (1 + rest)  # mass * p of the peak, times the gradient
-        # p - t of the peak is minus the sum of p - t of the others, which keeps its digits near certainty.
-        lacking = torch.where(is_peak, 0.0, masses).sum(-1, keepdim=True)
-        own = torch.where(rest < 1, gradient * lacking - share * rest, share - gradient * masses.gather(-1, place))
-        if taken is None:
-            return torch.where(is_peak, own, exponentials * share - masses * gradient), None, None
-        result = taken.mul_(share).addcmul_(masses, gradient, value=-1.0).scatter_(-1, place, own)
-        return result, None, None
+            result = _gradient(x, m, gradient, ctx.temperature)
+        else:
+            result = _blockwise_gradient(taken, m, gradient, statistics)
+        return blocks.class_axis_last(result, logits), None, None
 
 
-def _forward(logits: Tensor, masses: Tensor, temperature: float) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The losses, and what the gradient needs beside the inputs."""
-    peak, place = logits.max(-1, keepdim=True)
-    shifted = blocks.scaled(logits - peak, temperature)  # [..., C]
-    distance = -(masses * shifted).sum(-1, keepdim=True)
+def _forward(logits: Tensor, masses: Tensor, temperature: float) -> tuple[Tensor, Tensor, _Statistics]:
+    """The losses [...], the exponentials [N, C, ...] relative to the peak, and the statistics."""
+    x, m = blocks.class_axis_second(logits), blocks.class_axis_second(masses, like=logits)
+    exponentials = torch.empty_like(x)
+    if blocks.is_one_block(x):
+        losses, statistics = _of_block(x, m, temperature, exponentials)
+    else:
+        losses, rest, mass = (x.new_empty((x.shape[0], 1, *x.shape[2:])) for _ in range(3))
+        for block in blocks.split(x):
+            losses[block], (rest[block], mass[block]) = _of_block(x[block], m[block], temperature, exponentials[block])
+        statistics = _Statistics(rest, mass)
+    return losses.reshape(logits.shape[:-1]), exponentials, statistics
+
+
+def _of_block(x: Tensor, masses: Tensor, temperature: float, exponentials: Tensor) -> tuple[Tensor, _Statistics]:
+    """The losses [N, 1, ...] and the statistics; writes the `exponentials`."""
+    shifted = torch.sub(x, x.amax(1, keepdim=True), out=exponentials)
+    if temperature != 1.0:
+        shifted.div_(temperature)
+    distance = -(masses * shifted).sum(1, keepdim=True)
     if distance.is_cuda or not torch.isfinite(distance.sum()):  # on CUDA the answer would need a synchronisation
         is_absent = (masses == 0) & torch.isinf(shifted)
-        distance = -torch.where(is_absent, 0.0, masses * shifted).sum(-1, keepdim=True)
-    of_peak = shifted.gather(-1, place)  # 0, or NaN if the peak is infinite, which must reach the sum
-    exponentials = shifted.exp_().scatter_(-1, place, of_peak)
-    rest, mass = exponentials.sum(-1, keepdim=True), masses.sum(-1, keepdim=True)
-    return (distance + mass * rest.log1p()).squeeze(-1), (place, rest, mass, exponentials)
+        distance = -torch.where(is_absent, 0.0, masses * shifted).sum(1, keepdim=True)
+    rest = shifted.exp_().sum(1, keepdim=True) - 1
+    is_certain = rest < 1
+    if is_certain.is_cuda or is_certain.any():
+        # The peak is the only exponential of 1, and a sum with it would lose the digits of the others.
+        rest = torch.where(is_certain, shifted.frac().sum(1, keepdim=True), rest)
+    mass = masses.sum(1, keepdim=True)
+    return distance + mass * rest.log1p(), _Statistics(rest, mass)
+
+
+def _gradient(x: Tensor, masses: Tensor, gradient: Tensor, temperature: float) -> Tensor:
+    """The gradient [N, C, ...], from operations that can be differentiated."""
+    place = x.argmax(1, keepdim=True)
+    is_peak = place == torch.arange(x.shape[1], device=x.device).reshape(-1, *(1,) * (x.ndim - 2))
+    shifted = blocks.scaled(x - torch.where(is_peak, x, 0.0).sum(1, keepdim=True), temperature)
+    exponentials = torch.where(is_peak, shifted.detach(), shifted.exp())
+    rest, lacking = exponentials.sum(1, keepdim=True), torch.where(is_peak, 0.0, masses).sum(1, keepdim=True)
+    share = masses.sum(1, keepdim=True) * gradient / (1 + rest)
+    own = torch.where(rest < 1, gradient * lacking - share * rest, share - gradient * masses.gather(1, place))
+    return torch.where(is_peak, own, exponentials * share - masses * gradient)
+
+
+def _blockwise_gradient(exponentials: Tensor, masses: Tensor, gradient: Tensor, statistics: _Statistics) -> Tensor:
+    """`_gradient`, in the memory of the exponentials."""
+    if blocks.is_one_block(exponentials):
+        return _gradient_of_block(exponentials, masses, gradient, statistics)
+    for block in blocks.split(exponentials):
+        of_block = _Statistics(*(part[block] for part in statistics))
+        _gradient_of_block(exponentials[block], masses[block], gradient[block], of_block)
+    return exponentials
+
+
+def _gradient_of_block(exponentials: Tensor, masses: Tensor, gradient: Tensor, statistics: _Statistics) -> Tensor:
+    rest, mass = statistics
+    is_certain = rest < 1
+    has_certain = is_certain.is_cuda or bool(is_certain.any())
+    is_peak = exponentials.floor() if has_certain else None  # 1 at the peak, else 0
+    result = exponentials.mul_(mass * gradient / (1 + rest)).addcmul_(masses, gradient, value=-1.0)
+    if is_peak is not None:
+        # p - t of the peak is minus the sum of p - t of the others, which keeps its digits near certainty.
+        is_peak.mul_(is_certain)
+        result.addcmul_(result, is_peak, value=-1.0).addcmul_(result.sum(1, keepdim=True), is_peak, value=-1.0)
+    return result

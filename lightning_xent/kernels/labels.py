@@ -82,7 +82,7 @@ class _OfLabel(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         logits, place, counts, class_weight, kept, *found = ctx.saved_tensors
-        x, temperature = _class_axis_second(logits), ctx.temperature
+        x, temperature = blocks.class_axis_second(logits), ctx.temperature
         statistics, is_plain = _Statistics(*found), blocks.needs_plain_operations(gradients)
         if is_plain:
             x = x if counts is None else torch.where(counts, x, 0.0)
@@ -98,7 +98,7 @@ class _OfLabel(torch.autograd.Function):
             # On CUDA the answer would need a synchronisation.
             if counts is not None and (x.is_cuda or not torch.isfinite(statistics.rivals).all()):
                 gradient.masked_fill_(~counts, 0.0)
-        return _class_axis_last(gradient, logits), None, None, None, None
+        return blocks.class_axis_last(gradient, logits), None, None, None, None
 
 
 def _forward(
@@ -110,7 +110,7 @@ def _forward(
     keeps: bool,
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...], bool]:
     """The outputs, what the gradient needs, and whether the rows that do not count were set to 0."""
-    x = _class_axis_second(logits)  # [N, C, ...]
+    x = blocks.class_axis_second(logits)  # [N, C, ...]
     rows = (x.shape[0], 1, *x.shape[2:])
     place = label.long().reshape(rows)
     counts = None if counts is None else counts.reshape(rows)
@@ -244,24 +244,6 @@ def _gradient_of_block(
     if slopes.spread is not None and class_weight is not None:
         gradient.addcmul_(_along_classes(class_weight, x), slopes.spread, value=-1.0)
     return gradient.scatter_(1, place, slopes.own)
-
-
-def _class_axis_second(logits: Tensor) -> Tensor:
-    """Logits [..., C] as [N, C], or as [N, C, M] if they lie in memory that way."""
-    if _lies_with_class_axis_second(logits):
-        return logits.movedim(-1, 1).flatten(2)
-    return logits if logits.ndim == 2 else logits.reshape(-1, logits.shape[-1])
-
-
-def _class_axis_last(gradient: Tensor, logits: Tensor) -> Tensor:
-    """The inverse of `_class_axis_second`, for the gradient of `logits`."""
-    if _lies_with_class_axis_second(logits):
-        return gradient.reshape(*gradient.shape[:2], *logits.shape[1:-1]).movedim(1, -1)
-    return gradient if logits.ndim == 2 else gradient.reshape(logits.shape)
-
-
-def _lies_with_class_axis_second(logits: Tensor) -> bool:
-    return logits.ndim > 2 and not logits.is_contiguous() and logits.movedim(-1, 1).is_contiguous()
 
 
 def _is_own(place: Tensor, x: Tensor) -> Tensor:
