@@ -22,6 +22,7 @@ from benchmarks.settings import (
     DEFAULT_SIZES,
     DTYPES,
     LOSSES,
+    REUSED,
     Plan,
     Size,
 )
@@ -34,6 +35,8 @@ ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "KINETO_LOG_LEVEL": "6",
 }
+REUSED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(8 * 2**30), "MALLOC_TRIM_THRESHOLD_": str(16 * 2**30)}
+"""glibc keeps what is freed, up to so many bytes, and asks the system for no fresh pages for large tensors."""
 CPU_ONLY = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
 
 
@@ -138,8 +141,16 @@ def measure_all(parser: Parser, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure(parser: Parser, plan: Plan) -> dict[str, Any]:
-    """Measure one backend; TensorFlow's memory in a second process, without oneDNN, which keeps what it has taken."""
+    """Measure one backend; some of it in a second process, which gets memory in another way.
+
+    torch on the CPU is timed with fresh pages and with reused memory. TensorFlow's memory is measured without oneDNN,
+    which keeps what it has taken.
+    """
     result = run_side(parser, plan)
+    if plan.backend == "torch" and plan.device == "cpu" and machine.has_glibc() and not result.get("problem"):
+        second = run_side(parser, replace(plan, scaling_elements=0, profile=False), **REUSED_MEMORY)
+        result["rows"] += [row | {"mode": f"{row['mode']}, {REUSED}"} for row in second["rows"]]
+        result |= {name: value for name, value in second.items() if name == "problem"}
     if plan.backend == "keras-tensorflow" and not result.get("problem"):
         alone = replace(plan, memory_only=True, scaling_elements=0)
         second = run_side(parser, alone, TF_ENABLE_ONEDNN_OPTS="0")

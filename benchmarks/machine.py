@@ -35,6 +35,11 @@ def has_compiler() -> bool:
     return shutil.which(shlex.split(os.environ.get("CXX", "g++"))[0]) is not None
 
 
+def has_glibc() -> bool:
+    """Return whether memory comes from glibc, which variables of the environment can tell to keep it."""
+    return platform.libc_ver()[0] == "glibc"
+
+
 def _cpu() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -22,6 +22,9 @@ LOSSES = (
 DTYPES = {"float32": 1e-4, "bfloat16": 3e-2}
 """How far a peer may be from our value and gradient, relative: in bfloat16 some peers round every step to 8 bits."""
 
+REUSED = "memory reused"
+"""The second condition of torch on the CPU, in its mode."""
+
 MANY_LABELS = 1000
 """Binary losses are elementwise: sizes with more labels would tell the same once more."""
 

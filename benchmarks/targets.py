@@ -1,10 +1,10 @@
 """What the losses aim at, and how far a run reached it; a target missed is reported, and fails nothing."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from benchmarks.measure import Row
-from benchmarks.settings import Size
+from benchmarks.settings import REUSED, Size
 
 MANY_CLASSES = 32000
 OWN = "our cross-entropy"
@@ -30,91 +30,93 @@ class Target:
         return number >= self.wanted if self.at_least else number <= self.wanted
 
 
-def _is(row: Row, backend: str, *losses: str, mode: str = "", peer: str = "", classes: int = 0) -> bool:
-    return (
-        row.backend == backend
-        and row.loss in losses
-        and (not mode or row.mode == mode)
-        and peer in row.peer
-        and Size.parse(row.size).classes >= classes
-    )
+@dataclass(frozen=True)
+class _Of:
+    """Which rows a target is about."""
 
+    backend: str
+    losses: tuple[str, ...] = ()
+    """Empty: all of them."""
+    mode: str = ""
+    peers: tuple[str, ...] = ()
+    """Parts of the names of peers; empty: all but our own cross-entropy."""
+    classes: int = 0
+    """At least so many."""
+    elements: int = 0
+    """At least so many logits."""
+    sizes: tuple[str, ...] = ()
+    """Empty: all of them."""
 
-def _against_torch(loss: str) -> Callable[[Row], bool]:
-    return lambda row: _is(row, "torch", loss, mode="eager", peer="F.cross_entropy", classes=MANY_CLASSES)
-
-
-def _small(size: str) -> Callable[[Row], bool]:
-    losses = ("cross_entropy", "label_smoothing", "weighted_ignored")
-    return lambda row: row.size == size and _is(row, "torch", *losses, mode="eager", peer="F.")
-
-
-def _keras(backend: str, mode: str, loss: str) -> Callable[[Row], bool]:
-    return lambda row: _is(row, backend, loss, mode=mode, peer="Keras", classes=MANY_CLASSES)
+    def __call__(self, row: Row) -> bool:
+        size = Size.parse(row.size)
+        is_peer = any(peer in row.peer for peer in self.peers) if self.peers else row.peer != OWN
+        return (
+            is_peer
+            and row.backend == self.backend
+            and self.mode in ("", row.mode)
+            and row.loss in (self.losses or (row.loss,))
+            and row.size in (self.sizes or (row.size,))
+            and size.classes >= self.classes
+            and size.elements >= self.elements
+        )
 
 
 CURVES = ("focal", "poly", "generalized")
-CATEGORICAL = ("cross_entropy", "label_smoothing", "weighted_ignored", *CURVES)
+INDEX_LABELS = ("cross_entropy", "label_smoothing", "weighted_ignored")
+CATEGORICAL = (*INDEX_LABELS, "soft_target", *CURVES)
+BINARY = ("binary_cross_entropy", "binary_label_smoothing")
+TORCH = ("F.",)
+MEDIUM, SMALL = ("4096x1000",), ("128x10",)
+FOCAL_LIBRARIES = ("torchvision", "MONAI")
 
-TARGETS = (
-    Target("torch: cross-entropy, 32000 classes or more", 1.6, _against_torch("cross_entropy")),
-    Target("torch: with label smoothing, 32000 classes or more", 2.0, _against_torch("label_smoothing")),
-    Target(
-        "torch: with class weights and ignored rows, 32000 classes or more", 1.6, _against_torch("weighted_ignored")
+OF_TORCH: tuple[tuple[str, _Of, float, float | None], ...] = (
+    ("index labels, 32000 classes or more", _Of("torch", INDEX_LABELS, peers=TORCH, classes=MANY_CLASSES), 1.6, 0.75),
+    (
+        "index labels, soft targets, smoothing, 4096x1000",
+        _Of("torch", (*INDEX_LABELS, "soft_target"), peers=TORCH, sizes=MEDIUM),
+        1.0,
+        0.7,
     ),
-    Target(
-        "torch: focal, poly, GCE beside our own cross-entropy",
-        1 / 1.1,
-        lambda row: _is(row, "torch", *CURVES, peer=OWN),
+    ("binary cross-entropy, smoothed too, 4096x1000", _Of("torch", BINARY, peers=TORCH, sizes=MEDIUM), 1.0, 0.9),
+    ("binary focal, 4096x1000", _Of("torch", ("binary_focal",), peers=FOCAL_LIBRARIES, sizes=MEDIUM), 1.5, 1.2),
+    ("anything beside torch, 128x10", _Of("torch", peers=TORCH, sizes=SMALL), 0.45, None),
+    (
+        "anything beside timm, MONAI, kornia, torchvision, 128x10",
+        _Of("torch", peers=("timm", "kornia", *FOCAL_LIBRARIES), sizes=SMALL),
+        0.9,
+        None,
     ),
-    Target(
-        "torch: focal, poly beside MONAI, kornia, timm",
-        2.0,
-        lambda row: _is(row, "torch", *CURVES) and row.peer != OWN,
-    ),
-    Target("torch: index labels, 4096x1000", 0.95, _small("4096x1000")),
-    Target("torch: index labels, 128x10", 0.8, _small("128x10")),
-    Target(
-        "Keras on TensorFlow, graph: cross-entropy, 32000 classes or more",
-        1.5,
-        _keras("keras-tensorflow", "graph", "cross_entropy"),
-    ),
-    Target(
-        "Keras on TensorFlow, XLA: cross-entropy, 32000 classes or more",
-        0.95,
-        _keras("keras-tensorflow", "XLA", "cross_entropy"),
-    ),
-    Target(
-        "Keras on TensorFlow, graph: focal, 32000 classes or more", 3.0, _keras("keras-tensorflow", "graph", "focal")
-    ),
-    Target("Keras on JAX: cross-entropy, 32000 classes or more", 1.5, _keras("keras-jax", "jit", "cross_entropy")),
-    Target(
+    ("focal, poly, GCE beside our own cross-entropy", _Of("torch", CURVES, peers=(OWN,)), 0.9, None),
+)
+"""Text, rows, and what is wanted with fresh pages and with reused memory."""
+
+
+def _of_torch() -> Iterator[Target]:
+    for text, of, fresh, reused in OF_TORCH:
+        yield Target(f"torch, fresh pages: {text}", fresh, replace(of, mode="eager"))
+        if reused is not None:
+            yield Target(f"torch, {REUSED}: {text}", reused, replace(of, mode=f"eager, {REUSED}"))
+    yield Target("torch, compiled: cross-entropy beside compiled F.cross_entropy", 0.95, _Of("torch", mode="compiled"))
+    large = _Of("torch", CATEGORICAL, "eager", elements=4096 * 1000)
+    yield Target("torch: memory in logits, from 4096x1000 on", 1.15, large, lambda row: row.ours_memory, at_least=False)
+
+
+def _of_keras() -> Iterator[Target]:
+    many = {"peers": ("Keras",), "classes": MANY_CLASSES}
+    tensorflow, jax, torch = "keras-tensorflow", "keras-jax", "keras-torch"
+    yield Target("Keras on TensorFlow, graph: 32000 classes or more", 2.5, _Of(tensorflow, (), "graph", **many))
+    yield Target("Keras on TensorFlow, XLA: 32000 classes or more", 1.3, _Of(tensorflow, (), "XLA", **many))
+    yield Target("Keras on JAX: 32000 classes or more", 1.5, _Of(jax, **many))
+    yield Target("Keras on JAX: beside optax", 0.95, _Of(jax, peers=("optax",), classes=MANY_CLASSES))
+    yield Target(
         "Keras on JAX: memory in logits, 32000 classes or more (gradient and a one-hot: 2)",
         1.5,
-        lambda row: _is(row, "keras-jax", "cross_entropy", "focal", classes=MANY_CLASSES),
+        _Of(jax, classes=MANY_CLASSES),
         lambda row: row.ours_memory,
         at_least=False,
-    ),
-    Target(
-        "Keras on torch: cross-entropy, (B, T, V)",
-        4.0,
-        lambda row: row.size.count("x") == 2 and _is(row, "keras-torch", "cross_entropy", peer="Keras"),
-    ),
-    Target(
-        "torch: binary cross-entropy beside F.binary_cross_entropy_with_logits, 4096x1000",
-        0.95,
-        lambda row: row.size == "4096x1000" and _is(row, "torch", "binary_cross_entropy", peer="F."),
-    ),
-    Target(
-        "torch: binary focal beside torchvision, 4096x1000",
-        2.0,
-        lambda row: row.size == "4096x1000" and _is(row, "torch", "binary_focal", peer="torchvision"),
-    ),
-    Target(
-        "torch: memory in logits, index labels, from 4096x1000 on",
-        1.15,
-        lambda row: _is(row, "torch", *CATEGORICAL, mode="eager") and Size.parse(row.size).elements >= 4096 * 1000,
-        lambda row: row.ours_memory,
-        at_least=False,
-    ),
-)
+    )
+    yield Target("Keras on torch: 4096x1000", 0.8, _Of(torch, peers=("Keras",), sizes=MEDIUM))
+    yield Target("Keras on torch: 32000 classes or more", 1.2, _Of(torch, **many))
+
+
+TARGETS = (*_of_torch(), *_of_keras())
