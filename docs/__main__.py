@@ -8,9 +8,12 @@ import re
 import sys
 import textwrap
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from shared_specs.common import docstrings
 
 ROOT = Path(__file__).parent.parent
 CASES = ROOT / "shared_specs" / "cases"
@@ -48,17 +51,24 @@ def definitions() -> dict[str, Definition]:
         for node in ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")).body
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node)
     ]
-    return {node.name: definition(node) for node in nodes}
+    mixins = {node.name: node for node in nodes if node.name.startswith("_")}
+    return {node.name: definition(node, mixins) for node in nodes}
 
 
-def definition(node: ast.ClassDef | ast.FunctionDef) -> Definition:
-    """The `Definition` of a node."""
-    head, *rest = re.split(r"^(Args|Returns|Raises|Reference):", ast.get_docstring(node) or "", flags=re.MULTILINE)
+def definition(
+    node: ast.ClassDef | ast.FunctionDef, mixins: Mapping[str, ast.ClassDef | ast.FunctionDef]
+) -> Definition:
+    """The `Definition` of a node, with the parameters of its mixins first."""
+    bases = [ast.unparse(base) for base in node.bases] if isinstance(node, ast.ClassDef) else []
+    shared = [mixins[base] for base in bases if base in mixins]
+    docstring = reduce(docstrings.joined, (ast.get_docstring(part) or "" for part in (node, *shared)))
+    head, *rest = re.split(r"^(Args|Returns|Raises|Reference):", docstring, flags=re.MULTILINE)
     sections = dict(zip(rest[::2], rest[1::2], strict=True))
     entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", sections.get("Args", ""), flags=re.MULTILINE)
     paragraphs = [flat(paragraph) for paragraph in head.strip().split("\n\n")]
     keywords = {name: flat(text) for name, text in entries}
-    return Definition(node.name, paragraphs, keywords, dict(parameters(node)), flat(sections.get("Reference", "")))
+    defaults = {name: default for part in (*shared, node) for name, default in parameters(part)}
+    return Definition(node.name, paragraphs, keywords, defaults, flat(sections.get("Reference", "")))
 
 
 def parameters(node: ast.ClassDef | ast.FunctionDef) -> Iterator[tuple[str, str]]:

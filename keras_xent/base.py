@@ -15,6 +15,7 @@ from keras import ops
 from keras_xent import private, reduction, targets, watch
 from keras_xent.reduction import Rows
 from shared_specs.common import arguments, guard
+from shared_specs.common.docstrings import take_sections
 from shared_specs.common.facts import drop_overridden
 
 
@@ -56,6 +57,8 @@ class Loss(keras.losses.Loss, ABC):
     reduction: str = arguments.field("mean", arguments.reduction)
     name: str | None = arguments.field(None, arguments.text)
 
+    logits_only: ClassVar[bool] = False
+    """Whether `from_logits=False` raises."""
     takes_cosines: ClassVar[bool] = False
     """Whether the logits are cosines, which lie in [-1, 1]."""
 
@@ -68,9 +71,10 @@ class Loss(keras.losses.Loss, ABC):
     _is_built, _is_naming = False, False
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Drop the facts that are about overridden methods."""
+        """Drop the facts that are about overridden methods, and document the parameters of mixins."""
         super().__init_subclass__(**options)
         drop_overridden(cls, cls.facts)
+        take_sections(cls, [base for base in cls.__bases__ if not issubclass(base, Loss)])
 
     def __new__(cls, *positional: Any, **keywords: Any) -> Self:
         """Refuse a keyword that the loss does not have, and say which one may be meant."""
@@ -116,6 +120,8 @@ class Loss(keras.losses.Loss, ABC):
         """
         if self.name is None:
             self._take_name()
+        if self.logits_only and not self.from_logits:
+            raise ValueError(f"from_logits must be True for {type(self).__name__}, got False")
         if not self.from_logits and self.temperature != 1.0:
             raise ValueError(f"temperature must be 1 with from_logits=False, got {self.temperature}")
 
@@ -240,10 +246,6 @@ class Loss(keras.losses.Loss, ABC):
     def _weight_of_classes(self) -> str | None:
         """Return the keyword that weights the classes; None if none does."""
         return None
-
-    def _needs_logits(self) -> None:
-        if not self.from_logits:
-            raise ValueError(f"from_logits must be True for {type(self).__name__}, got False")
 
     @staticmethod
     def _expected(curve: Callable[[Tensor], Tensor], mass: Tensor, log_odds: Tensor) -> Tensor:

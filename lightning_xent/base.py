@@ -15,6 +15,7 @@ from lightning_xent import reduction, targets, watch
 from lightning_xent.kernels import tensors
 from lightning_xent.reduction import Rows
 from shared_specs.common import arguments, guard
+from shared_specs.common.docstrings import take_sections
 from shared_specs.common.facts import drop_overridden
 
 
@@ -53,6 +54,8 @@ class Loss(nn.Module, ABC):
     check_labels: bool | None = arguments.field(None, arguments.choice, (True, False))
     reduction: str = arguments.field("mean", arguments.reduction)
 
+    logits_only: ClassVar[bool] = False
+    """Whether `from_logits=False` raises."""
     takes_cosines: ClassVar[bool] = False
     """Whether the logits are cosines, which lie in [-1, 1]."""
 
@@ -67,12 +70,13 @@ class Loss(nn.Module, ABC):
     __jit_unused_properties__: ClassVar[list[str]] = []
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Drop the facts that are about overridden methods, and let TorchScript script a network that holds a loss.
+        """Drop the facts that are about overridden methods, and document the parameters of mixins.
 
-        TorchScript reads no code of a loss, so it cannot call one.
+        Also let TorchScript script a network that holds a loss. It reads no code of a loss, so it cannot call one.
         """
         super().__init_subclass__(**options)
         drop_overridden(cls, cls.facts)
+        take_sections(cls, [base for base in cls.__bases__ if not issubclass(base, Loss)])
         cls.__jit_unused_properties__ = [name for name in dir(cls) if isinstance(getattr(cls, name, None), property)]
         torch.jit.unused(cls.forward)
 
@@ -121,6 +125,8 @@ class Loss(nn.Module, ABC):
 
         Runs after construction and after each assignment of a field. A subclass calls the method of its base first.
         """
+        if self.logits_only and not self.from_logits:
+            raise ValueError(f"from_logits must be True for {type(self).__name__}, got False")
         if not self.from_logits and self.temperature != 1.0:
             raise ValueError(f"temperature must be 1 with from_logits=False, got {self.temperature}")
 
@@ -201,10 +207,6 @@ class Loss(nn.Module, ABC):
     def _kind(self, logits: Tensor) -> guard.Kind:
         """Return what the loss takes, given logits."""
         return guard.Kind(type(self).__name__, self.from_logits, self.takes_cosines, self.temperature)
-
-    def _needs_logits(self) -> None:
-        if not self.from_logits:
-            raise ValueError(f"from_logits must be True for {type(self).__name__}, got False")
 
     @staticmethod
     def _expected(curve: Callable[[Tensor], Tensor], mass: Tensor, log_odds: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import keras
 from keras import KerasTensor as Tensor
@@ -38,9 +39,7 @@ class BiTemperedLogistic(CategoricalLoss):
     t1: float = arguments.field(0.8, arguments.number, "[0, 2)")
     t2: float = arguments.field(1.2, arguments.number, "(0, inf)")
 
-    def fields_changed(self) -> None:
-        super().fields_changed()
-        self._needs_logits()
+    logits_only: ClassVar[bool] = True
 
     def of_classes(self, softmax: Softmax) -> Tensor:
         log_p = self.log_probabilities(softmax)  # [..., C]

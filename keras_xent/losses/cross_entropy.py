@@ -12,9 +12,16 @@ from keras_xent.log_odds import of_distribution, sigmoid, softplus
 from keras_xent.shapes import along_classes
 
 
+class _CrossEntropy:
+    """The curve -log p, p = sigmoid(m)."""
+
+    def curve(self, log_odds: Tensor) -> Tensor:
+        return softplus(-log_odds)
+
+
 @keras.saving.register_keras_serializable(package="keras_xent")
 @dataclass(kw_only=True, eq=False, repr=False)
-class CategoricalCrossEntropy(CategoricalLoss):
+class CategoricalCrossEntropy(_CrossEntropy, CategoricalLoss):
     """Cross-entropy over K classes: -sum_c t_c w_c log p_c, p = softmax(logits).
 
     Targets are class indices or distributions.
@@ -24,9 +31,6 @@ class CategoricalCrossEntropy(CategoricalLoss):
 
     is_cross_entropy: ClassVar[bool] = True
     is_linear: ClassVar[bool] = True
-
-    def curve(self, log_odds: Tensor) -> Tensor:
-        return softplus(-log_odds)
 
     def of_target(self, softmax: Softmax, target: Tensor, class_weight: Tensor | None) -> Tensor:
         if not (self.is_cross_entropy and self.from_logits) or softmax.has_margin:
@@ -50,16 +54,13 @@ class SparseCategoricalCrossEntropy(CategoricalCrossEntropy):
 
 @keras.saving.register_keras_serializable(package="keras_xent")
 @dataclass(kw_only=True, eq=False, repr=False)
-class BinaryCrossEntropy(BinaryLoss):
+class BinaryCrossEntropy(_CrossEntropy, BinaryLoss):
     """Binary and multi-label cross-entropy: -(t w_1 log p + (1 - t) log(1 - p)), p = sigmoid(logits).
 
     Reference: Cox, 1958, The Regression Analysis of Binary Sequences.
     """
 
     has_slope: ClassVar[bool] = True
-
-    def curve(self, log_odds: Tensor) -> Tensor:
-        return softplus(-log_odds)
 
     def slope(self, log_odds: Tensor) -> Tensor:
         return -sigmoid(-log_odds)  # TensorFlow's own is off by 6 ulp

@@ -56,11 +56,11 @@ class Distillation(KLDivergence):
 
     alpha: float = arguments.field(1.0, arguments.number, "[0, 1]")
 
+    logits_only: ClassVar[bool] = True
     takes_distributions: ClassVar[bool] = False
 
     def fields_changed(self) -> None:
         super().fields_changed()
-        self._needs_logits()
         self._labels = CategoricalCrossEntropy(**{keyword: getattr(self, keyword) for keyword in SHARED})
 
     def of_target(self, softmax: Softmax, target: Tensor, class_weight: Tensor | None) -> Tensor:

@@ -17,10 +17,9 @@ LARGEST_LOW = math.nextafter(math.log(0.25), -math.inf)
 """The largest log-odds at which p is below 0.2, in float64, and also when rounded to float32."""
 
 
-@keras.saving.register_keras_serializable(package="keras_xent")
 @dataclass(kw_only=True, eq=False, repr=False)
-class CategoricalFocalCrossEntropy(CategoricalLoss):
-    """Focal loss over K classes: -sum_c t_c w_c (1 - p_c)^gamma log p_c, p = softmax(logits).
+class _Focal:
+    """The curve (1 - p)^gamma * (-log p), p = sigmoid(m).
 
     Args:
         gamma: Focusing exponent, >= 0; 0 is cross-entropy. "flsd53": 5 where p < 0.2, else 3 (Mukhoti et al., 2020,
@@ -37,27 +36,25 @@ class CategoricalFocalCrossEntropy(CategoricalLoss):
 
 @keras.saving.register_keras_serializable(package="keras_xent")
 @dataclass(kw_only=True, eq=False, repr=False)
-class BinaryFocalCrossEntropy(BinaryLoss):
+class CategoricalFocalCrossEntropy(_Focal, CategoricalLoss):
+    """Focal loss over K classes: -sum_c t_c w_c (1 - p_c)^gamma log p_c, p = softmax(logits)."""
+
+
+@keras.saving.register_keras_serializable(package="keras_xent")
+@dataclass(kw_only=True, eq=False, repr=False)
+class BinaryFocalCrossEntropy(_Focal, BinaryLoss):
     """Binary and multi-label focal loss: -(t w_1 (1-p)^gamma log p + (1-t) w_0 p^gamma log(1-p)), p = sigmoid(logits).
 
     Args:
-        gamma: Focusing exponent, >= 0; 0 is cross-entropy. "flsd53": 5 where p < 0.2, else 3 (Mukhoti et al., 2020,
-            Calibrating Deep Neural Networks using Focal Loss).
         alpha: Weight of label 1, in [0, 1]; label 0 has 1 - alpha. None: 1 for both.
-
-    Reference: Lin et al., 2017, Focal Loss for Dense Object Detection.
     """
 
-    gamma: float | Literal["flsd53"] = arguments.field(2.0, arguments.number_or_name, "[0, inf)", ("flsd53",))
     alpha: float | None = arguments.field(None, arguments.number, "[0, 1]")
 
     has_slope: ClassVar[bool] = True
 
     def balance(self) -> tuple[float, float]:
         return (1.0, 1.0) if self.alpha is None else (self.alpha, 1 - self.alpha)
-
-    def curve(self, log_odds: Tensor) -> Tensor:
-        return focal(log_odds, self.gamma)
 
     def slope(self, log_odds: Tensor) -> Tensor:
         other = sigmoid(-log_odds)  # 1 - p

@@ -11,8 +11,15 @@ from lightning_xent.categorical import CategoricalLoss, Softmax
 from lightning_xent.log_odds import of_distribution, softplus
 
 
+class _CrossEntropy:
+    """The curve -log p, p = sigmoid(m)."""
+
+    def curve(self, log_odds: Tensor) -> Tensor:
+        return softplus(-log_odds)
+
+
 @dataclass(kw_only=True, eq=False, repr=False)
-class CategoricalCrossEntropy(CategoricalLoss):
+class CategoricalCrossEntropy(_CrossEntropy, CategoricalLoss):
     """Cross-entropy over K classes: -sum_c t_c w_c log p_c, p = softmax(logits).
 
     Targets are class indices or distributions.
@@ -22,9 +29,6 @@ class CategoricalCrossEntropy(CategoricalLoss):
 
     is_cross_entropy: ClassVar[bool] = True
     is_linear: ClassVar[bool] = True
-
-    def curve(self, log_odds: Tensor) -> Tensor:
-        return softplus(-log_odds)
 
     def of_target(self, softmax: Softmax, target: Tensor, class_weight: Tensor | None) -> Tensor:
         if not (self.is_cross_entropy and self.from_logits) or softmax.has_margin:
@@ -46,16 +50,13 @@ class SparseCategoricalCrossEntropy(CategoricalCrossEntropy):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class BinaryCrossEntropy(BinaryLoss):
+class BinaryCrossEntropy(_CrossEntropy, BinaryLoss):
     """Binary and multi-label cross-entropy: -(t w_1 log p + (1 - t) log(1 - p)), p = sigmoid(logits).
 
     Reference: Cox, 1958, The Regression Analysis of Binary Sequences.
     """
 
     has_slope: ClassVar[bool] = True
-
-    def curve(self, log_odds: Tensor) -> Tensor:
-        return softplus(-log_odds)
 
     def slope(self, log_odds: Tensor) -> Tensor:
         return -torch.sigmoid(-log_odds)

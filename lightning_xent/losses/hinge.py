@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,8 +12,18 @@ from lightning_xent.binary import BinaryLoss
 from lightning_xent.categorical import CategoricalLoss, Softmax
 
 
+class _Hinge:
+    """The curve max(0, 1 - m)."""
+
+    logits_only: ClassVar[bool] = True
+
+    def curve(self, log_odds: Tensor) -> Tensor:
+        step = torch.where(log_odds >= 1, 0.0, torch.where(torch.isnan(log_odds), log_odds, torch.ones_like(log_odds)))
+        return (1 - torch.where(log_odds == math.inf, 1.0, log_odds)) * step
+
+
 @dataclass(kw_only=True, eq=False, repr=False)
-class CategoricalHinge(CategoricalLoss):
+class CategoricalHinge(_Hinge, CategoricalLoss):
     """Hinge loss over K classes: sum_c t_c w_c max(0, 1 - (x_c - max_{j != c} x_j)), x the logits / temperature.
 
     Only logits are accepted: `from_logits=False` raises ValueError.
@@ -20,35 +31,15 @@ class CategoricalHinge(CategoricalLoss):
     Reference: Crammer and Singer, 2001, On the Algorithmic Implementation of Multiclass Kernel-based Vector Machines.
     """
 
-    def fields_changed(self) -> None:
-        super().fields_changed()
-        self._needs_logits()
-
     def of_classes(self, softmax: Softmax) -> Tensor:
         return log_odds.margin_of_classes(softmax.logits, softmax.divisor)
 
-    def curve(self, log_odds: Tensor) -> Tensor:
-        return hinge(log_odds)
-
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class BinaryHinge(BinaryLoss):
+class BinaryHinge(_Hinge, BinaryLoss):
     """Binary and multi-label hinge loss: max(0, 1 - m), m the logit, or minus the logit for label 0.
 
     Only logits are accepted: `from_logits=False` raises ValueError.
 
     Reference: Cortes and Vapnik, 1995, Support-Vector Networks.
     """
-
-    def fields_changed(self) -> None:
-        super().fields_changed()
-        self._needs_logits()
-
-    def curve(self, log_odds: Tensor) -> Tensor:
-        return hinge(log_odds)
-
-
-def hinge(margin: Tensor) -> Tensor:
-    """max(0, 1 - margin)."""
-    step = torch.where(margin >= 1, 0.0, torch.where(torch.isnan(margin), margin, torch.ones_like(margin)))
-    return (1 - torch.where(margin == math.inf, 1.0, margin)) * step

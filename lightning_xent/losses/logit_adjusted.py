@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -30,9 +31,10 @@ class LogitAdjustedCrossEntropy(CategoricalCrossEntropy):
     class_counts: Sequence[float] = field(metadata=arguments.checked(arguments.counts))
     tau: float = arguments.field(1.0, arguments.number)
 
+    logits_only: ClassVar[bool] = True
+
     def fields_changed(self) -> None:
         super().fields_changed()
-        self._needs_logits()
         arguments.same_length("class_counts", self.class_counts, self.class_weight)
         largest = max(self.class_counts)
         self._adjustment = targets.constant(tuple(self.tau * math.log(n / largest) for n in self.class_counts))

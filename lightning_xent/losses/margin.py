@@ -34,9 +34,10 @@ class LDAMCrossEntropy(CategoricalCrossEntropy):
     max_margin: float = arguments.field(0.5, arguments.number, "[0, inf)")
     scale: float = arguments.field(30.0, arguments.number, "(0, inf)")
 
+    logits_only: ClassVar[bool] = True
+
     def fields_changed(self) -> None:
         super().fields_changed()
-        self._needs_logits()
         arguments.same_length("class_counts", self.class_counts, self.class_weight)
         self._margins = targets.constant(self.margins)
 
@@ -69,11 +70,8 @@ class CosFaceCrossEntropy(CategoricalCrossEntropy):
     margin: float = arguments.field(0.35, arguments.number, "[0, inf)")
     scale: float = arguments.field(64.0, arguments.number, "(0, inf)")
 
+    logits_only: ClassVar[bool] = True
     takes_cosines: ClassVar[bool] = True
-
-    def fields_changed(self) -> None:
-        super().fields_changed()
-        self._needs_logits()
 
     def softmax_input(self, inputs: Tensor) -> Softmax:
         return Softmax(self.capped(inputs), self.temperature / self.scale, self.temperature * self.margin)
@@ -99,11 +97,11 @@ class ArcFaceCrossEntropy(CategoricalCrossEntropy):
     margin: float = arguments.field(0.5, arguments.number, f"[0, {math.pi / 2}]")
     scale: float = arguments.field(64.0, arguments.number, "(0, inf)")
 
+    logits_only: ClassVar[bool] = True
     takes_cosines: ClassVar[bool] = True
 
     def fields_changed(self) -> None:
         super().fields_changed()
-        self._needs_logits()
         if self.temperature != 1.0:
             raise ValueError(f"temperature must be 1 for {type(self).__name__}, got {self.temperature}")
 

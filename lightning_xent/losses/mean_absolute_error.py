@@ -9,9 +9,8 @@ from lightning_xent.categorical import CategoricalLoss
 from lightning_xent.log_odds import sigmoid
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
-class CategoricalMeanAbsoluteError(CategoricalLoss):
-    """Absolute error of p = softmax(logits) from each label: sum_c t_c w_c 2 (1 - p_c), the sum over all K classes.
+class _MeanAbsoluteError:
+    """The curve 2 (1 - p), p = sigmoid(m).
 
     Reference: Ghosh et al., 2017, Robust Loss Functions under Label Noise for Deep Neural Networks.
     """
@@ -21,11 +20,10 @@ class CategoricalMeanAbsoluteError(CategoricalLoss):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class BinaryMeanAbsoluteError(BinaryLoss):
-    """Binary and multi-label absolute error of the probabilities: 2 (1 - p_t), the sum over both labels.
+class CategoricalMeanAbsoluteError(_MeanAbsoluteError, CategoricalLoss):
+    """Absolute error of p = softmax(logits) from each label: sum_c t_c w_c 2 (1 - p_c), the sum over all K classes."""
 
-    Reference: Ghosh et al., 2017, Robust Loss Functions under Label Noise for Deep Neural Networks.
-    """
 
-    def curve(self, log_odds: Tensor) -> Tensor:
-        return 2 * sigmoid(-log_odds)
+@dataclass(kw_only=True, eq=False, repr=False)
+class BinaryMeanAbsoluteError(_MeanAbsoluteError, BinaryLoss):
+    """Binary and multi-label absolute error of the probabilities: 2 (1 - p_t), the sum over both labels."""

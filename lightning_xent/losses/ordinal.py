@@ -1,6 +1,7 @@
 """Losses over ordered classes."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,9 +25,10 @@ class OrdinalCrossEntropy(CategoricalCrossEntropy):
         Probabilities.
     """
 
+    logits_only: ClassVar[bool] = True
+
     def fields_changed(self) -> None:
         super().fields_changed()
-        self._needs_logits()
         if self.z_loss != 0.0:
             raise ValueError(f"z_loss must be 0 for {type(self).__name__}, got {self.z_loss}")
 

@@ -14,6 +14,7 @@ import pytest
 from mpmath import mp, mpf
 
 from docs import migrating
+from shared_specs.common import docstrings
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/losses.md").read_text(encoding="utf-8")
@@ -88,6 +89,28 @@ def test_check_shows_what_would_change(tmp_path, capsys):
     assert docs.main([]) == 0
     assert docs.PAGE.read_text(encoding="utf-8") == PAGE
     assert docs.main(["--check"]) == 0
+
+
+ARGUMENTS, REFERENCE = (
+    "Args:\n    rate: Steepness, > 0.\n        The default is steep.",
+    "Reference: Other, 1999, Title.",
+)
+MIXIN = f"The curve.\n\n{ARGUMENTS}\n\n{REFERENCE}"
+
+
+@pytest.mark.parametrize(
+    ("own", "shared", "want"),
+    [
+        ("Loss.", MIXIN, f"Loss.\n\n{ARGUMENTS}\n\n{REFERENCE}"),
+        ("Loss.\n\n    More.\n    ", "The curve.", "Loss.\n\nMore."),
+        ("Loss.\n\nArgs:\n    own: 1.", MIXIN, f"Loss.\n\n{ARGUMENTS}\n    own: 1.\n\n{REFERENCE}"),
+        ("Loss.\n\nReference: Own.", MIXIN, f"Loss.\n\n{ARGUMENTS}\n\nReference: Own."),
+        ("Loss: see Args: none.", f"The curve.\n\n{REFERENCE}", f"Loss: see Args: none.\n\n{REFERENCE}"),
+    ],
+    ids=["all of the mixin", "nothing", "own arguments last", "own reference", "reference alone"],
+)
+def test_a_docstring_takes_the_sections_of_a_mixin(own, shared, want):
+    assert docstrings.joined(own, shared) == want
 
 
 # ---- The migration guide. What it measured is measured again in the environment that has the other libraries.
