@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_xent import log_odds, targets
+from lightning_xent import kernels, log_odds, targets
 from lightning_xent.base import Loss
 from lightning_xent.reduction import Rows
 from shared_specs.common import arguments, guard
@@ -90,7 +90,7 @@ class CategoricalLoss(Loss):
         "reads_log_odds": {"of_classes"},
         "is_linear": {"of_target"},
         "is_cross_entropy": {"curve", "of_classes"},
-        "passes_logits": {"softmax_input"},
+        "passes_logits": {"softmax_input", "capped"},
         "has_common_regulariser": {"regulariser"},
     }
 
@@ -160,30 +160,52 @@ class CategoricalLoss(Loss):
 
     def regulariser(self, softmax: Softmax, inputs: Tensor) -> Tensor | None:
         """Return what each row's loss [...] gets for any target, given the logits [..., C] before `softmax_input`."""
-        value = None
+        log_partition = entropy = None
         if self.z_loss != 0.0:
-            value = log_odds.square(log_odds.log_partition(softmax.plain, softmax.divisor), self.z_loss)
+            log_partition = log_odds.log_partition(softmax.plain, softmax.divisor)
         if self.entropy_penalty != 0.0:
-            penalty = -self.entropy_penalty * log_odds.entropy(softmax.plain, softmax.divisor, self.from_logits)
-            value = penalty if value is None else value + penalty
-        return value
+            entropy = log_odds.entropy(softmax.plain, softmax.divisor, self.from_logits)
+        return self._common_regulariser(log_partition, entropy)
+
+    def _common_regulariser(self, log_partition: Tensor | None, entropy: Tensor | None) -> Tensor | None:
+        """Return z_loss and entropy_penalty of each row [...], given what they need of it."""
+        value = None if log_partition is None else log_odds.square(log_partition, self.z_loss)
+        if entropy is None:
+            return value
+        penalty = -self.entropy_penalty * entropy
+        return penalty if value is None else value + penalty
+
+    @property
+    def _reads_what_kernels_know(self) -> bool:
+        """Whether a loss of a label reads no more of its row than log-odds, `z_loss` and `entropy_penalty`, capped."""
+        return self.from_logits and self.reads_log_odds and self.passes_logits and self.has_common_regulariser
 
     @property
     def _takes_label_alone(self) -> bool:
         """Whether the loss of a row depends on its logits only through the log-odds of the label."""
-        is_plain = self.from_logits and self.z_loss == self.entropy_penalty == 0.0 and self.softcap is None
-        return is_plain and self.reads_log_odds and self.passes_logits and self.has_common_regulariser
+        is_plain = self.z_loss == self.entropy_penalty == 0.0 and self.softcap is None
+        return is_plain and self._reads_what_kernels_know
 
     @property
     def _takes_distribution_alone(self) -> bool:
         """Whether a distribution needs nothing but a kernel, which works in blocks itself."""
         return self.is_cross_entropy and self.is_linear and self._takes_label_alone and self.label_smoothing == 0.0
 
-    def _goes_by_label(self, softmax: Softmax) -> bool:
+    def _is_direct(self, is_labels: bool, reads_once: bool) -> bool:
+        """Whether kernels take the logits as they are given, and leave rows out themselves, without a copy.
+
+        `reads_once` says whether there are those of `_in_one_read`.
+        """
+        if not is_labels:
+            return reads_once and self.is_cross_entropy and self.is_linear and self._takes_label_alone
+        takes_label = self._reads_what_kernels_know if reads_once else self._takes_label_alone
+        return takes_label and self._goes_by_label(has_margin=False)
+
+    def _goes_by_label(self, has_margin: bool) -> bool:
         """Whether the loss of a label needs no inputs of the curve for the other classes."""
         if self.label_smoothing == 0.0:
             return True
-        has_closed_form = self.is_cross_entropy and self.is_linear and self.from_logits and not softmax.has_margin
+        has_closed_form = self.is_cross_entropy and self.is_linear and self.from_logits and not has_margin
         return has_closed_form and targets.take_any_loss(self.label_smoothing)
 
     def _of_label(
@@ -195,16 +217,21 @@ class CategoricalLoss(Loss):
         counts: Tensor | None = None,
     ) -> Tensor:
         """Return the losses [...] of labels [...] with their `weights`; rows that do not count may hold any logits."""
-        logits, divisor = softmax.logits, softmax.divisor
-        share, others = 1.0, None
+        logits, divisor, others = softmax.logits, softmax.divisor, None
         if self.label_smoothing > 0.0:
-            share, other_share = targets.smoothed_shares(logits.shape[-1], self.label_smoothing, self.smooth_over)
             score, others = log_odds.of_label_and_others(logits, label, divisor, class_weight, counts)  # [...]
-            others = other_share * others
         elif self.reads_log_odds:
             score = log_odds.of_label(logits, label, divisor, self.from_logits, softmax.margin_of(label), counts)
         else:
             score = log_odds.take(self.of_classes(softmax), label)
+        return self._of_score(score, others, weights, logits.shape[-1])
+
+    def _of_score(self, score: Tensor, others: Tensor | None, weights: Tensor | None, classes: int) -> Tensor:
+        """Return the losses [...] of labels, given the input of the curve and, if smoothed, what the others add."""
+        share = 1.0
+        if others is not None:
+            share, other_share = targets.smoothed_shares(classes, self.label_smoothing, self.smooth_over)
+            others = other_share * others
         if share != 1.0:
             weights = torch.full_like(score, share) if weights is None else share * weights
         if weights is None:
@@ -214,6 +241,28 @@ class CategoricalLoss(Loss):
         else:
             losses = self._expected(self.curve, weights, score)
         return losses if others is None else losses + others
+
+    def _in_one_read(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        class_weight: Tensor | None,
+        weights: Tensor | None,
+        counts: Tensor | None,
+        is_labels: bool,
+    ) -> Tensor:
+        """Return the losses [...] by kernels that read each row of the logits once, and none that do not count."""
+        if not is_labels:
+            smoothed = targets.smoothed(target, self.label_smoothing, self.smooth_over)  # [..., C]
+            masses = smoothed if class_weight is None else smoothed * class_weight
+            return kernels.of_distribution(logits, masses, self.temperature, counts)
+        found = kernels.all_of_label(
+            logits, target, counts, class_weight, self.temperature, self.softcap,
+            others=self.label_smoothing > 0.0, log_partition=self.z_loss != 0.0, entropy=self.entropy_penalty != 0.0,
+        )  # fmt: skip
+        losses = self._of_score(found.log_odds, found.others, weights, logits.shape[-1])
+        regulariser = self._common_regulariser(found.log_partition, found.entropy)
+        return losses if regulariser is None else losses + regulariser
 
     def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, check_labels: bool | None) -> Rows:
         axis = targets.class_axis(logits, self.axis)
@@ -228,9 +277,8 @@ class CategoricalLoss(Loss):
             kept = targets.both(kept, target != self.ignore_index)
         active = kept if sample_weight is None else targets.both(kept, sample_weight != 0)
         is_ranked = self.hard_fraction < 1.0
-        # The kernel leaves rows out itself, without a copy of the logits.
-        is_direct = is_labels and self._takes_label_alone and not (is_ranked and sample_weight is not None)
-        is_direct = is_direct and self._goes_by_label(self.softmax_input(logits))
+        reads_once = kernels.reads_once(logits, target, active)
+        is_direct = self._is_direct(is_labels, reads_once) and not (is_ranked and sample_weight is not None)
         if not is_direct:
             logits = logits.to(targets.compute_dtype(logits))
             logits = targets.harmless_logits(logits, kept, sample_weight, ranked=is_ranked)
@@ -239,10 +287,12 @@ class CategoricalLoss(Loss):
         if is_labels:
             target, validity = targets.checked_labels(target, classes, kept, active, check_labels)
         else:
+            keeps_dtype = is_direct and target.is_floating_point() and self.label_smoothing == 0.0
+            dtype = target.dtype if keeps_dtype else targets.compute_dtype(logits)
             target, validity = targets.checked_distribution(
-                target, axis, active, check_labels, self.ignore_index, targets.compute_dtype(logits)
+                target, axis, active, check_labels, self.ignore_index, dtype
             )
-            if kept is not None:
+            if kept is not None and not is_direct:
                 target = targets.harmless_logits(target, kept, None, ranked=False)
         class_weight = weights = None
         if self._class_weight is not None:
@@ -250,9 +300,12 @@ class CategoricalLoss(Loss):
         if is_labels and class_weight is not None:
             weights = targets.per_label(class_weight, target)  # [...]
         elif not is_labels and self.reduction == "weighted_mean":
-            weights = (target if class_weight is None else target * class_weight).sum(-1)
+            masses = target if class_weight is None else target * class_weight
+            weights = masses.sum(-1, dtype=targets.compute_dtype(logits))
 
-        if is_direct:
+        if is_direct and reads_once:
+            losses = self._in_one_read(logits, target, class_weight, weights, active, is_labels)
+        elif is_direct:
             losses = self._of_label(self.softmax_input(logits), target, class_weight, weights, active)
         elif not is_labels and class_weight is None and self._takes_distribution_alone:
             losses = self.of_target(self.softmax_input(logits), target, None)
@@ -267,7 +320,7 @@ class CategoricalLoss(Loss):
     def _losses(self, inputs: Tensor, target: Tensor, class_weight: Tensor | None, is_labels: bool) -> Tensor:
         """Return the losses [...] of labels [...] or distributions [..., C], given logits [..., C], row by row."""
         softmax = self.softmax_input(inputs)
-        if is_labels and self._goes_by_label(softmax):
+        if is_labels and self._goes_by_label(softmax.has_margin):
             weights = None if class_weight is None else targets.per_label(class_weight, target)  # [...]
             losses = self._of_label(softmax, target, class_weight, weights)
         else:

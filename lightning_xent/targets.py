@@ -74,9 +74,9 @@ def labels_or_distribution(
     before, after = tuple(logits.shape)[:axis], tuple(logits.shape)[axis + 1 :]
     rows, columns, shape = (*before, *after), (*before, 1, *after), (*before, classes, *after)
     if target.shape == shape and not labels_only:
-        is_checked = not target.is_floating_point() and target.dtype != torch.bool
-        dtype = torch.long if is_checked else compute_dtype(logits)
-        return class_axis_last(target, axis).to(dtype), False  # [..., C]
+        if not target.is_floating_point():
+            target = target.to(compute_dtype(logits) if target.dtype == torch.bool else torch.long)
+        return class_axis_last(target, axis), False  # [..., C]
     if target.shape not in (rows, columns):
         wanted = f"class indices of shape {rows}" + ("" if labels_only else f" or a distribution of shape {shape}")
         fits = [place for place in range(1, logits.ndim) if target.shape == _without(tuple(logits.shape), place)]

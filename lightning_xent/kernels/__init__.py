@@ -3,12 +3,36 @@
 Nothing here calls a compiler: `torch.compile` is the user's to call.
 """
 
+from typing import NamedTuple
+
 from torch import Tensor
 
 from lightning_xent.kernels import cuda, distribution, labels, tensors
 from lightning_xent.kernels.elementwise import elementwise, rowwise
 
-__all__ = ["applies", "elementwise", "of_distribution", "of_label", "of_label_and_others", "rowwise"]
+__all__ = [
+    "OfLabel",
+    "all_of_label",
+    "applies",
+    "elementwise",
+    "of_distribution",
+    "of_label",
+    "of_label_and_others",
+    "reads_once",
+    "rowwise",
+]
+
+
+class OfLabel(NamedTuple):
+    """What a loss of a label needs of each row, all [...]; None what was not asked for."""
+
+    log_odds: Tensor
+    others: Tensor | None
+    """sum_{c != y} w_c (-log p_c)"""
+    log_partition: Tensor | None
+    """logsumexp(logits / temperature)"""
+    entropy: Tensor | None
+    """That of the softmax, in nats."""
 
 
 def applies(logits: Tensor, *constants: Tensor | None) -> bool:
@@ -24,6 +48,33 @@ def applies(logits: Tensor, *constants: Tensor | None) -> bool:
     return logits.device.type in ("cpu", "cuda") and not any(
         tensors.is_traced(tensor) or tensors.has_tangent(tensor) for tensor in given
     )
+
+
+def reads_once(logits: Tensor, *constants: Tensor | None) -> bool:
+    """Whether `all_of_label` and the `counts` of `of_distribution` can be asked for: only Triton has them."""
+    return tensors.is_plain(logits) and cuda.runs_on(logits.device) and applies(logits, *constants)
+
+
+def all_of_label(
+    logits: Tensor,
+    label: Tensor,
+    counts: Tensor | None,
+    class_weight: Tensor | None,
+    temperature: float,
+    softcap: float | None,
+    *,
+    others: bool,
+    log_partition: bool,
+    entropy: bool,
+) -> OfLabel:
+    """`of_label`, after a softcap, and what else is wanted, from one read of the logits [..., C], of any float dtype.
+
+    Where `counts` [...] is False, logits are not read, all is 0, and the gradient is exactly 0.
+    """
+    wanted = {"others": others, "log_partition": log_partition, "entropy": entropy}
+    log_odds, *rest = cuda.of_label(logits, label, counts, class_weight, temperature, softcap, **wanted)
+    found = iter(rest)
+    return OfLabel(log_odds, *(next(found) if is_wanted else None for is_wanted in wanted.values()))
 
 
 def of_label(logits: Tensor, label: Tensor, counts: Tensor | None, temperature: float) -> Tensor:
@@ -47,8 +98,11 @@ def of_label_and_others(
     return labels.of_label_and_others(logits, label, counts, class_weight, temperature)
 
 
-def of_distribution(logits: Tensor, masses: Tensor, temperature: float) -> Tensor:
-    """sum_c m_c (-log p_c) [...], given `logits` [..., C] and masses m >= 0 [..., C], which get no gradient."""
+def of_distribution(logits: Tensor, masses: Tensor, temperature: float, counts: Tensor | None = None) -> Tensor:
+    """sum_c m_c (-log p_c) [...], given `logits` [..., C] and masses m >= 0 [..., C], which get no gradient.
+
+    Where `counts` [...] is False, neither is read, the sum is 0, and the gradient is exactly 0; see `reads_once`.
+    """
     if cuda.runs_on(logits.device):
-        return cuda.of_distribution(logits, masses, None, temperature)
+        return cuda.of_distribution(logits, masses, counts, temperature)
     return distribution.of_distribution(logits, masses, temperature)

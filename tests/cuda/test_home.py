@@ -4,8 +4,11 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import lightning_xent
 from lightning_xent import kernels
@@ -32,11 +35,22 @@ def of_distributions(x):
     return cuda.of_distribution(x, MASSES.to(x.dtype), COUNTS, 0.625)
 
 
+OPTIONS = {"temperature": 0.625, "softcap": 2.0, "z_loss": 0.25, "entropy_penalty": 0.5, "class_weight": [0.5, 1, 2, 3]}
 LOSSES = {
     "label": (lightning_xent.CategoricalCrossEntropy(), LABEL),
     "smoothed": (lightning_xent.CategoricalCrossEntropy(label_smoothing=0.25, class_weight=[0.5, 1, 2, 3]), LABEL),
     "focal": (lightning_xent.CategoricalFocalCrossEntropy(ignore_index=3), LABEL),
+    "z-loss": (lightning_xent.CategoricalCrossEntropy(z_loss=0.25), LABEL),
+    "entropy": (lightning_xent.CategoricalCrossEntropy(entropy_penalty=0.5, temperature=0.625), LABEL),
+    "softcap": (lightning_xent.CategoricalFocalCrossEntropy(softcap=2.0), LABEL),
+    "all": (lightning_xent.CategoricalCrossEntropy(label_smoothing=0.25, ignore_index=3, **OPTIONS), LABEL),
     "distribution": (lightning_xent.CategoricalCrossEntropy(temperature=0.5), MASSES),
+    "smoothed distribution": (
+        lightning_xent.CategoricalCrossEntropy(
+            label_smoothing=0.25, class_weight=[0.5, 1, 2, 3], reduction="weighted_mean"
+        ),
+        MASSES,
+    ),
 }
 
 
@@ -53,6 +67,45 @@ def launched(monkeypatch):
     return names
 
 
+class Whole(TorchDispatchMode):
+    """Notes the dtypes of new tensors in the shape of the logits, outside of launches."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.shape, self.dtypes = shape, []
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        result = function(*arguments, **(keywords or {}))
+        memories = {x.untyped_storage().data_ptr() for x in tree_leaves(arguments) if isinstance(x, torch.Tensor)}
+        for tensor in tree_leaves(result):
+            is_new = isinstance(tensor, torch.Tensor) and tensor.untyped_storage().data_ptr() not in memories
+            if is_new and tensor.shape == self.shape:
+                self.dtypes.append(tensor.dtype)
+        return result
+
+
+@pytest.fixture
+def whole(monkeypatch, launched):
+    """A function that calls a loss and its gradient, and returns the dtypes of the whole tensors that they make."""
+
+    def dtypes(function, x):
+        mode, launch = Whole(x.shape), cuda._launch
+        with monkeypatch.context() as patch, mode:
+            patch.setattr(cuda, "_launch", lambda *arguments, **options: _outside(mode, launch, arguments, options))
+            (gradient,) = torch.autograd.grad(function(x), x)
+        assert gradient.dtype == x.dtype
+        return mode.dtypes
+
+    return dtypes
+
+
+def _outside(mode, launch, arguments, options):
+    """Launch; what the interpreter copies is not noted."""
+    shape, mode.shape = mode.shape, None
+    launch(*arguments, **options)
+    mode.shape = shape
+
+
 def value_and_gradient(function, x):
     value = function(x)
     (gradient,) = torch.autograd.grad(value, x)
@@ -63,10 +116,114 @@ def value_and_gradient(function, x):
 def test_losses_take_the_kernels(name, launched, monkeypatch):
     loss, target = LOSSES[name]
     found = value_and_gradient(lambda x: loss(x, target), logits())
-    kind = "distribution" if name == "distribution" else "label"
+    kind = "distribution" if target is MASSES else "label"
     assert launched == [f"{kind}_forward", f"{kind}_backward"]
     monkeypatch.setattr(cuda, "runs_on", lambda device: False)
     for value, want in zip(found, value_and_gradient(lambda x: loss(x, target), logits()), strict=True):
+        torch.testing.assert_close(value, want, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_gradient_is_the_only_whole_tensor(name, dtype, whole):
+    """No copy of the logits, of any dtype; masses are made anew by class weights and smoothing alone."""
+    loss, target = LOSSES[name]
+    mask = torch.tensor([True, True, False, True])
+    target = MASSES.to(dtype) if target is MASSES else target
+    x = logits().detach().to(dtype)
+    x[2] = torch.nan
+    x, target, mask = (torch.cat([tensor, tensor]) for tensor in (x, target, mask))  # statistics are [4, rows]
+    loss(x, target, mask=mask)  # the first call looks at some logits
+    found = whole(lambda x: loss(x, target, mask=mask), x.requires_grad_())
+    assert found[-1] == dtype
+    assert len(found) == 1 or name == "smoothed distribution"
+
+
+def textbook(x, label, smoothing, options):
+    """The losses of rows and their gradients, in extended precision: values, and sums of the sizes of their terms."""
+    wide = np.longdouble
+    temperature, cap = wide(options["temperature"]), wide(options["softcap"])
+    weight, classes = np.array(options["class_weight"], wide), x.shape[-1]
+    t = np.tanh(x.detach().double().numpy().astype(wide) / (cap * temperature))
+    z = cap * t
+    total = np.log(np.exp(z).sum(-1, keepdims=True))
+    log_p = z - total
+    p, own = np.exp(log_p), np.eye(classes)[label.numpy()]
+    shares = weight * ((1 - smoothing) * own + wide(smoothing) / classes)
+    entropy = -(p * log_p).sum(-1, keepdims=True)
+    value = (
+        -(shares * log_p).sum(-1) + options["z_loss"] * total[:, 0] ** 2 - options["entropy_penalty"] * entropy[:, 0]
+    )
+    slope = shares.sum(-1, keepdims=True) * p - shares + 2 * options["z_loss"] * total * p
+    slope += options["entropy_penalty"] * p * (log_p + entropy)
+    return value, slope * (1 - t**2) / temperature
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("smoothing", [0.0, 0.25])
+def test_all_options_in_extended_precision(smoothing, dtype):
+    """Ignored rows of NaN are exactly 0."""
+    loss = lightning_xent.CategoricalCrossEntropy(
+        label_smoothing=smoothing, ignore_index=-100, reduction="none", **OPTIONS
+    )
+    x = 4 * torch.randn((50, 4), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    label = torch.arange(50) % 4
+    ignored = torch.arange(50) % 3 == 0
+    label[ignored], x[ignored] = -100, torch.nan
+    x = x.to(dtype).requires_grad_()
+    values = loss(x, label)
+    (gradient,) = torch.autograd.grad(values.sum(), x)
+    assert gradient.dtype == dtype
+    assert (values[ignored] == 0).all() and (gradient[ignored] == 0).all()
+    eps = torch.finfo(values.dtype).eps
+    want = textbook(x[~ignored], label[~ignored], smoothing, OPTIONS)
+    for found, expected, rounding in zip((values, gradient), want, (0, torch.finfo(dtype).eps), strict=True):
+        found = found[~ignored].detach().double().numpy()
+        np.testing.assert_allclose(found, expected.astype(float), rtol=64 * eps + rounding, atol=64 * eps)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_masked_distributions(dtype):
+    """Rows that do not count may hold NaN, in logits and in targets; they and rows of weight 0 get a gradient of 0."""
+    loss = lightning_xent.CategoricalCrossEntropy(reduction="weighted_mean", class_weight=[0.5, 1, 2, 3])
+    x, masses = logits().detach().to(dtype), MASSES.to(dtype, copy=True)
+    mask, weight = torch.tensor([True, False, True, True]), torch.tensor([1.0, 2.0, 0.0, 3.0])
+    counts = mask & (weight != 0)
+    want, of_counted = value_and_gradient(
+        lambda x: loss(x, masses[counts].double(), sample_weight=weight[counts]),
+        x[counts].double().requires_grad_(),
+    )
+    x[~counts], masses[~counts] = torch.nan, torch.nan
+    value, gradient = value_and_gradient(lambda x: loss(x, masses, sample_weight=weight, mask=mask), x.requires_grad_())
+    torch.testing.assert_close(value, want.float())
+    torch.testing.assert_close(gradient[counts], of_counted.to(dtype))
+    assert (gradient[~counts] == 0).all()
+
+
+# torch.func.hessian compiles its formulas by TorchScript.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("name", LOSSES)
+def test_second_derivatives(name):
+    loss, target = LOSSES[name]
+    x = logits(torch.float64)
+    of_x = lambda x: loss(x, target)  # noqa: E731
+    torch.testing.assert_close(torch.autograd.functional.hessian(of_x, x), torch.func.hessian(of_x)(x.detach()))
+
+
+@pytest.mark.parametrize("method", ["regulariser", "softmax_input", "capped"])
+def test_overridden_methods_are_called(method, launched):
+    """A loss with a regulariser or a softmax of its own gets them."""
+    loss, called = lightning_xent.CategoricalCrossEntropy(**OPTIONS), []
+    inherited = getattr(lightning_xent.CategoricalCrossEntropy, method)
+
+    def overridden(self, *given):
+        called.append(method)
+        return inherited(self, *given)
+
+    own = type("Own", (lightning_xent.CategoricalCrossEntropy,), {method: overridden})(**OPTIONS)
+    found = value_and_gradient(lambda x: own(x, LABEL), logits())
+    assert called
+    for value, want in zip(found, value_and_gradient(lambda x: loss(x, LABEL), logits()), strict=True):
         torch.testing.assert_close(value, want, rtol=1e-6, atol=1e-7)
 
 
