@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from keras import KerasTensor as Tensor
 from keras import ops
 
-from keras_xent import log_odds, targets
+from keras_xent import kernels, log_odds, targets
 from keras_xent.base import Loss
 from keras_xent.reduction import Rows
 from keras_xent.shapes import along_classes, class_count, has_unknown_classes, with_classes
@@ -93,7 +93,7 @@ class CategoricalLoss(Loss):
         "reads_log_odds": {"of_classes"},
         "is_linear": {"of_target"},
         "is_cross_entropy": {"curve", "of_classes"},
-        "passes_logits": {"softmax_input"},
+        "passes_logits": {"softmax_input", "capped"},
         "has_common_regulariser": {"regulariser"},
     }
 
@@ -166,30 +166,52 @@ class CategoricalLoss(Loss):
 
     def regulariser(self, softmax: Softmax, inputs: Tensor) -> Tensor | None:
         """Return what each row's loss [...] gets for any target, given the logits [..., C] before `softmax_input`."""
-        value = None
+        log_partition = entropy = None
         if self.z_loss != 0.0:
-            value = log_odds.square(log_odds.log_partition(softmax.plain, softmax.divisor), self.z_loss)
+            log_partition = log_odds.log_partition(softmax.plain, softmax.divisor)
         if self.entropy_penalty != 0.0:
-            penalty = -self.entropy_penalty * log_odds.entropy(softmax.plain, softmax.divisor, self.from_logits)
-            value = penalty if value is None else value + penalty
-        return value
+            entropy = log_odds.entropy(softmax.plain, softmax.divisor, self.from_logits)
+        return self._common_regulariser(log_partition, entropy)
+
+    def _common_regulariser(self, log_partition: Tensor | None, entropy: Tensor | None) -> Tensor | None:
+        """Return z_loss and entropy_penalty of each row [...], given what they need of it."""
+        value = None if log_partition is None else log_odds.square(log_partition, self.z_loss)
+        if entropy is None:
+            return value
+        penalty = -self.entropy_penalty * entropy
+        return penalty if value is None else value + penalty
+
+    @property
+    def _reads_what_kernels_know(self) -> bool:
+        """Whether a loss of a label reads no more of its row than log-odds, `z_loss` and `entropy_penalty`, capped."""
+        return self.from_logits and self.reads_log_odds and self.passes_logits and self.has_common_regulariser
 
     @property
     def _takes_label_alone(self) -> bool:
         """Whether the loss of a row depends on its logits only through the log-odds of the label."""
-        is_plain = self.from_logits and self.z_loss == self.entropy_penalty == 0.0 and self.softcap is None
-        return is_plain and self.reads_log_odds and self.passes_logits and self.has_common_regulariser
+        is_plain = self.z_loss == self.entropy_penalty == 0.0 and self.softcap is None
+        return is_plain and self._reads_what_kernels_know
 
     @property
     def _takes_distribution_alone(self) -> bool:
         """Whether a distribution needs nothing but a kernel, which works in blocks itself."""
         return self.is_cross_entropy and self.is_linear and self._takes_label_alone and self.label_smoothing == 0.0
 
-    def _goes_by_label(self, softmax: Softmax) -> bool:
+    def _is_direct(self, is_labels: bool, reads_once: bool) -> bool:
+        """Whether kernels take the logits as they are given, and leave rows out themselves, without a copy.
+
+        `reads_once` says whether there are those of `_in_one_read`.
+        """
+        if not is_labels:
+            return reads_once and self.is_cross_entropy and self.is_linear and self._takes_label_alone
+        takes_label = self._reads_what_kernels_know if reads_once else self._takes_label_alone
+        return takes_label and self._goes_by_label(has_margin=False)
+
+    def _goes_by_label(self, has_margin: bool) -> bool:
         """Whether the loss of a label needs no inputs of the curve for the other classes."""
         if self.label_smoothing == 0.0:
             return True
-        has_closed_form = self.is_cross_entropy and self.is_linear and self.from_logits and not softmax.has_margin
+        has_closed_form = self.is_cross_entropy and self.is_linear and self.from_logits and not has_margin
         return has_closed_form and targets.take_any_loss(self.label_smoothing)
 
     def _of_label(
@@ -201,18 +223,22 @@ class CategoricalLoss(Loss):
         counts: Tensor | None = None,
     ) -> Tensor:
         """Return the losses [...] of labels [...] with their `weights`; rows that do not count may hold any logits."""
-        logits, divisor = softmax.logits, softmax.divisor
-        share, others = 1.0, None
+        logits, divisor, others = softmax.logits, softmax.divisor, None
         if self.label_smoothing > 0.0:
-            classes = class_count(logits)
-            classes = classes if isinstance(classes, int) else ops.cast(classes, targets.compute_dtype(logits))
-            share, other_share = targets.smoothed_shares(classes, self.label_smoothing, self.smooth_over)
             score, others = log_odds.of_label_and_others(logits, label, divisor, class_weight, counts)  # [...]
-            others = other_share * others
         elif self.reads_log_odds:
             score = log_odds.of_label(logits, label, divisor, self.from_logits, softmax.margin_of(label), counts)
         else:
             score = log_odds.take(self.of_classes(softmax), label)
+        return self._of_score(score, others, weights, class_count(logits))
+
+    def _of_score(self, score: Tensor, others: Tensor | None, weights: Tensor | None, classes: Any) -> Tensor:
+        """Return the losses [...] of labels, given the input of the curve and, if smoothed, what the others add."""
+        share = 1.0
+        if others is not None:
+            classes = classes if isinstance(classes, int) else ops.cast(classes, others.dtype)
+            share, other_share = targets.smoothed_shares(classes, self.label_smoothing, self.smooth_over)
+            others = other_share * others
         if self.label_smoothing > 0.0:
             weights = share * ops.ones_like(score) if weights is None else share * weights
         if weights is None:
@@ -222,6 +248,28 @@ class CategoricalLoss(Loss):
         else:
             losses = self._expected(self.curve, weights, score)
         return losses if others is None else losses + others
+
+    def _in_one_read(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        class_weight: Tensor | None,
+        weights: Tensor | None,
+        counts: Tensor | None,
+        is_labels: bool,
+    ) -> Tensor:
+        """Return the losses [...] by kernels that read each row of the logits once, and none that do not count."""
+        if not is_labels:
+            smoothed = targets.smoothed(target, self.label_smoothing, self.smooth_over)  # [..., C]
+            masses = smoothed if class_weight is None else smoothed * class_weight
+            return kernels.of_distribution(logits, masses, self.temperature, counts)
+        found = kernels.all_of_label(
+            logits, target, counts, class_weight, self.temperature, self.softcap,
+            others=self.label_smoothing > 0.0, log_partition=self.z_loss != 0.0, entropy=self.entropy_penalty != 0.0,
+        )  # fmt: skip
+        losses = self._of_score(found.log_odds, found.others, weights, class_count(logits))
+        regulariser = self._common_regulariser(found.log_partition, found.entropy)
+        return losses if regulariser is None else losses + regulariser
 
     def _rows(
         self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, keras_mask: Any, check_labels: bool | None
@@ -238,9 +286,8 @@ class CategoricalLoss(Loss):
             kept = targets.both(kept, targets.differs(target, self.ignore_index))
         active = kept if sample_weight is None else targets.both(kept, sample_weight != 0)
         is_ranked = self.hard_fraction < 1.0
-        # The kernel leaves rows out itself, without a copy of the logits.
-        is_direct = is_labels and self._takes_label_alone and not (is_ranked and sample_weight is not None)
-        is_direct = is_direct and self._goes_by_label(self.softmax_input(logits))
+        reads_once = kernels.IS_ON_TORCH and kernels.reads_once(logits, target, active)
+        is_direct = self._is_direct(is_labels, reads_once) and not (is_ranked and sample_weight is not None)
         if not is_direct:
             logits = ops.cast(logits, targets.compute_dtype(logits))
             logits = targets.harmless_logits(logits, kept, sample_weight, ranked=is_ranked)
@@ -256,7 +303,7 @@ class CategoricalLoss(Loss):
             target, validity = targets.checked_distribution(
                 target, axis, active, check_labels, self.ignore_index, targets.compute_dtype(logits)
             )
-            if kept is not None:
+            if kept is not None and not is_direct:
                 target = targets.harmless_logits(target, kept, None, ranked=False)
         class_weight = weights = None
         if self._class_weight is not None:
@@ -266,7 +313,9 @@ class CategoricalLoss(Loss):
         elif not is_labels and self.reduction == "weighted_mean":
             weights = ops.sum(target if class_weight is None else target * along_classes(class_weight, target), -1)
 
-        if is_direct:
+        if is_direct and reads_once:
+            losses = self._in_one_read(logits, target, class_weight, weights, active, is_labels)
+        elif is_direct:
             losses = self._of_label(self.softmax_input(logits), target, class_weight, weights, active)
         elif not is_labels and class_weight is None and self._takes_distribution_alone:
             losses = self.of_target(self.softmax_input(logits), target, None)
@@ -283,7 +332,7 @@ class CategoricalLoss(Loss):
     def _losses(self, inputs: Tensor, target: Tensor, class_weight: Tensor | None, is_labels: bool) -> Tensor:
         """Return the losses [...] of labels [...] or distributions [..., C], given logits [..., C], row by row."""
         softmax = self.softmax_input(inputs)
-        if is_labels and self._goes_by_label(softmax):
+        if is_labels and self._goes_by_label(softmax.has_margin):
             weights = None if class_weight is None else targets.per_label(class_weight, target)  # [...]
             losses = self._of_label(softmax, target, class_weight, weights)
         else:

@@ -9,11 +9,13 @@ IS_ON_TORCH = keras.backend.backend() == "torch"
 
 if IS_ON_TORCH:
     from lightning_xent.kernels import (
+        all_of_label,
         applies,
         elementwise,
         of_distribution,
         of_label,
         of_label_and_others,
+        reads_once,
         rowwise,
         tensors,
     )
@@ -23,4 +25,4 @@ else:
 __all__ = ["IS_ON_TORCH", "applies", "of_label", "of_label_and_others"]
 
 if IS_ON_TORCH:
-    __all__ += ["elementwise", "of_distribution", "rowwise", "tensors"]
+    __all__ += ["all_of_label", "elementwise", "of_distribution", "reads_once", "rowwise", "tensors"]

@@ -98,7 +98,7 @@ def _offset(first, index, class_stride, KIND: tl.constexpr, ALIGN: tl.constexpr)
 def _mask(first, index, classes, rows, MASKED: tl.constexpr, KIND: tl.constexpr, ALIGN: tl.constexpr):
     """Which elements of a tile belong to classes and to `rows`; a long row is left out by its loop."""
     if KIND == "long" and not MASKED:
-        mask = tl.zeros(index.shape, tl.int32) == 0  # constant, so the compiler drops it
+        mask = tl.zeros(index.shape, tl.int32) == 0  # constant, so it is dropped; Triton 3.2 has no zeros of int1
     elif KIND == "long":
         mask = index < classes // ALIGN * ALIGN - first
     elif not MASKED:

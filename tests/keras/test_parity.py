@@ -128,7 +128,7 @@ LAYERS = {
     "reduction.py": {"kernels", "shapes", "targets"},
     "watch.py": {"kernels", "reduction", "targets"},
     "base.py": {"kernels", "private", "reduction", "targets", "watch"},
-    "categorical.py": {"base", "log_odds", "reduction", "shapes", "targets", "watch"},
+    "categorical.py": {"base", "kernels", "log_odds", "reduction", "shapes", "targets", "watch"},
     "binary.py": {"base", "log_odds", "reduction", "targets"},
     "batches.py": set(),
     "check.py": {"base", "batches", "binary", "categorical", "reduction", "targets", "watch"},
