@@ -12,7 +12,7 @@ import keras
 from keras import KerasTensor as Tensor
 from keras import ops
 
-from keras_xent import private, reduction, targets, watch
+from keras_xent import private, reading, reduction, watch
 from keras_xent.reduction import Rows
 from shared_specs.common import arguments, guard
 from shared_specs.common.docstrings import take_sections
@@ -97,9 +97,9 @@ class Loss(keras.losses.Loss, ABC):
             for fact in (fact for fact, methods in self.facts.items() if name in methods):
                 super().__setattr__(fact, False)
             return
-        if targets.is_compiling() and arguments.is_array(value):  # Dynamo reads no values
+        if reading.is_compiling() and arguments.is_array(value):  # Dynamo reads no values
             raise arguments.without_value(name, value)
-        if targets.has_tangent(value):
+        if reading.has_tangent(value):
             raise arguments.not_plain(name, f"a {type(value).__name__} that gradients train")
         check = arguments.check_of(type(self), name)
         before: Any = getattr(self, name, None)
@@ -160,7 +160,7 @@ class Loss(keras.losses.Loss, ABC):
             TypeError: Logits that are not floating point, class indices that are not integers, or an input that does
                 not hold numbers.
         """
-        if sample_weight is not None and not targets.is_compiling() and not self._watch.has_warned_of_fit:
+        if sample_weight is not None and not reading.is_compiling() and not self._watch.has_warned_of_fit:
             self._watch.look_at_fit(type(self).__name__, self._weight_of_classes())
         with keras.name_scope(self.name):
             rows = self._watched(y_pred, y_true, sample_weight, mask)
@@ -215,9 +215,9 @@ class Loss(keras.losses.Loss, ABC):
     def _watched(self, logits: Any, target: Any, sample_weight: Any, mask: Any, *, has_gradient: bool = True) -> Rows:
         """Return the rows of a user's call; the first one may warn of its input."""
         rows = self._counted(logits, target, sample_weight, mask, self.check_labels, has_gradient=has_gradient)
-        if targets.is_compiling() or not self._watch.has_looked:  # Dynamo would compile again once it has looked
-            logits = targets.whole(logits)
-            self._watch.look(self._kind(targets.checked_logits(logits)), logits, rows)
+        if reading.is_compiling() or not self._watch.has_looked:  # Dynamo would compile again once it has looked
+            logits = reading.whole(logits)
+            self._watch.look(self._kind(reading.checked_logits(logits)), logits, rows)
         return rows
 
     def _counted(
@@ -232,8 +232,8 @@ class Loss(keras.losses.Loss, ABC):
     ) -> Rows:
         """Return the rows of a call after `hard_fraction`."""
         keras_mask = private.keras_mask_of(logits)
-        logits, target, sample_weight, mask = map(targets.whole, (logits, target, sample_weight, mask))
-        logits = targets.checked_logits(logits)
+        logits, target, sample_weight, mask = map(reading.whole, (logits, target, sample_weight, mask))
+        logits = reading.checked_logits(logits)
         logits = logits if has_gradient else ops.stop_gradient(logits)
         rows = self._rows(logits, target, sample_weight, mask, keras_mask, check_labels)
         kept = reduction.hardest(rows.losses, rows.kept, self.hard_fraction)
@@ -252,7 +252,7 @@ class Loss(keras.losses.Loss, ABC):
         """mass * curve(log_odds); 0 with gradient 0 where the mass is 0 and the curve or the log-odds are infinite."""
         values = curve(log_odds)
         both = values + log_odds
-        if targets.are_finite(both):
+        if reading.are_finite(both):
             return mass * values
         is_lost = ops.equal(mass, 0) & ~ops.isnan(log_odds) & ~ops.isfinite(both)
         return ops.where(is_lost, 0.0, mass * curve(ops.where(is_lost, 0.0, log_odds)))

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from keras import KerasTensor as Tensor
 from keras import ops
 
-from keras_xent import log_odds, targets
+from keras_xent import log_odds, reading, targets, weighting
 from keras_xent.base import Loss
 from keras_xent.reduction import Rows
 from shared_specs.common import arguments
@@ -40,15 +40,15 @@ class BinaryLoss(Loss):
         super().fields_changed()
         if self.axis is not None and isinstance(self.pos_weight, tuple) and isinstance(self.pos_weight[0], tuple):
             raise ValueError(f"axis must be None where pos_weight has rows, which say where they lie, got {self.axis}")
-        self._pos_weight = None if self.pos_weight is None else targets.constant(self.pos_weight)
+        self._pos_weight = None if self.pos_weight is None else weighting.constant(self.pos_weight)
 
     def probabilities(self, logits: Any) -> Tensor:
         """Return the probabilities of label 1, elementwise: sigmoid(logits / temperature).
 
         With from_logits=False the input is returned.
         """
-        logits = targets.checked_logits(targets.whole(logits))
-        logits = ops.cast(logits, targets.compute_dtype(logits))
+        logits = reading.checked_logits(reading.whole(logits))
+        logits = ops.cast(logits, reading.compute_dtype(logits))
         return log_odds.sigmoid(log_odds.scaled(logits, self.temperature)) if self.from_logits else logits
 
     def slope(self, log_odds: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ class BinaryLoss(Loss):
     @property
     def _takes_label_alone(self) -> bool:
         """Whether the loss of a label is its weight times the curve, and all weights are > 0."""
-        has_weights = targets.take_any_loss(*self.balance(), arguments.least(self.pos_weight))
+        has_weights = weighting.take_any_loss(*self.balance(), arguments.least(self.pos_weight))
         return self.label_smoothing == 0.0 and self.is_linear and has_weights
 
     def _weight_of_classes(self) -> str | None:
@@ -81,18 +81,20 @@ class BinaryLoss(Loss):
     def _rows(
         self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, keras_mask: Any, check_labels: bool | None
     ) -> Rows:
-        logits = ops.cast(logits, targets.compute_dtype(logits))
+        logits = ops.cast(logits, reading.compute_dtype(logits))
         target = targets.binary_target(target, logits)
         pos_weight = None
         if self._pos_weight is not None:
-            pos_weight = targets.of_labels("pos_weight", self._pos_weight, logits, self.axis)  # [], or like the logits
+            pos_weight = weighting.of_labels(
+                "pos_weight", self._pos_weight, logits, self.axis
+            )  # [], or like the logits
 
-        sample_weight = targets.sample_weight_per_row(sample_weight, logits)
-        kept = targets.mask_per_row(mask, keras_mask, logits)
+        sample_weight = weighting.sample_weight_per_row(sample_weight, logits)
+        kept = weighting.mask_per_row(mask, keras_mask, logits)
         if self.ignore_index is not None:
-            kept = targets.both(kept, targets.differs(target, self.ignore_index))
-        active = kept if sample_weight is None else targets.both(kept, sample_weight != 0)
-        logits = targets.harmless_logits(logits, kept, sample_weight, ranked=self.hard_fraction < 1.0)
+            kept = weighting.both(kept, targets.differs(target, self.ignore_index))
+        active = kept if sample_weight is None else weighting.both(kept, sample_weight != 0)
+        logits = weighting.harmless_logits(logits, kept, sample_weight, ranked=self.hard_fraction < 1.0)
 
         target, validity, is_label = targets.checked_probabilities(target, active, check_labels)
         target = ops.cast(target, logits.dtype)
@@ -108,7 +110,7 @@ class BinaryLoss(Loss):
         if self.entropy_penalty != 0.0:
             losses = losses - self.entropy_penalty * log_odds.binary_entropy(logits, self.temperature, self.from_logits)
         # With another floatx, Keras' torch backend promotes the result of an operation with a Python number.
-        losses = ops.cast(losses, targets.compute_dtype(logits))
+        losses = ops.cast(losses, reading.compute_dtype(logits))
         if validity is not None:
             losses = losses * ops.cast(validity, losses.dtype)
             self._watch.say_unchecked(type(self).__name__, losses, check_labels)

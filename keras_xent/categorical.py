@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from keras import KerasTensor as Tensor
 from keras import ops
 
-from keras_xent import kernels, log_odds, targets
+from keras_xent import kernels, log_odds, reading, targets, weighting
 from keras_xent.base import Loss
 from keras_xent.reduction import Rows
 from keras_xent.shapes import along_classes, class_count, has_unknown_classes, with_classes
@@ -40,7 +40,7 @@ class Softmax:
         """The margin [...] of the class `label` [...]."""
         if callable(self.margin):
             return self.margin(log_odds.take(self.logits, label))
-        return self.margin if isinstance(self.margin, float) else targets.per_label(self.margin, label)
+        return self.margin if isinstance(self.margin, float) else weighting.per_label(self.margin, label)
 
     def margins(self) -> Tensor | float:
         """The margin of each class, [..., C] or [C]."""
@@ -104,7 +104,7 @@ class CategoricalLoss(Loss):
         if not self.from_logits and self.softcap is not None:
             raise ValueError(f"softcap must be None with from_logits=False, got {self.softcap}")
         weights = None if self.class_weight is None else tuple(self.class_weight)  # the check makes it a tuple
-        self._class_weight = None if weights is None else targets.constant(weights)
+        self._class_weight = None if weights is None else weighting.constant(weights)
         self._least_weight = 1.0 if weights is None else min(weights)
 
     def set_class_weight(self, class_weight: Sequence[float] | Mapping[int, float] | None) -> None:
@@ -132,9 +132,9 @@ class CategoricalLoss(Loss):
         They are softmax(logits / temperature), after the softcap and with the scale of a loss that has one, but without
         its margins and adjustments. With from_logits=False they are the input divided by its sum.
         """
-        logits = targets.checked_logits(targets.whole(logits))
+        logits = reading.checked_logits(reading.whole(logits))
         axis = targets.class_axis(logits, self.axis)
-        logits = targets.class_axis_last(ops.cast(logits, targets.compute_dtype(logits)), axis)  # [..., C]
+        logits = targets.class_axis_last(ops.cast(logits, reading.compute_dtype(logits)), axis)  # [..., C]
         probabilities = self.class_probabilities(self.softmax_input(logits))
         return probabilities if axis == len(logits.shape) - 1 else ops.moveaxis(probabilities, -1, axis)
 
@@ -212,7 +212,7 @@ class CategoricalLoss(Loss):
         if self.label_smoothing == 0.0:
             return True
         has_closed_form = self.is_cross_entropy and self.is_linear and self.from_logits and not has_margin
-        return has_closed_form and targets.take_any_loss(self.label_smoothing)
+        return has_closed_form and weighting.take_any_loss(self.label_smoothing)
 
     def _of_label(
         self,
@@ -243,7 +243,7 @@ class CategoricalLoss(Loss):
             weights = share * ops.ones_like(score) if weights is None else share * weights
         if weights is None:
             losses = self.curve(score)
-        elif isinstance(share, float) and targets.take_any_loss(share * self._least_weight):
+        elif isinstance(share, float) and weighting.take_any_loss(share * self._least_weight):
             losses = weights * self.curve(score)
         else:
             losses = self._expected(self.curve, weights, score)
@@ -279,18 +279,18 @@ class CategoricalLoss(Loss):
         target, is_labels = targets.labels_or_distribution(target, logits, axis, classes, labels_only=self.labels_only)
         logits = targets.class_axis_last(logits, axis)  # [..., C]
 
-        rows = ops.cast(logits[..., 0], targets.compute_dtype(logits))
-        sample_weight = targets.sample_weight_per_row(sample_weight, rows)
-        kept = targets.mask_per_row(mask, keras_mask, rows)
+        rows = ops.cast(logits[..., 0], reading.compute_dtype(logits))
+        sample_weight = weighting.sample_weight_per_row(sample_weight, rows)
+        kept = weighting.mask_per_row(mask, keras_mask, rows)
         if is_labels and self.ignore_index is not None:
-            kept = targets.both(kept, targets.differs(target, self.ignore_index))
-        active = kept if sample_weight is None else targets.both(kept, sample_weight != 0)
+            kept = weighting.both(kept, targets.differs(target, self.ignore_index))
+        active = kept if sample_weight is None else weighting.both(kept, sample_weight != 0)
         is_ranked = self.hard_fraction < 1.0
         reads_once = kernels.IS_ON_TORCH and kernels.reads_once(logits, target, active)
         is_direct = self._is_direct(is_labels, reads_once) and not (is_ranked and sample_weight is not None)
         if not is_direct:
-            logits = ops.cast(logits, targets.compute_dtype(logits))
-            logits = targets.harmless_logits(logits, kept, sample_weight, ranked=is_ranked)
+            logits = ops.cast(logits, reading.compute_dtype(logits))
+            logits = weighting.harmless_logits(logits, kept, sample_weight, ranked=is_ranked)
 
         validity = None
         classes = self.count_classes(class_count(logits))
@@ -299,17 +299,17 @@ class CategoricalLoss(Loss):
         else:
             has_unknown = has_unknown_classes(logits)
             like = self.softmax_input(logits).logits if has_unknown else with_classes(logits, classes)
-            target = targets.fitted("y_true", target, like)
+            target = reading.fitted("y_true", target, like)
             target, validity = targets.checked_distribution(
-                target, axis, active, check_labels, self.ignore_index, targets.compute_dtype(logits)
+                target, axis, active, check_labels, self.ignore_index, reading.compute_dtype(logits)
             )
             if kept is not None and not is_direct:
-                target = targets.harmless_logits(target, kept, None, ranked=False)
+                target = weighting.harmless_logits(target, kept, None, ranked=False)
         class_weight = weights = None
         if self._class_weight is not None:
-            class_weight = targets.per_class("class_weight", self._class_weight, logits, classes)  # [C]
+            class_weight = weighting.per_class("class_weight", self._class_weight, logits, classes)  # [C]
         if is_labels and class_weight is not None:
-            weights = targets.per_label(class_weight, target)  # [...]
+            weights = weighting.per_label(class_weight, target)  # [...]
         elif not is_labels and self.reduction == "weighted_mean":
             weights = ops.sum(target if class_weight is None else target * along_classes(class_weight, target), -1)
 
@@ -323,7 +323,7 @@ class CategoricalLoss(Loss):
             rows_of = partial(self._losses, class_weight=class_weight, is_labels=is_labels)
             losses = log_odds.rowwise(rows_of, logits, target)
         # With another floatx, Keras' torch backend promotes the result of an operation with a Python number.
-        losses = ops.cast(losses, targets.compute_dtype(logits))
+        losses = ops.cast(losses, reading.compute_dtype(logits))
         if validity is not None:
             losses = losses * ops.cast(validity, losses.dtype)
             self._watch.say_unchecked(type(self).__name__, losses, check_labels)
@@ -333,7 +333,7 @@ class CategoricalLoss(Loss):
         """Return the losses [...] of labels [...] or distributions [..., C], given logits [..., C], row by row."""
         softmax = self.softmax_input(inputs)
         if is_labels and self._goes_by_label(softmax.has_margin):
-            weights = None if class_weight is None else targets.per_label(class_weight, target)  # [...]
+            weights = None if class_weight is None else weighting.per_label(class_weight, target)  # [...]
             losses = self._of_label(softmax, target, class_weight, weights)
         else:
             is_own = log_odds.is_class(target, softmax.logits) if is_labels else target

@@ -9,7 +9,7 @@ from keras import KerasTensor as Tensor
 from keras import ops
 from keras.backend import standardize_dtype
 
-from keras_xent import targets
+from keras_xent import reading, weighting
 from keras_xent.shapes import are_known
 
 _IS_ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
@@ -43,7 +43,7 @@ def hardest(losses: Tensor, kept: Tensor | None, fraction: float) -> Tensor | No
     ranked = ops.reshape(ops.where(kept, ops.stop_gradient(ranked), -math.inf), (-1,))
     rank = ops.argsort(ops.argsort(-ranked))
     count = ops.ceil(fraction * _count(losses, kept) * (1 - 1e-6))
-    return ops.logical_and(kept, targets.in_shape_of(losses, ops.cast(rank, losses.dtype) < count))
+    return ops.logical_and(kept, reading.in_shape_of(losses, ops.cast(rank, losses.dtype) < count))
 
 
 def counted(rows: Rows) -> Tensor | None:
@@ -84,7 +84,7 @@ def reduce(rows: Rows, reduction: str, denominator: Any = None, check: bool | No
         _needs_a_sum(reduction)
         total = ops.sum(weighted_losses(rows))
         whole = total if _replicas() == 1 else _over_replicas(total, None)
-        return quotient(whole, targets.scalar("denominator", denominator, total, check))
+        return quotient(whole, weighting.scalar("denominator", denominator, total, check))
     if reduction == "none":
         return weighted_losses(rows)
     total, own = parts(rows, reduction)

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import KerasTensor as Tensor
 
-from keras_xent import reduction, targets
+from keras_xent import reading, reduction
 from keras_xent.reduction import Rows
 from shared_specs.common import guard
 from shared_specs.common.guard import Kind
@@ -21,14 +21,14 @@ class Watch:
 
     def look(self, kind: Kind, logits: Any, rows: Rows) -> None:
         """Warn of the first input that seems wrong; read only values that cost no wait."""
-        has_looked, doubt = True, doubt_of_shape(kind, targets.checked_logits(logits))
+        has_looked, doubt = True, doubt_of_shape(kind, reading.checked_logits(logits))
         if doubt is None:
-            if targets.is_compiling():
+            if reading.is_compiling():
                 return
             has_looked, doubt = doubt_of(kind, logits, rows, None)
         if doubt is not None:
-            targets.now(guard.warn, f"{kind.name} {doubt}")
-        if not targets.is_compiling():  # there, Python's warning filters show a warning once
+            reading.now(guard.warn, f"{kind.name} {doubt}")
+        if not reading.is_compiling():  # there, Python's warning filters show a warning once
             self.has_looked, self.has_warned = has_looked, self.has_warned or doubt is not None
 
     def look_at_fit(self, name: str, own: str | None) -> None:
@@ -55,12 +55,12 @@ class Watch:
 
     def say_unchecked(self, name: str, losses: Tensor, check_labels: bool | None) -> None:
         """Warn once that a trace cannot report labels out of range."""
-        if not targets.is_unwatched(losses, check_labels):
+        if not reading.is_unwatched(losses, check_labels):
             return
         # An attribute that changes makes Dynamo compile again. There, Python's warning filters show the warning once.
-        is_compiling = targets.is_compiling()
+        is_compiling = reading.is_compiling()
         if is_compiling or not self.has_said:
-            targets.now(guard.warn, f"{name} {guard.UNWATCHED}")
+            reading.now(guard.warn, f"{name} {guard.UNWATCHED}")
         if not is_compiling:
             self.has_said = True
 
@@ -68,20 +68,20 @@ class Watch:
 def doubt_of(kind: Kind, logits: Any, rows: Rows | None, check: bool | None) -> tuple[bool, str | None]:
     """Return whether a call showed enough to decide, and what seems wrong with its input (None: nothing).
 
-    Values are read as `targets.read` does with `check`.
+    Values are read as `reading.read` does with `check`.
     """
-    activation, logits = targets.activation_of(logits), targets.checked_logits(logits)
+    activation, logits = reading.activation_of(logits), reading.checked_logits(logits)
     doubt = doubt_of_shape(kind, logits) or guard.of_activation(activation, **kind.form)
     size = 1 if kind.axis is None else logits.shape[kind.axis]
     shape = tuple(logits.shape)
     is_known = all(isinstance(length, int) for length in shape)
     has_rows = is_known and kind.axis is not None and math.prod(shape) >= guard.ROWS * size
     can_tell = is_known and (not kind.from_logits or has_rows or kind.takes_cosines)
-    values = targets.read(logits, check, kind.axis) if can_tell and doubt is None else None
+    values = reading.read(logits, check, kind.axis) if can_tell and doubt is None else None
     if values is None:
         return doubt is not None, doubt
     counted = None if rows is None else reduction.counted(rows)
-    counts = None if counted is None else targets.read(counted, check)
+    counts = None if counted is None else reading.read(counted, check)
     if counted is not None and counts is None:
         return False, None
     dtype = keras.backend.standardize_dtype(logits.dtype)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from lightning_xent import reduction, targets, watch
+from lightning_xent import reading, reduction, watch
 from lightning_xent.kernels import tensors
 from lightning_xent.reduction import Rows
 from shared_specs.common import arguments, guard
@@ -193,14 +193,14 @@ class Loss(nn.Module, ABC):
         """Return the rows of a user's call; the first one may warn of its input."""
         rows = self._counted(logits, target, sample_weight, mask, self.check_labels)
         if tensors.is_compiling() or not self._watch.has_looked:  # Dynamo would compile again once it has looked
-            logits = targets.checked_logits(targets.whole(logits))
+            logits = reading.checked_logits(reading.whole(logits))
             self._watch.look(self._kind(logits), logits, rows)
         return rows
 
     def _counted(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, check_labels: bool | None) -> Rows:
         """Return the rows of a call after `hard_fraction`."""
-        logits, target, sample_weight, mask = map(targets.whole, (logits, target, sample_weight, mask))
-        rows = self._rows(targets.checked_logits(logits), target, sample_weight, mask, check_labels)
+        logits, target, sample_weight, mask = map(reading.whole, (logits, target, sample_weight, mask))
+        rows = self._rows(reading.checked_logits(logits), target, sample_weight, mask, check_labels)
         kept = reduction.hardest(rows.losses, rows.kept, self.hard_fraction)
         return Rows(rows.losses, rows.weights, kept, rows.sample_weight)
 
@@ -213,7 +213,7 @@ class Loss(nn.Module, ABC):
         """mass * curve(log_odds); 0 with gradient 0 where the mass is 0 and the curve or the log-odds are infinite."""
         values = curve(log_odds)
         both = values + log_odds
-        if targets.are_finite(both):
+        if reading.are_finite(both):
             return mass * values
         is_lost = (mass == 0) & ~torch.isnan(log_odds) & ~torch.isfinite(both)
         return torch.where(is_lost, 0.0, mass * curve(torch.where(is_lost, 0.0, log_odds)))

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_xent import kernels, log_odds, targets
+from lightning_xent import kernels, log_odds, reading, targets, weighting
 from lightning_xent.base import Loss
 from lightning_xent.reduction import Rows
 from shared_specs.common import arguments, guard
@@ -38,7 +38,7 @@ class Softmax:
     def margin_of(self, label: Tensor) -> Tensor | float:
         """The margin [...] of the class `label` [...]."""
         if isinstance(self.margin, Tensor):
-            return targets.per_label(self.margin, label)
+            return weighting.per_label(self.margin, label)
         return self.margin(log_odds.take(self.logits, label)) if callable(self.margin) else self.margin
 
     def margins(self) -> Tensor | float:
@@ -101,7 +101,7 @@ class CategoricalLoss(Loss):
         if not self.from_logits and self.softcap is not None:
             raise ValueError(f"softcap must be None with from_logits=False, got {self.softcap}")
         weights = None if self.class_weight is None else tuple(self.class_weight)  # the check makes it a tuple
-        self._class_weight = None if weights is None else targets.constant(weights)
+        self._class_weight = None if weights is None else weighting.constant(weights)
         self._least_weight = 1.0 if weights is None else min(weights)
 
     def set_class_weight(self, class_weight: Sequence[float] | Mapping[int, float] | None) -> None:
@@ -126,9 +126,9 @@ class CategoricalLoss(Loss):
         They are softmax(logits / temperature), after the softcap and with the scale of a loss that has one, but without
         its margins and adjustments. With from_logits=False they are the input divided by its sum.
         """
-        logits = targets.checked_logits(targets.whole(logits))
+        logits = reading.checked_logits(reading.whole(logits))
         axis = targets.class_axis(logits, self.axis)
-        logits = targets.class_axis_last(logits.to(targets.compute_dtype(logits)), axis)  # [..., C]
+        logits = targets.class_axis_last(logits.to(reading.compute_dtype(logits)), axis)  # [..., C]
         probabilities = self.class_probabilities(self.softmax_input(logits))
         return probabilities if axis == logits.ndim - 1 else probabilities.movedim(-1, axis)
 
@@ -206,7 +206,7 @@ class CategoricalLoss(Loss):
         if self.label_smoothing == 0.0:
             return True
         has_closed_form = self.is_cross_entropy and self.is_linear and self.from_logits and not has_margin
-        return has_closed_form and targets.take_any_loss(self.label_smoothing)
+        return has_closed_form and weighting.take_any_loss(self.label_smoothing)
 
     def _of_label(
         self,
@@ -236,7 +236,7 @@ class CategoricalLoss(Loss):
             weights = torch.full_like(score, share) if weights is None else share * weights
         if weights is None:
             losses = self.curve(score)
-        elif targets.take_any_loss(share * self._least_weight):
+        elif weighting.take_any_loss(share * self._least_weight):
             losses = weights * self.curve(score)
         else:
             losses = self._expected(self.curve, weights, score)
@@ -271,37 +271,37 @@ class CategoricalLoss(Loss):
         logits = targets.class_axis_last(logits, axis)  # [..., C]
 
         rows = tuple(logits.shape)[:-1]
-        sample_weight = targets.sample_weight_per_row(sample_weight, rows, logits)
-        kept = targets.mask_per_row(mask, rows, logits)
+        sample_weight = weighting.sample_weight_per_row(sample_weight, rows, logits)
+        kept = weighting.mask_per_row(mask, rows, logits)
         if is_labels and self.ignore_index is not None:
-            kept = targets.both(kept, target != self.ignore_index)
-        active = kept if sample_weight is None else targets.both(kept, sample_weight != 0)
+            kept = weighting.both(kept, target != self.ignore_index)
+        active = kept if sample_weight is None else weighting.both(kept, sample_weight != 0)
         is_ranked = self.hard_fraction < 1.0
         reads_once = kernels.reads_once(logits, target, active)
         is_direct = self._is_direct(is_labels, reads_once) and not (is_ranked and sample_weight is not None)
         if not is_direct:
-            logits = logits.to(targets.compute_dtype(logits))
-            logits = targets.harmless_logits(logits, kept, sample_weight, ranked=is_ranked)
+            logits = logits.to(reading.compute_dtype(logits))
+            logits = weighting.harmless_logits(logits, kept, sample_weight, ranked=is_ranked)
 
         validity = None
         if is_labels:
             target, validity = targets.checked_labels(target, classes, kept, active, check_labels)
         else:
             keeps_dtype = is_direct and target.is_floating_point() and self.label_smoothing == 0.0
-            dtype = target.dtype if keeps_dtype else targets.compute_dtype(logits)
+            dtype = target.dtype if keeps_dtype else reading.compute_dtype(logits)
             target, validity = targets.checked_distribution(
                 target, axis, active, check_labels, self.ignore_index, dtype
             )
             if kept is not None and not is_direct:
-                target = targets.harmless_logits(target, kept, None, ranked=False)
+                target = weighting.harmless_logits(target, kept, None, ranked=False)
         class_weight = weights = None
         if self._class_weight is not None:
-            class_weight = targets.per_class("class_weight", self._class_weight, logits, classes)  # [C]
+            class_weight = weighting.per_class("class_weight", self._class_weight, logits, classes)  # [C]
         if is_labels and class_weight is not None:
-            weights = targets.per_label(class_weight, target)  # [...]
+            weights = weighting.per_label(class_weight, target)  # [...]
         elif not is_labels and self.reduction == "weighted_mean":
             masses = target if class_weight is None else target * class_weight
-            weights = masses.sum(-1, dtype=targets.compute_dtype(logits))
+            weights = masses.sum(-1, dtype=reading.compute_dtype(logits))
 
         if is_direct and reads_once:
             losses = self._in_one_read(logits, target, class_weight, weights, active, is_labels)
@@ -321,7 +321,7 @@ class CategoricalLoss(Loss):
         """Return the losses [...] of labels [...] or distributions [..., C], given logits [..., C], row by row."""
         softmax = self.softmax_input(inputs)
         if is_labels and self._goes_by_label(softmax.has_margin):
-            weights = None if class_weight is None else targets.per_label(class_weight, target)  # [...]
+            weights = None if class_weight is None else weighting.per_label(class_weight, target)  # [...]
             losses = self._of_label(softmax, target, class_weight, weights)
         else:
             distribution = log_odds.is_class(target, softmax.logits).to(inputs.dtype) if is_labels else target

@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lightning_xent import batches, reduction, targets, watch
+from lightning_xent import batches, reading, reduction, targets, watch
 from lightning_xent.base import Loss
 from lightning_xent.binary import BinaryLoss
 from lightning_xent.categorical import CategoricalLoss
@@ -62,10 +62,10 @@ def problems(
 ) -> tuple[list[str], list[str]]:
     """Return two lists: doubts about the kind of the outputs, and other problems. `activation` made the outputs."""
     name, others = type(loss).__name__, []
-    outputs, target, sample_weight, mask = map(targets.whole, (outputs, target, sample_weight, mask))
+    outputs, target, sample_weight, mask = map(reading.whole, (outputs, target, sample_weight, mask))
     kind = rows = doubt = None
     try:
-        outputs = targets.checked_logits(outputs)
+        outputs = reading.checked_logits(outputs)
         kind = loss._kind(outputs)
         with torch.no_grad():
             rows = loss._counted(outputs, target, sample_weight, mask, True)
@@ -88,10 +88,10 @@ def problems(
             )
         if rows is not None:
             counted, values = reduction.counted(rows), outputs if axis is None else outputs.movedim(axis, -1)
-            counts = None if counted is None else targets.array(counted)
+            counts = None if counted is None else reading.array(counted)
             # Logits in place of probabilities give NaN, which the doubt explains already.
-            losses = None if doubt else targets.array(reduction.weighted_losses(rows))
-            others += guard.of_infinities(targets.array(values), counts, losses, **kind.form)
+            losses = None if doubt else reading.array(reduction.weighted_losses(rows))
+            others += guard.of_infinities(reading.array(values), counts, losses, **kind.form)
             others += _sums(loss, outputs, target, counts)
     return [f"{name} {doubt}"] if doubt else [], [f"{name} {problem}" for problem in others]
 
@@ -103,8 +103,8 @@ def _sums(loss: Loss, logits: Tensor, target: Any, counts: NDArray[Any] | None) 
     axis = targets.class_axis(logits, loss.axis)
     classes = loss.count_classes(logits.shape[axis])
     given, is_labels = targets.labels_or_distribution(target, logits, axis, classes, labels_only=loss.labels_only)
-    values = targets.array(given)
-    dtype = targets.dtype_name(target)
+    values = reading.array(given)
+    dtype = reading.dtype_name(target)
     if is_labels or values.dtype.kind != "f" or dtype == "bool":
         return []
     return guard.of_sums(values.sum(-1), counts, dtype)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_xent import targets
+from lightning_xent import weighting
 
 
 class Rows(NamedTuple):
@@ -71,7 +71,7 @@ def reduce(rows: Rows, reduction: str, denominator: Any = None, check: bool | No
     if denominator is not None:
         _needs_a_sum(reduction)
         total = weighted_losses(rows).sum()
-        return quotient(total, targets.scalar("denominator", denominator, total, check))
+        return quotient(total, weighting.scalar("denominator", denominator, total, check))
     if reduction == "none":
         return weighted_losses(rows)
     if reduction == "mean" and rows.kept is None and rows.losses.numel() > 0:

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from lightning_xent import reduction, targets
+from lightning_xent import reading, reduction
 from lightning_xent.kernels import tensors
 from lightning_xent.reduction import Rows
 from shared_specs.common import guard
@@ -24,7 +24,7 @@ class Watch:
             has_looked, doubt = doubt_of(kind, logits, rows, None)
             has_looked |= logits.requires_grad  # later calls of a training end in the same activation
         if doubt is not None:
-            targets.now(guard.warn, f"{kind.name} {doubt}")
+            reading.now(guard.warn, f"{kind.name} {doubt}")
         if not tensors.is_compiling():  # there, Python's warning filters show a warning once
             self.has_looked, self.has_warned = has_looked, self.has_warned or doubt is not None
 
@@ -34,12 +34,12 @@ class Watch:
 
     def say_unchecked(self, name: str, losses: Tensor, check_labels: bool | None) -> None:
         """Warn once that a trace cannot report labels out of range."""
-        if not targets.is_unwatched(losses, check_labels):
+        if not reading.is_unwatched(losses, check_labels):
             return
         # An attribute that changes makes Dynamo compile again. There, Python's warning filters show the warning once.
         is_compiling = tensors.is_compiling()
         if is_compiling or not self.has_said:
-            targets.now(guard.warn, f"{name} {guard.UNWATCHED}")
+            reading.now(guard.warn, f"{name} {guard.UNWATCHED}")
         if not is_compiling:
             self.has_said = True
 
@@ -47,20 +47,20 @@ class Watch:
 def doubt_of(kind: Kind, logits: Tensor, rows: Rows | None, check: bool | None) -> tuple[bool, str | None]:
     """Return whether a call showed enough to decide, and what seems wrong with its input (None: nothing).
 
-    Values are read as `targets.read` does with `check`.
+    Values are read as `reading.read` does with `check`.
     """
-    doubt = doubt_of_shape(kind, logits) or guard.of_activation(targets.activation_of(logits), **kind.form)
+    doubt = doubt_of_shape(kind, logits) or guard.of_activation(reading.activation_of(logits), **kind.form)
     size = 1 if kind.axis is None else logits.shape[kind.axis]
     has_rows = kind.axis is not None and logits.numel() >= guard.ROWS * size
     can_tell = not kind.from_logits or has_rows or kind.takes_cosines
-    values = targets.read(logits, check, kind.axis) if can_tell and doubt is None else None
+    values = reading.read(logits, check, kind.axis) if can_tell and doubt is None else None
     if values is None:
         return doubt is not None, doubt
     counted = None if rows is None else reduction.counted(rows)
-    counts = None if counted is None else targets.read(counted, check)
+    counts = None if counted is None else reading.read(counted, check)
     if counted is not None and counts is None:
         return False, None
-    dtype = targets.dtype_name(logits)
+    dtype = reading.dtype_name(logits)
     doubt = guard.of_cosines(values, counts, dtype, kind.temperature) if kind.takes_cosines else None
     return True, doubt or guard.of_values(values, counts, dtype, kind.views, **kind.form)
 

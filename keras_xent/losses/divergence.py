@@ -7,7 +7,7 @@ import keras
 from keras import KerasTensor as Tensor
 from keras import ops
 
-from keras_xent import log_odds, targets
+from keras_xent import log_odds, reading, targets
 from keras_xent.categorical import Softmax
 from keras_xent.log_odds import log1p, sigmoid, softplus
 from keras_xent.losses.cross_entropy import CategoricalCrossEntropy
@@ -84,7 +84,7 @@ class Distillation(KLDivergence):
     def _rows(
         self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, keras_mask: Any, check_labels: bool | None
     ) -> Rows:
-        logits = ops.cast(logits, targets.compute_dtype(logits))
+        logits = ops.cast(logits, reading.compute_dtype(logits))
         teacher, label = targets.teacher_and_label(target, logits, self.axis, has_label=self.alpha < 1.0)
         axis = targets.class_axis(logits, self.axis)
         if logits.shape[axis] == 1:  # ops.softmax warns of one class

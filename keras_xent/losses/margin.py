@@ -9,7 +9,7 @@ import keras
 from keras import KerasTensor as Tensor
 from keras import ops
 
-from keras_xent import targets
+from keras_xent import weighting
 from keras_xent.categorical import Softmax
 from keras_xent.losses.cross_entropy import CategoricalCrossEntropy
 from shared_specs.common import arguments
@@ -41,7 +41,7 @@ class LDAMCrossEntropy(CategoricalCrossEntropy):
     def fields_changed(self) -> None:
         super().fields_changed()
         arguments.same_length("class_counts", self.class_counts, self.class_weight)
-        self._margins = targets.constant(self.margins)
+        self._margins = weighting.constant(self.margins)
 
     @property
     def margins(self) -> tuple[float, ...]:
@@ -50,7 +50,7 @@ class LDAMCrossEntropy(CategoricalCrossEntropy):
         return tuple(self.max_margin * (rarest / count) ** 0.25 for count in self.class_counts)
 
     def softmax_input(self, inputs: Tensor) -> Softmax:
-        margins = self.temperature * targets.per_class("class_counts", self._margins, inputs)  # [C]
+        margins = self.temperature * weighting.per_class("class_counts", self._margins, inputs)  # [C]
         return Softmax(self.capped(inputs), self.temperature / self.scale, margins)
 
 

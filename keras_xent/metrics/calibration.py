@@ -7,7 +7,7 @@ import keras
 from keras import KerasTensor as Tensor
 from keras import ops
 
-from keras_xent import log_odds, reduction, targets
+from keras_xent import log_odds, reading, reduction, targets
 from keras_xent.categorical import CategoricalLoss, Softmax
 from keras_xent.metrics.sums import SumMetric
 from shared_specs.common import arguments
@@ -59,7 +59,7 @@ class ExpectedCalibrationError(SumMetric):
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, mask: Any = None) -> None:
         """Count a batch, given as to a loss."""
-        y_pred = targets.whole(y_pred)
+        y_pred = reading.whole(y_pred)
         rows = self._hit._counted(y_pred, y_true, sample_weight, mask, self._hit.check_labels, has_gradient=False)
         logits = ops.cast(ops.stop_gradient(ops.convert_to_tensor(y_pred)), rows.losses.dtype)
         logits = targets.class_axis_last(logits, targets.class_axis(logits, self._hit.axis))  # [..., C]

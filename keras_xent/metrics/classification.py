@@ -7,7 +7,7 @@ import keras
 from keras import KerasTensor as Tensor
 from keras import ops
 
-from keras_xent import private, reduction, targets
+from keras_xent import private, reading, reduction, targets, weighting
 from keras_xent.base import Loss
 from keras_xent.binary import BinaryLoss
 from keras_xent.categorical import CategoricalLoss
@@ -34,9 +34,9 @@ class _Predictions(NamedTuple):
 def _predictions(loss: Loss, y_true: Any, y_pred: Any, sample_weight: Any, mask: Any, threshold: float) -> _Predictions:
     """Return labels and predictions of a batch, read as `loss` does, except that `hard_fraction` has no effect."""
     keras_mask = private.keras_mask_of(y_pred)
-    y_pred, y_true, sample_weight, mask = map(targets.whole, (y_pred, y_true, sample_weight, mask))
-    logits = ops.stop_gradient(targets.checked_logits(y_pred))
-    logits = ops.cast(logits, targets.compute_dtype(logits))
+    y_pred, y_true, sample_weight, mask = map(reading.whole, (y_pred, y_true, sample_weight, mask))
+    logits = ops.stop_gradient(reading.checked_logits(y_pred))
+    logits = ops.cast(logits, reading.compute_dtype(logits))
     probability = loss.probabilities(logits)
     is_label = True
     if isinstance(loss, CategoricalLoss):
@@ -53,11 +53,11 @@ def _predictions(loss: Loss, y_true: Any, y_pred: Any, sample_weight: Any, mask:
         like, classes = probability, probability.shape[-1] if len(probability.shape) == 2 else 1
     if not isinstance(classes, int):
         raise ValueError("y_pred must have a static number of classes for a metric, got one that only run time tells")
-    weight = targets.sample_weight_per_row(sample_weight, like)
-    kept = targets.mask_per_row(mask, keras_mask, like)
+    weight = weighting.sample_weight_per_row(sample_weight, like)
+    kept = weighting.mask_per_row(mask, keras_mask, like)
     if is_label and loss.ignore_index is not None:
-        kept = targets.both(kept, targets.differs(target, loss.ignore_index))
-    active = kept if weight is None else targets.both(kept, weight != 0)
+        kept = weighting.both(kept, targets.differs(target, loss.ignore_index))
+    active = kept if weight is None else weighting.both(kept, weight != 0)
     if isinstance(loss, BinaryLoss):
         target, validity, _ = targets.checked_probabilities(target, active, loss.check_labels)
         label, predicted = ops.cast(target, probability.dtype) >= 0.5, probability > threshold
@@ -68,7 +68,7 @@ def _predictions(loss: Loss, y_true: Any, y_pred: Any, sample_weight: Any, mask:
         else:
             given = loss.check_labels, loss.ignore_index, probability.dtype
             distribution, validity = targets.checked_distribution(target, axis, active, *given)
-            label = ops.argmax(targets.fitted("y_true", distribution, probability), -1)
+            label = ops.argmax(reading.fitted("y_true", distribution, probability), -1)
         predicted, is_bad = ops.argmax(probability, -1), ops.any(ops.isnan(probability), -1)
     weight = ops.ones_like(like) if weight is None else weight
     weight = weight * ops.where(is_bad, math.nan, ops.ones_like(like))

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_xent import log_odds, targets
+from lightning_xent import log_odds, reading, targets
 from lightning_xent.categorical import Softmax
 from lightning_xent.log_odds import sigmoid, softplus
 from lightning_xent.losses.cross_entropy import CategoricalCrossEntropy
@@ -78,7 +78,7 @@ class Distillation(KLDivergence):
         return scale * (divergence + (p - target)).sum(-1)
 
     def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, check_labels: bool | None) -> Rows:
-        logits = logits.to(targets.compute_dtype(logits))
+        logits = logits.to(reading.compute_dtype(logits))
         teacher, label = targets.teacher_and_label(target, logits, self.axis, has_label=self.alpha < 1.0)
         axis = targets.class_axis(logits, self.axis)
         teacher = torch.softmax(log_odds.scaled(teacher, self.temperature), axis)

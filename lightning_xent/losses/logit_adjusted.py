@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from lightning_xent import log_odds, targets
+from lightning_xent import log_odds, weighting
 from lightning_xent.categorical import Softmax
 from lightning_xent.losses.cross_entropy import CategoricalCrossEntropy
 from shared_specs.common import arguments
@@ -37,11 +37,11 @@ class LogitAdjustedCrossEntropy(CategoricalCrossEntropy):
         super().fields_changed()
         arguments.same_length("class_counts", self.class_counts, self.class_weight)
         largest = max(self.class_counts)
-        self._adjustment = targets.constant(tuple(self.tau * math.log(n / largest) for n in self.class_counts))
+        self._adjustment = weighting.constant(tuple(self.tau * math.log(n / largest) for n in self.class_counts))
 
     def softmax_input(self, inputs: Tensor) -> Softmax:
         logits, temperature = self.capped(inputs), self.temperature
-        adjustment = targets.per_class("class_counts", self._adjustment, logits)  # [C]
+        adjustment = weighting.per_class("class_counts", self._adjustment, logits)  # [C]
         # With logits near 4096, float32 would keep only three decimals of the sum.
         adjusted = log_odds.relative(logits) + temperature * adjustment
         return Softmax(adjusted, temperature, unadjusted=logits)

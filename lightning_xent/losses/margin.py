@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lightning_xent import targets
+from lightning_xent import weighting
 from lightning_xent.categorical import Softmax
 from lightning_xent.losses.cross_entropy import CategoricalCrossEntropy
 from shared_specs.common import arguments
@@ -39,7 +39,7 @@ class LDAMCrossEntropy(CategoricalCrossEntropy):
     def fields_changed(self) -> None:
         super().fields_changed()
         arguments.same_length("class_counts", self.class_counts, self.class_weight)
-        self._margins = targets.constant(self.margins)
+        self._margins = weighting.constant(self.margins)
 
     @property
     def margins(self) -> tuple[float, ...]:
@@ -48,7 +48,7 @@ class LDAMCrossEntropy(CategoricalCrossEntropy):
         return tuple(self.max_margin * (rarest / count) ** 0.25 for count in self.class_counts)
 
     def softmax_input(self, inputs: Tensor) -> Softmax:
-        margins: Tensor = self.temperature * targets.per_class("class_counts", self._margins, inputs)  # [C]
+        margins: Tensor = self.temperature * weighting.per_class("class_counts", self._margins, inputs)  # [C]
         return Softmax(self.capped(inputs), self.temperature / self.scale, margins)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_xent import targets
+from lightning_xent import reading, targets, weighting
 from lightning_xent.log_odds import take
 from lightning_xent.losses.cross_entropy import CategoricalCrossEntropy
 from lightning_xent.metrics.prediction import by_rows, distribution, target_of
@@ -82,10 +82,10 @@ class ExpectedCalibrationError(CalibrationError):
 
     def update(self, logits: Tensor, target: Any, sample_weight: Any = None, mask: Any = None) -> None:
         """Add a batch, with the arguments of a loss."""
-        logits, target, sample_weight, mask = map(targets.whole, (logits, target, sample_weight, mask))
-        logits = targets.checked_logits(logits)
+        logits, target, sample_weight, mask = map(reading.whole, (logits, target, sample_weight, mask))
+        logits = reading.checked_logits(logits)
         target, is_label, kept = target_of(self._loss, logits, target, mask)
-        weight = targets.sample_weight_per_row(sample_weight, tuple(kept.shape), logits)
+        weight = weighting.sample_weight_per_row(sample_weight, tuple(kept.shape), logits)
         weight = torch.ones_like(kept, dtype=torch.float32) if weight is None else weight
         if is_label:
             classes = logits.shape[targets.class_axis(logits, self._loss.axis)]

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_xent import targets
+from lightning_xent import reading, targets, weighting
 from lightning_xent.base import Loss
 from lightning_xent.binary import BinaryLoss
 from lightning_xent.categorical import CategoricalLoss
@@ -58,12 +58,12 @@ def predictions(
         mask: Its mask.
         has_probabilities: Whether confidences and surprises are wanted.
     """
-    logits, target, sample_weight, mask = map(targets.whole, (logits.detach(), target, sample_weight, mask))
+    logits, target, sample_weight, mask = map(reading.whole, (logits.detach(), target, sample_weight, mask))
     if isinstance(loss, CategoricalLoss):
         target, is_label, kept = target_of(loss, logits, target, mask)
         validity = None
         if not is_label:
-            weight = targets.sample_weight_per_row(sample_weight, tuple(kept.shape), logits)
+            weight = weighting.sample_weight_per_row(sample_weight, tuple(kept.shape), logits)
             target, validity = distribution(loss, logits, target, kept if weight is None else kept & (weight != 0))
         label = target if is_label else target.argmax(-1)
         kept = kept if validity is None else kept & (validity == 1)
@@ -75,7 +75,7 @@ def predictions(
         assert isinstance(loss, BinaryLoss)
         classes = logits.shape[-1] if logits.ndim == 2 else 1
         predicted, label, kept, confidence, surprise = _of_binary(loss, logits, target, mask, has_probabilities)
-    weight = targets.sample_weight_per_row(sample_weight, tuple(label.shape), logits)
+    weight = weighting.sample_weight_per_row(sample_weight, tuple(label.shape), logits)
     kept = kept if weight is None else kept & (weight != 0)
     label = torch.where(kept, label, IGNORED)
     return Predictions(predicted, label, confidence, surprise, classes, isinstance(loss, BinaryLoss))
@@ -90,15 +90,15 @@ def target_of(loss: CategoricalLoss, logits: Tensor, target: Any, mask: Any) -> 
         target = teacher if label is None else label
     target, is_label = targets.labels_or_distribution(target, logits, axis, classes, labels_only=loss.labels_only)
     rows = tuple(target.shape) if is_label else tuple(target.shape)[:-1]
-    kept = targets.mask_per_row(mask, rows, logits)
+    kept = weighting.mask_per_row(mask, rows, logits)
     if is_label and loss.ignore_index is not None:
-        kept = targets.both(kept, target != loss.ignore_index)
+        kept = weighting.both(kept, target != loss.ignore_index)
     return target, is_label, torch.ones(rows, dtype=torch.bool, device=logits.device) if kept is None else kept
 
 
 def distribution(loss: CategoricalLoss, logits: Tensor, target: Tensor, active: Tensor) -> tuple[Tensor, Tensor | None]:
     """Return a distribution [..., K] and the validity [...] of its rows, as the loss reads them."""
-    axis, dtype = targets.class_axis(logits, loss.axis), targets.compute_dtype(logits)
+    axis, dtype = targets.class_axis(logits, loss.axis), reading.compute_dtype(logits)
     return targets.checked_distribution(target, axis, active, loss.check_labels, loss.ignore_index, dtype)
 
 
@@ -125,7 +125,7 @@ def by_rows(
 
 def _of_rows(loss: CategoricalLoss, logits: Tensor, label: Tensor, has_probabilities: bool) -> list[Tensor]:
     """Return the same as `by_rows`, for one part of the logits [..., C], with the class axis last."""
-    logits = logits.to(targets.compute_dtype(logits))
+    logits = logits.to(reading.compute_dtype(logits))
     softmax = loss.softmax_input(logits)
     if isinstance(loss, BiTemperedLogistic):
         scores = loss.log_probabilities(softmax)
@@ -147,9 +147,9 @@ def _of_binary(
     kept = (target >= 0) & (target <= 1)
     if loss.ignore_index is not None:
         kept &= target != loss.ignore_index
-    given = targets.mask_per_row(mask, tuple(logits.shape), logits)
+    given = weighting.mask_per_row(mask, tuple(logits.shape), logits)
     kept = kept if given is None else kept & given
-    logits = logits.to(targets.compute_dtype(logits))
+    logits = logits.to(reading.compute_dtype(logits))
     scores = scaled(logits, loss.temperature) if loss.from_logits else torch.logit(logits)
     predicted, label = (scores > 0).long(), (target >= 0.5).long()
     if not has_probabilities:

@@ -13,7 +13,7 @@ from sides import is_keras, side
 from sides import name as side_name
 
 package = side.package
-targets, callbacks = (importlib.import_module(f"{package.__name__}.{name}") for name in ("targets", "callbacks"))
+reading, callbacks = (importlib.import_module(f"{package.__name__}.{name}") for name in ("reading", "callbacks"))
 DTYPES = ("float32", "bfloat16", "float16")
 LABELS = np.arange(12) % 3
 
@@ -235,8 +235,8 @@ def test_traces_read_nothing(monkeypatch, mode, from_logits):
 @pytest.mark.parametrize("from_logits", [True, False])
 def test_what_costs_a_synchronisation_is_not_read(monkeypatch, from_logits):
     """As on an accelerator, where nothing is read unless it is asked for."""
-    readable = targets._readable
-    monkeypatch.setattr(targets, "_readable", lambda tensor, check: bool(check) and readable(tensor, check))
+    readable = reading.is_readable
+    monkeypatch.setattr(reading, "is_readable", lambda tensor, check: bool(check) and readable(tensor, check))
     monkeypatch.setattr(guard, "of_values", None)
     side.call(build("CategoricalCrossEntropy", from_logits=from_logits), *tensors(softmax(logits_of())))
 
@@ -590,16 +590,16 @@ else:
     @pytest.mark.parametrize("name", CHAINS)
     def test_autograd_names_the_activation(name):
         logits = torch.zeros(3, 4, requires_grad=True)
-        assert targets.activation_of(CHAINS[name](logits)) == name
-        assert targets.activation_of(2 * CHAINS[name](logits)) is None
-        assert targets.activation_of(CHAINS[name](logits).detach()) is None
+        assert reading.activation_of(CHAINS[name](logits)) == name
+        assert reading.activation_of(2 * CHAINS[name](logits)) is None
+        assert reading.activation_of(CHAINS[name](logits).detach()) is None
 
     BINARY = {"sigmoid": torch.sigmoid, "log_sigmoid": nn.functional.logsigmoid, "softmax": lambda x: x.softmax(-1)}
 
     @pytest.mark.parametrize("name", BINARY)
     def test_the_first_step_names_the_activation(monkeypatch, name):
         """On any device: no value is read."""
-        monkeypatch.setattr(targets, "read", None)
+        monkeypatch.setattr(reading, "read", None)
         outputs = BINARY[name](torch.zeros(2, 3, requires_grad=True))
         with pytest.warns(UserWarning, match=f"BinaryCrossEntropy takes logits .*those of a {name}: leave it out"):
             build("BinaryCrossEntropy")(outputs, torch.ones(2, 3))
