@@ -6,12 +6,16 @@ it would make the error of a float32 cross-entropy 114 eps. Class axis last ever
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_xent import kernels
+from lightning_xent.kernels import plain
+from lightning_xent.kernels.plain import entry, largest, log, peak_of, relative_to_peak
+from lightning_xent.kernels.plain import is_class as is_class
+from lightning_xent.kernels.plain import log_partition as log_partition
+from lightning_xent.kernels.plain import scaled as scaled
 
 PROBABILITY_LIMIT = math.log((1 - 1e-7) / 1e-7)
 """Log-odds of probabilities are limited to +-16.118, those of 1e-7 and 1 - 1e-7."""
@@ -77,8 +81,7 @@ def of_label(
         logits = torch.where(is_class(label, logits), logits - margin, logits)
     if kernels.applies(logits, label, counts):
         return kernels.of_label(logits, label, counts, temperature)
-    own, rivals, _ = _label_and_rivals(logits, label, temperature, counts)
-    return own - _log(rivals)
+    return plain.of_label(logits, label, counts, temperature)
 
 
 def of_label_and_others(
@@ -87,57 +90,50 @@ def of_label_and_others(
     """`of_label`, and sum_{c != y} w_c (-log p_c) [...] over all other classes, given their weights w [C]."""
     if kernels.applies(logits, label, counts):
         return kernels.of_label_and_others(logits, label, counts, class_weight, temperature)
-    own, rivals, shifted = _label_and_rivals(logits, label, temperature, counts)
-    surprise = _log(rivals + own.exp()).unsqueeze(-1) - shifted  # [..., C]
-    weight = torch.ones_like(surprise) if class_weight is None else class_weight.expand_as(surprise)
-    weight = torch.where(is_class(label, logits), 0.0, weight)
-    return own - _log(rivals), (weight * torch.where(weight == 0, 0.0, surprise)).sum(-1)
+    return plain.of_label_and_others(logits, label, counts, class_weight, temperature)
 
 
 def of_classes(logits: Tensor, temperature: float, from_logits: bool, margin: Tensor | float = 0.0) -> Tensor:
     """Log-odds [..., C] of every class in `logits` [..., C], in O(C); `margin` as in `of_label`, for each class."""
     if not from_logits:
-        peak, is_peak = _peak(logits)
+        peak, is_peak = peak_of(logits)
         rest = torch.where(is_peak, 0.0, logits).sum(-1, keepdim=True)  # [..., 1]
         return _limited(logits, torch.where(is_peak, rest, peak + (rest - logits)))
-    shifted, is_peak, rest = _relative_to_peak(logits, temperature)
+    shifted, is_peak, rest = relative_to_peak(logits, temperature)
     others = torch.where(is_peak, 0.0, rest - scaled(shifted, temperature).exp())  # [..., C]
     if _is_none(margin):
-        return scaled(shifted, temperature) - torch.where(is_peak, _log(rest), torch.log1p(others))
+        return scaled(shifted, temperature) - torch.where(is_peak, log(rest), torch.log1p(others))
     # The rivals of the peak, relative to the largest of them: their sum is not 0, which would lose the margin.
     of_rivals = torch.where(is_peak, -math.inf, logits)
-    second = _largest(of_rivals)  # [..., 1]
+    second = largest(of_rivals)  # [..., 1]
     second = torch.where(second == -math.inf, 0.0, second)
     lead = shifted + torch.where(is_peak, logits - second, 0.0) - margin
     rivals = scaled(of_rivals - second, temperature).exp().sum(-1, keepdim=True)
-    return scaled(lead, temperature) - torch.where(is_peak, _log(rivals), torch.log1p(others))
+    return scaled(lead, temperature) - torch.where(is_peak, log(rivals), torch.log1p(others))
 
 
 def of_distribution(logits: Tensor, masses: Tensor, temperature: float) -> Tensor:
     """sum_c m_c (-log p_c) [...], given `logits` [..., C] and masses m >= 0 [..., C]."""
     if kernels.applies(logits, masses):
         return kernels.of_distribution(logits, masses, temperature)
-    shifted, _, rest = _relative_to_peak(logits, temperature)
-    surprise = torch.log1p(rest) - scaled(shifted, temperature)  # [..., C]
-    is_absent = (masses == 0) & torch.isinf(surprise)
-    return torch.where(is_absent, 0.0, masses * torch.where(is_absent, 0.0, surprise)).sum(-1)
+    return plain.of_distribution(logits, masses, temperature)
 
 
 def margin_of_classes(logits: Tensor, temperature: float) -> Tensor:
     """Lead [..., C] of every class over its strongest rival, in O(C)."""
-    peak, is_peak = _peak(logits)
-    second, _ = _peak(torch.where(is_peak, -math.inf, logits))  # [..., 1]
+    peak, is_peak = peak_of(logits)
+    second, _ = peak_of(torch.where(is_peak, -math.inf, logits))  # [..., 1]
     return scaled(logits - torch.where(is_peak, second, peak), temperature) * poison(logits)
 
 
 def relative(logits: Tensor) -> Tensor:
     """`logits` [..., C] minus the largest of their row, which gets no gradient; the softmax is the same."""
-    return logits - _largest(logits)
+    return logits - largest(logits)
 
 
 def sum_of_others(values: Tensor) -> Tensor:
     """Sum [..., C] of the `values` >= 0 [..., C] of all other classes, in O(C) and without cancellation."""
-    peak, is_peak = _peak(values)
+    peak, is_peak = peak_of(values)
     rest = torch.where(is_peak, 0.0, values).sum(-1, keepdim=True)  # [..., 1]
     return torch.where(is_peak, rest, peak + (rest - values))
 
@@ -168,11 +164,6 @@ def sign(label: Tensor) -> Tensor:
     return torch.rsub(label, -1.0, alpha=-2.0)  # 2 label - 1, in one pass
 
 
-def is_class(label: Tensor, logits: Tensor) -> Tensor:
-    """Whether each class of `logits` [..., C] is `label` [...]."""
-    return label.unsqueeze(-1) == torch.arange(logits.shape[-1], device=logits.device)  # [..., C]
-
-
 def square(value: Tensor, factor: float) -> Tensor:
     """factor * value^2. If that overflows, its gradient is a large number, because 0 times infinity would be NaN."""
     limit = torch.finfo(value.dtype).max / (4 * max(1.0, factor))
@@ -180,22 +171,11 @@ def square(value: Tensor, factor: float) -> Tensor:
     return factor * (bounded * (2 * value - bounded))
 
 
-def log_partition(logits: Tensor, temperature: float) -> Tensor:
-    """logsumexp(logits / temperature) [...] over the classes of `logits` [..., C]."""
-    peak = _largest(logits)  # [..., 1]
-    total = scaled(logits - peak, temperature).exp().sum(-1, keepdim=True)  # [..., 1]
-    return (scaled(peak, temperature) + total.log()).squeeze(-1)
-
-
 def entropy(logits: Tensor, temperature: float, from_logits: bool) -> Tensor:
     """Entropy [...] in nats of softmax(logits / temperature) over the classes of `logits` [..., C]."""
     if not from_logits:
         return _surprise(logits / logits.sum(-1, keepdim=True)).sum(-1)
-    shifted, is_peak, rest = _relative_to_peak(logits, temperature)
-    rest, distance = rest.squeeze(-1), -scaled(shifted, temperature)  # [...], [..., C]
-    has_mass = ~is_peak & (distance != math.inf)  # a small temperature makes finite logits infinite
-    distance = torch.where(has_mass, distance, 0.0)
-    return torch.log1p(rest) + (distance * torch.exp(-distance)).sum(-1) / (1 + rest)
+    return plain.entropy(logits, temperature)
 
 
 def binary_entropy(logits: Tensor, temperature: float, from_logits: bool) -> Tensor:
@@ -208,36 +188,13 @@ def binary_entropy(logits: Tensor, temperature: float, from_logits: bool) -> Ten
     return torch.where(is_certain, 0.0, sigmoid(x) * softplus(-x) + sigmoid(-x) * softplus(x))
 
 
-def scaled(value: Any, temperature: float) -> Any:
-    """`value` / temperature."""
-    return value if temperature == 1.0 else value / temperature
-
-
 def _is_none(margin: Tensor | float) -> bool:
     return isinstance(margin, float) and margin == 0.0
 
 
 def take(values: Tensor, label: Tensor) -> Tensor:
     """The entry [...] of the class `label` [...] in `values` [..., C]."""
-    return _entry(values, is_class(label, values)).squeeze(-1)  # [...]
-
-
-def _label_and_rivals(
-    logits: Tensor, label: Tensor, temperature: float, counts: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Shifted logit [...] of the label, sum [...] of the exponentials of the others, all shifted logits [..., C]."""
-    if counts is not None:
-        logits = torch.where(counts.unsqueeze(-1), logits, 0.0)
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    shifted = scaled(logits - _largest(logits), temperature)  # [..., C]
-    is_own = is_class(label, logits)
-    own = _entry(shifted, is_own).squeeze(-1)  # [...]
-    return own, torch.where(is_own, 0.0, shifted.exp()).sum(-1), shifted
-
-
-def _largest(logits: Tensor) -> Tensor:
-    """The largest [..., 1] of `logits` [..., C], without gradient."""
-    return logits.detach().amax(-1, keepdim=True)
+    return entry(values, is_class(label, values)).squeeze(-1)  # [...]
 
 
 def poison(logits: Tensor) -> Tensor:
@@ -246,34 +203,9 @@ def poison(logits: Tensor) -> Tensor:
     return torch.where(is_bad.any(-1, keepdim=True), math.nan, torch.ones_like(logits[..., :1]))
 
 
-def _peak(values: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest [..., 1] of `values` [..., C], with its gradient, and where it is [..., C]."""
-    is_peak = is_class(values.argmax(-1), values)  # [..., C]
-    return _entry(values, is_peak), is_peak
-
-
-def _entry(values: Tensor, is_own: Tensor) -> Tensor:
-    """The entry [..., 1] of each row of `values` [..., C] at the one place where `is_own` [..., C] is True.
-
-    Compiled by inductor, the gradient of a gather is a scatter that can get lost: wrong by up to 80 %.
-    """
-    return torch.where(is_own, values, 0.0).sum(-1, keepdim=True)
-
-
-def _relative_to_peak(logits: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits [..., C] minus their peak, where the peak is [..., C], and the sum [..., 1] of the other exponentials."""
-    peak, is_peak = _peak(logits)
-    shifted = logits - peak
-    # The peak's own entry is 0, or NaN if the peak is infinite, which must reach the sum. A compiler that computes the
-    # logits twice, once to find the peak, may leave 1e-7 there. That is large beside a certain class: so multiply by 0.
-    shifted = torch.where(is_peak, (0.0 * shifted).detach(), shifted)
-    rest = torch.where(is_peak, shifted, scaled(shifted, temperature).exp()).sum(-1, keepdim=True)
-    return shifted, is_peak, rest
-
-
 def _limited(probability: Tensor, rivals: Tensor) -> Tensor:
     """log(probability / rivals) within +-PROBABILITY_LIMIT, with gradient 0 beyond; NaN if one of them is infinite."""
-    log_odds = _log(probability) - _log(rivals) + 0.0 * (probability + rivals)
+    log_odds = log(probability) - log(rivals) + 0.0 * (probability + rivals)
     limit = torch.full_like(log_odds, PROBABILITY_LIMIT)
     log_odds = torch.where(log_odds > limit, limit, log_odds)
     return torch.where(log_odds < -limit, -limit, log_odds)
@@ -283,9 +215,3 @@ def _surprise(probability: Tensor) -> Tensor:
     """-p log p, elementwise; 0 with gradient 0 at p = 0."""
     has_mass = probability != 0
     return -torch.where(has_mass, probability, 0.0) * torch.where(has_mass, probability, 1.0).log()
-
-
-def _log(value: Tensor) -> Tensor:
-    """log(value), with slope 0 instead of infinity at 0."""
-    is_zero = value == 0
-    return torch.where(is_zero, -math.inf, torch.where(is_zero, 1.0, value).log())

@@ -57,7 +57,7 @@ class Inputs:
         has_kernels, temperature = cuda.runs_on(self.x.device), self.options.get("temperature", 1.0)
         if "soft" in self.options:
             shared = self.x, self.target, self.counts, temperature
-            return (cuda.of_distribution(*shared),) if has_kernels else cuda.plain_of_distribution(*shared)
+            return ((cuda.of_distribution if has_kernels else cuda.plain_of_distribution)(*shared),)
         given = self.x, self.target, self.counts, self.weight, temperature, self.options.get("softcap")
         wanted = {name: name in self.options for name in WANTED}
         return cuda.of_label(*given, **wanted) if has_kernels else cuda.plain_of_label(*given, *wanted.values())

@@ -84,11 +84,6 @@ def _lies_with_class_axis_second(logits: Tensor) -> bool:
     return logits.ndim > 2 and not logits.is_contiguous() and logits.movedim(-1, 1).is_contiguous()
 
 
-def scaled(value: Tensor, temperature: float) -> Tensor:
-    """Return value / temperature."""
-    return value if temperature == 1.0 else value / temperature
-
-
 def compute_dtype(x: Tensor) -> torch.dtype:
     """Return float64 for float64 logits, float32 for all others."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32

@@ -10,13 +10,13 @@ import math
 import os
 import struct
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from lightning_xent.kernels import blocks
+from lightning_xent.kernels import blocks, plain
 
 PROGRAMS = 1024
 """Programs that keep a large GPU busy: with fewer rows, several programs share a row."""
@@ -138,7 +138,7 @@ class _OfLabel(torch.autograd.Function):
         if torch.compiler.is_compiling():
             gradient = torch.ops.crossent.label_backward(*arguments)
         elif blocks.needs_plain_operations(gradients):
-            gradient = _plain_gradient(plain_of_label, gradients, *inputs)
+            gradient = plain.gradient_of(plain_of_label, gradients, *inputs)
         else:
             gradient = launch_label_backward(*arguments)
         return gradient, *[None] * (len(inputs) - 1)
@@ -162,7 +162,7 @@ class _OfDistribution(torch.autograd.Function):
         if torch.compiler.is_compiling():
             gradient = torch.ops.crossent.distribution_backward(*arguments)
         elif blocks.needs_plain_operations([gradient]):
-            gradient = _plain_gradient(plain_of_distribution, [gradient], *inputs)
+            gradient = plain.gradient_of(plain_of_distribution, [gradient], *inputs)
         else:
             gradient = launch_distribution_backward(*arguments)
         return gradient, None, None, None
@@ -180,44 +180,27 @@ def plain_of_label(
     with_entropy: bool,
 ) -> tuple[Tensor, ...]:
     """`of_label` from plain operations, for second derivatives."""
-    x = logits if counts is None else torch.where(counts.unsqueeze(-1), logits, 0.0)
-    x = x.to(blocks.compute_dtype(x))
+    x = (logits if counts is None else torch.where(counts.unsqueeze(-1), logits, 0.0)).to(blocks.compute_dtype(logits))
     if softcap is not None:
         bound = softcap * temperature
         x = bound * torch.tanh(x / bound)
-    x = x / temperature
-    is_own = label.unsqueeze(-1) == torch.arange(x.shape[-1], device=x.device)  # [..., C]
-    total = x.logsumexp(-1)
-    surprise = total.unsqueeze(-1) - x  # [..., C]
-    outputs = [torch.where(is_own, x, 0.0).sum(-1) - torch.where(is_own, -math.inf, x).logsumexp(-1)]
     if with_others:
-        weight = torch.ones_like(x) if class_weight is None else class_weight.expand_as(x)
-        weight = torch.where(is_own, 0.0, weight)
-        outputs.append((weight * torch.where(weight == 0, 0.0, surprise)).sum(-1))
+        outputs = [*plain.of_label_and_others(x, label, None, class_weight, temperature)]
+    else:
+        outputs = [plain.of_label(x, label, None, temperature)]
     if with_log_partition:
-        outputs.append(total)
+        outputs.append(plain.log_partition(x, temperature))
     if with_entropy:
-        outputs.append((torch.exp(-surprise) * torch.where(surprise == math.inf, 0.0, surprise)).sum(-1))
+        outputs.append(plain.entropy(x, temperature))
     return tuple(output if counts is None else torch.where(counts, output, 0.0) for output in outputs)
 
 
-def plain_of_distribution(
-    logits: Tensor, masses: Tensor, counts: Tensor | None, temperature: float
-) -> tuple[Tensor, ...]:
+def plain_of_distribution(logits: Tensor, masses: Tensor, counts: Tensor | None, temperature: float) -> Tensor:
     """`of_distribution` from plain operations, for second derivatives."""
-    x = logits if counts is None else torch.where(counts.unsqueeze(-1), logits, 0.0)
-    surprise = -(x.to(blocks.compute_dtype(x)) / temperature).log_softmax(-1)
-    losses = (masses * torch.where(masses == 0, 0.0, surprise)).sum(-1)
-    return (losses if counts is None else torch.where(counts, losses, 0.0),)
-
-
-def _plain_gradient(function: Any, gradients: Sequence[Tensor], logits: Tensor, *others: Any) -> Tensor:
-    """The gradient of the logits, given those of what `function` returns, which can be differentiated again."""
-    create_graph = torch.is_grad_enabled()
-    with torch.enable_grad():
-        outputs = function(logits, *others)
-    (gradient,) = torch.autograd.grad(outputs, logits, gradients, create_graph=create_graph)
-    return gradient
+    dtype = blocks.compute_dtype(logits)
+    if counts is not None:
+        logits, masses = (torch.where(counts.unsqueeze(-1), tensor, 0.0) for tensor in (logits, masses))
+    return plain.of_distribution(logits.to(dtype), masses.to(dtype), temperature)
 
 
 def layout_of(*tensors: Tensor) -> Layout | None:

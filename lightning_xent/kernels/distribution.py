@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_xent.kernels import blocks
+from lightning_xent.kernels import blocks, plain
 
 
 def of_distribution(logits: Tensor, masses: Tensor, temperature: float) -> Tensor:
@@ -38,15 +38,13 @@ class _OfDistribution(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         logits, masses, kept, *found = ctx.saved_tensors
-        statistics = _Statistics(*found)
-        x, m = blocks.class_axis_second(logits), blocks.class_axis_second(masses, like=logits)
-        gradient = blocks.scaled(gradient.reshape(statistics.mass.shape), ctx.temperature)
         taken = None if blocks.needs_plain_operations([gradient]) else blocks.taken(ctx, kept)
         if taken is None:
-            result = _gradient(x, m, gradient, ctx.temperature)
-        else:
-            result = _blockwise_gradient(taken, m, gradient, statistics)
-        return blocks.class_axis_last(result, logits), None, None
+            result = plain.gradient_of(plain.of_distribution, [gradient], logits, masses, ctx.temperature)
+            return result, None, None
+        m, statistics = blocks.class_axis_second(masses, like=logits), _Statistics(*found)
+        gradient = plain.scaled(gradient.reshape(statistics.mass.shape), ctx.temperature)
+        return blocks.class_axis_last(_blockwise_gradient(taken, m, gradient, statistics), logits), None, None
 
 
 def _forward(logits: Tensor, masses: Tensor, temperature: float) -> tuple[Tensor, Tensor, _Statistics]:
@@ -81,20 +79,8 @@ def _of_block(x: Tensor, masses: Tensor, temperature: float, exponentials: Tenso
     return distance + mass * rest.log1p(), _Statistics(rest, mass)
 
 
-def _gradient(x: Tensor, masses: Tensor, gradient: Tensor, temperature: float) -> Tensor:
-    """The gradient [N, C, ...], from operations that can be differentiated."""
-    place = x.argmax(1, keepdim=True)
-    is_peak = place == torch.arange(x.shape[1], device=x.device).reshape(-1, *(1,) * (x.ndim - 2))
-    shifted = blocks.scaled(x - torch.where(is_peak, x, 0.0).sum(1, keepdim=True), temperature)
-    exponentials = torch.where(is_peak, shifted.detach(), shifted.exp())
-    rest, lacking = exponentials.sum(1, keepdim=True), torch.where(is_peak, 0.0, masses).sum(1, keepdim=True)
-    share = masses.sum(1, keepdim=True) * gradient / (1 + rest)
-    own = torch.where(rest < 1, gradient * lacking - share * rest, share - gradient * masses.gather(1, place))
-    return torch.where(is_peak, own, exponentials * share - masses * gradient)
-
-
 def _blockwise_gradient(exponentials: Tensor, masses: Tensor, gradient: Tensor, statistics: _Statistics) -> Tensor:
-    """`_gradient`, in the memory of the exponentials."""
+    """The gradient [N, C, ...], in the memory of the exponentials."""
     if blocks.is_one_block(exponentials):
         return _gradient_of_block(exponentials, masses, gradient, statistics)
     for block in blocks.split(exponentials):

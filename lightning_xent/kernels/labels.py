@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_xent.kernels import blocks
+from lightning_xent.kernels import blocks, plain
 
 
 def of_label(logits: Tensor, label: Tensor, counts: Tensor | None, temperature: float) -> Tensor:
@@ -83,22 +83,34 @@ class _OfLabel(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         logits, place, counts, class_weight, kept, *found = ctx.saved_tensors
         x, temperature = blocks.class_axis_second(logits), ctx.temperature
-        statistics, is_plain = _Statistics(*found), blocks.needs_plain_operations(gradients)
-        if is_plain:
-            x = x if counts is None else torch.where(counts, x, 0.0)
-            statistics = _statistics(x, place, class_weight, temperature)
-        elif ctx.is_clean:
+        if blocks.needs_plain_operations(gradients):
+            gradient = _plain_gradient(gradients, logits, place, counts, class_weight, temperature)
+            return gradient, None, None, None, None
+        if ctx.is_clean:
             x, counts = torch.where(counts, x, 0.0), None
+        statistics = _Statistics(*found)
         slopes = _slopes(statistics, [gradient.reshape(place.shape) for gradient in gradients], counts, temperature)
-        if is_plain:
-            gradient = _gradient(x, place, counts, class_weight, temperature, statistics.peak, slopes)
-        else:
-            exponentials = blocks.taken(ctx, kept)
-            gradient = _blockwise_gradient(x, place, class_weight, temperature, statistics.peak, slopes, exponentials)
-            # On CUDA the answer would need a synchronisation.
-            if counts is not None and (x.is_cuda or not torch.isfinite(statistics.rivals).all()):
-                gradient.masked_fill_(~counts, 0.0)
+        exponentials = blocks.taken(ctx, kept)
+        gradient = _blockwise_gradient(x, place, class_weight, temperature, statistics.peak, slopes, exponentials)
+        # On CUDA the answer would need a synchronisation.
+        if counts is not None and (x.is_cuda or not torch.isfinite(statistics.rivals).all()):
+            gradient.masked_fill_(~counts, 0.0)
         return blocks.class_axis_last(gradient, logits), None, None, None, None
+
+
+def _plain_gradient(
+    gradients: tuple[Tensor, ...],
+    logits: Tensor,
+    place: Tensor,
+    counts: Tensor | None,
+    class_weight: Tensor | None,
+    temperature: float,
+) -> Tensor:
+    rows = logits.shape[:-1]
+    label, counts = place.reshape(rows), None if counts is None else counts.reshape(rows)
+    if class_weight is None:
+        return plain.gradient_of(plain.of_label, gradients, logits, label, counts, temperature)
+    return plain.gradient_of(plain.of_label_and_others, gradients, logits, label, counts, class_weight, temperature)
 
 
 def _forward(
@@ -143,47 +155,16 @@ def _slopes(statistics: _Statistics, gradients: list[Tensor], counts: Tensor | N
     own, rivals, spread = gradients[0], -gradients[0] / rival_sum.masked_fill(rival_sum == 0, math.inf), None
     if weight is not None:
         share = weight * gradients[1] / (rival_sum + own_logit.exp())
-        own, rivals, spread = own + share * own_logit.exp(), rivals + share, blocks.scaled(gradients[1], temperature)
+        own, rivals, spread = own + share * own_logit.exp(), rivals + share, plain.scaled(gradients[1], temperature)
     if counts is not None:  # the statistics may be NaN
         own, rivals = torch.where(counts, own, 0.0), torch.where(counts, rivals, 0.0)
-    return _Slopes(blocks.scaled(own, temperature), blocks.scaled(rivals, temperature), spread)
-
-
-def _statistics(x: Tensor, place: Tensor, class_weight: Tensor | None, temperature: float) -> _Statistics:
-    """The statistics of the rows, from operations that can be differentiated and compiled."""
-    peak = x.detach().amax(1, keepdim=True).to(blocks.compute_dtype(x))
-    shifted = blocks.scaled(x - peak, temperature)  # [N, C, ...]
-    is_own = _is_own(place, x)
-    own = torch.where(is_own, shifted, 0.0).sum(1, keepdim=True)
-    rivals = torch.where(is_own, 0.0, shifted.exp()).sum(1, keepdim=True)
-    spread = weight = None
-    if class_weight is not None:
-        spread = -_weighted(torch.where(is_own, 0.0, shifted), class_weight).sum(1, keepdim=True)
-        weight = _weight_of_others(x, place, class_weight)
-    return _Statistics(peak, own, rivals, spread, weight)
-
-
-def _gradient(
-    x: Tensor,
-    place: Tensor,
-    counts: Tensor | None,
-    class_weight: Tensor | None,
-    temperature: float,
-    peak: Tensor,
-    slopes: _Slopes,
-) -> Tensor:
-    """The gradient [N, C, ...], from operations that can be differentiated and compiled."""
-    gradient = blocks.scaled(x - peak, temperature).exp() * slopes.rivals
-    if class_weight is not None and slopes.spread is not None:
-        gradient = gradient - _along_classes(class_weight, x) * slopes.spread
-    gradient = torch.where(_is_own(place, x), slopes.own, gradient)
-    return (gradient if counts is None else torch.where(counts, gradient, 0.0)).to(x.dtype)
+    return _Slopes(plain.scaled(own, temperature), plain.scaled(rivals, temperature), spread)
 
 
 def _blockwise_statistics(
     x: Tensor, place: Tensor, class_weight: Tensor | None, temperature: float, exponentials: Tensor | None
 ) -> _Statistics:
-    """`_statistics`; writes the exponentials of all classes but the label into `exponentials` [N, C, ...]."""
+    """The statistics; writes the exponentials of all classes but the label into `exponentials` [N, C, ...]."""
     weight = None if class_weight is None else _weight_of_others(x, place, class_weight)
     if blocks.is_one_block(x):
         return _Statistics(*_statistics_of_block(x, place, class_weight, temperature, exponentials), weight)
@@ -220,15 +201,15 @@ def _blockwise_gradient(
     slopes: _Slopes,
     exponentials: Tensor | None,
 ) -> Tensor:
-    """`_gradient`, in the memory of the `exponentials` if there are any."""
+    """The gradient [N, C, ...], in the memory of the `exponentials` if there are any."""
     if blocks.is_one_block(x):
-        part = blocks.scaled(x - peak, temperature).exp_() if exponentials is None else exponentials
+        part = plain.scaled(x - peak, temperature).exp_() if exponentials is None else exponentials
         return _gradient_of_block(part, x, place, class_weight, slopes).to(x.dtype)
     gradient = torch.empty_like(x) if exponentials is None else exponentials
     for block in blocks.split(x):
         part = gradient[block]
         if exponentials is None:
-            part = blocks.scaled(torch.sub(x[block], peak[block]), temperature).exp_()
+            part = plain.scaled(torch.sub(x[block], peak[block]), temperature).exp_()
         spread = None if slopes.spread is None else slopes.spread[block]
         of_block = _Slopes(slopes.own[block], slopes.rivals[block], spread)
         part = _gradient_of_block(part, x, place[block], class_weight, of_block)
@@ -244,11 +225,6 @@ def _gradient_of_block(
     if slopes.spread is not None and class_weight is not None:
         gradient.addcmul_(_along_classes(class_weight, x), slopes.spread, value=-1.0)
     return gradient.scatter_(1, place, slopes.own)
-
-
-def _is_own(place: Tensor, x: Tensor) -> Tensor:
-    """Whether each class of x [N, C, ...] is the label."""
-    return place == _along_classes(torch.arange(x.shape[1], device=x.device), x)
 
 
 def _weighted(shifted: Tensor, class_weight: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ ONE_SIDED = {
     "kernels/distribution.py",
     "kernels/elementwise.py",
     "kernels/labels.py",
+    "kernels/plain.py",
     "kernels/tensors.py",
     "kernels/triton_code.py",
     # torch has no other backends, and needs no private names.
