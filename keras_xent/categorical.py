@@ -86,7 +86,7 @@ class CategoricalLoss(Loss):
     is_cross_entropy: ClassVar[bool] = False
     """Whether the curve is that of cross-entropy, which has closed forms for smoothed labels and for distributions."""
     passes_logits: ClassVar[bool] = True
-    """Whether the softmax reads the logits themselves, without a margin, but for a softcap."""
+    """Whether the softmax reads the logits unchanged, or only capped, and without a margin."""
     has_common_regulariser: ClassVar[bool] = True
     """Whether `regulariser` adds z_loss and entropy_penalty alone."""
     facts: ClassVar[Mapping[str, Collection[str]]] = {
@@ -183,7 +183,7 @@ class CategoricalLoss(Loss):
 
     @property
     def _reads_what_kernels_know(self) -> bool:
-        """Whether a loss of a label reads no more of its row than log-odds, `z_loss` and `entropy_penalty`, capped."""
+        """Whether kernels give all that the loss of a label needs: log-odds, softcap, `z_loss`, `entropy_penalty`."""
         return self.from_logits and self.reads_log_odds and self.passes_logits and self.has_common_regulariser
 
     @property
@@ -193,17 +193,17 @@ class CategoricalLoss(Loss):
         return is_plain and self._reads_what_kernels_know
 
     @property
-    def _takes_distribution_alone(self) -> bool:
-        """Whether a distribution needs nothing but a kernel, which works in blocks itself."""
-        return self.is_cross_entropy and self.is_linear and self._takes_label_alone and self.label_smoothing == 0.0
+    def _is_plain_cross_entropy(self) -> bool:
+        """Whether the loss of a distribution, but for its smoothing, is what the kernel for distributions computes."""
+        return self.is_cross_entropy and self.is_linear and self._takes_label_alone
 
     def _is_direct(self, is_labels: bool, reads_once: bool) -> bool:
         """Whether kernels take the logits as they are given, and leave rows out themselves, without a copy.
 
-        `reads_once` says whether there are those of `_in_one_read`.
+        `reads_once`: whether the kernels of `_in_one_read` can run.
         """
         if not is_labels:
-            return reads_once and self.is_cross_entropy and self.is_linear and self._takes_label_alone
+            return reads_once and self._is_plain_cross_entropy
         takes_label = self._reads_what_kernels_know if reads_once else self._takes_label_alone
         return takes_label and self._goes_by_label(has_margin=False)
 
@@ -258,7 +258,7 @@ class CategoricalLoss(Loss):
         counts: Tensor | None,
         is_labels: bool,
     ) -> Tensor:
-        """Return the losses [...] by kernels that read each row of the logits once, and none that do not count."""
+        """Return the losses [...] by kernels that read each row that counts once, and no other."""
         if not is_labels:
             smoothed = targets.smoothed(target, self.label_smoothing, self.smooth_over)  # [..., C]
             masses = smoothed if class_weight is None else smoothed * class_weight
@@ -317,8 +317,8 @@ class CategoricalLoss(Loss):
             losses = self._in_one_read(logits, target, class_weight, weights, active, is_labels)
         elif is_direct:
             losses = self._of_label(self.softmax_input(logits), target, class_weight, weights, active)
-        elif not is_labels and class_weight is None and self._takes_distribution_alone:
-            losses = self.of_target(self.softmax_input(logits), target, None)
+        elif self._is_plain_cross_entropy and not is_labels and class_weight is None and self.label_smoothing == 0.0:
+            losses = self.of_target(self.softmax_input(logits), target, None)  # a kernel, with blocks of its own
         else:
             rows_of = partial(self._losses, class_weight=class_weight, is_labels=is_labels)
             losses = log_odds.rowwise(rows_of, logits, target)

@@ -193,8 +193,8 @@ def square(value: Tensor, factor: float) -> Tensor:
     """factor * value^2. If that overflows, its gradient is a large number, because 0 times infinity would be NaN."""
     largest = 1.7e308 if keras.backend.standardize_dtype(value.dtype) == "float64" else 3.4e38
     limit = largest / (4 * max(1.0, factor))
-    bounded = ops.clip(ops.stop_gradient(value), -limit, limit)
-    return factor * (bounded * (2 * value - bounded))
+    inside = ops.clip(value, -limit, limit)
+    return factor * (inside * inside + 2 * ops.stop_gradient(inside) * (value - inside))
 
 
 def log_partition(logits: Tensor, temperature: float) -> Tensor:

@@ -224,9 +224,9 @@ def is_unwatched(tensor: Tensor, check_labels: bool | None) -> bool:
     """Whether labels go unchecked, because a trace can neither read nor assert them."""
     if check_labels is False or not is_traced(tensor):
         return False
-    return not is_asserted(tensor, check_labels) or private.is_for_xla(
-        tensorflow_graph.default_graph()
-    )  # which drops assertions
+    if not is_asserted(tensor, check_labels):
+        return True
+    return private.is_for_xla(tensorflow_graph.default_graph())  # which drops assertions
 
 
 def is_asserted(tensor: Tensor, check_labels: bool | None) -> bool:

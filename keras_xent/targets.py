@@ -17,8 +17,6 @@ if _BACKEND == "tensorflow":
     from keras_xent.kernels import tensorflow_graph
 
 UNIT = "labels in [0, 1] (clip labels that rounding put outside)"
-
-
 CURE = "pass ignore_index=... to skip the rows of one label"
 
 

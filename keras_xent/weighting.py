@@ -38,7 +38,7 @@ def per_class(name: str, values: Any, logits: Tensor, classes: int | None = None
     return values
 
 
-def of_labels(name: str, values: Any, logits: Tensor, axis: int | None) -> Tensor:
+def label_weights(name: str, values: Any, logits: Tensor, axis: int | None) -> Tensor:
     """Return weights of labels in a shape that broadcasts against `logits`: [], [L] along `axis`, or as in torch."""
     given, shape, rank = tuple(values.shape), tuple(logits.shape), len(logits.shape)
     axis = label_axis(rank, axis)

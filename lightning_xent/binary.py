@@ -77,9 +77,8 @@ class BinaryLoss(Loss):
         target = targets.binary_target(target, logits)
         pos_weight = None
         if self._pos_weight is not None:
-            pos_weight = weighting.of_labels(
-                "pos_weight", self._pos_weight, logits, self.axis
-            )  # [], or like the logits
+            # [], or like the logits
+            pos_weight = weighting.label_weights("pos_weight", self._pos_weight, logits, self.axis)
 
         sample_weight = weighting.sample_weight_per_row(sample_weight, tuple(logits.shape), logits)
         kept = weighting.mask_per_row(mask, tuple(logits.shape), logits)

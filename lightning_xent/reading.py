@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_xent.kernels import tensors
+from lightning_xent.kernels.blocks import compute_dtype as compute_dtype
 from shared_specs.common import guard
 
 CORNER = 16
@@ -21,10 +22,9 @@ ACTIVATIONS = {
     "LogSigmoid": "log_sigmoid",
 }
 """Activations by the names that autograd gives to their operations."""
-
-
 SAME_VALUES = {"Alias", "Clone", "Permute", "ReshapeAlias", "Select", "Slice", "Squeeze", "T", "ToCopy", "Transpose"}
 SAME_VALUES |= {"UnsafeView", "Unsqueeze", "View"}
+"""Operations whose result has the values of their input."""
 
 
 def whole(value: Any) -> Any:
@@ -38,11 +38,6 @@ def checked_logits(logits: Any) -> Tensor:
         got = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
         raise TypeError(f"logits must be a floating-point tensor, got {got}")
     return rectangular("logits", tensors.plain(logits))
-
-
-def compute_dtype(logits: Tensor) -> torch.dtype:
-    """Return float64 for float64 logits, float32 for all others."""
-    return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
 def are_finite(values: Tensor) -> bool:

@@ -26,7 +26,7 @@ def per_class(name: str, values: Tensor, logits: Tensor, classes: int | None = N
     return values.to(reading.compute_dtype(logits)).to(logits.device)
 
 
-def of_labels(name: str, values: Tensor, logits: Tensor, axis: int | None) -> Tensor:
+def label_weights(name: str, values: Tensor, logits: Tensor, axis: int | None) -> Tensor:
     """Return weights of labels in a shape that broadcasts against `logits`: [], [L] along `axis`, or as in torch."""
     given, shape, rank = tuple(values.shape), tuple(logits.shape), logits.ndim
     axis = label_axis(rank, axis)

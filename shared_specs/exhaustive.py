@@ -558,8 +558,8 @@ digits at the worst points.
   largest value (slope) within 2 of the crossing.
 - On TensorFlow cross-entropy has up to 5 ulp, because `log1p` alone has up to 4. `focal`, and `asymmetric_positive`,
   which is the same curve, have up to 12 there: the errors of `exp` count twice in a square, and that of `log1p` is
-  added. `jensen_shannon`, a sum of logarithms, has up to 10. An inverse tanh has half the error of `log1p`, but costs
-  two of them under XLA.
+  added. `jensen_shannon`, a sum of logarithms, has up to 10. An inverse tanh has half the error of `log1p`; it is not
+  used, because XLA computes it from two `log1p`.
 - Four curves have more than 8 ulp. `poly` at epsilon = -1 is the difference of two terms that nearly cancel. It is
   computed as a series, whose slope comes from automatic differentiation: up to 12. `taylor_ten` and
   `asymmetric_negative` raise a probability near 1/2 to a power, so its rounding error counts order / 2 and

@@ -73,8 +73,8 @@ def all_of_label(
     """
     wanted = {"others": others, "log_partition": log_partition, "entropy": entropy}
     log_odds, *rest = cuda.of_label(logits, label, counts, class_weight, temperature, softcap, **wanted)
-    found = iter(rest)
-    return OfLabel(log_odds, *(next(found) if is_wanted else None for is_wanted in wanted.values()))
+    found = dict(zip((name for name, is_wanted in wanted.items() if is_wanted), rest, strict=True))
+    return OfLabel(log_odds, *map(found.get, wanted))
 
 
 def of_label(logits: Tensor, label: Tensor, counts: Tensor | None, temperature: float) -> Tensor:

@@ -73,7 +73,7 @@ def class_axis_second(tensor: Tensor, like: Tensor | None = None) -> Tensor:
     return tensor if tensor.ndim == 2 else tensor.reshape(-1, tensor.shape[-1])
 
 
-def class_axis_last(gradient: Tensor, logits: Tensor) -> Tensor:
+def in_shape_of(gradient: Tensor, logits: Tensor) -> Tensor:
     """Return the inverse of `class_axis_second`, for the gradient of `logits`."""
     if _lies_with_class_axis_second(logits):
         return gradient.reshape(*gradient.shape[:2], *logits.shape[1:-1]).movedim(1, -1)

@@ -179,7 +179,7 @@ def plain_of_label(
     with_log_partition: bool,
     with_entropy: bool,
 ) -> tuple[Tensor, ...]:
-    """`of_label` from plain operations, for second derivatives."""
+    """`of_label`, all its options, from plain operations, for second derivatives."""
     x = (logits if counts is None else torch.where(counts.unsqueeze(-1), logits, 0.0)).to(blocks.compute_dtype(logits))
     if softcap is not None:
         bound = softcap * temperature

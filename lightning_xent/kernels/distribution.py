@@ -38,13 +38,15 @@ class _OfDistribution(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         logits, masses, kept, *found = ctx.saved_tensors
-        taken = None if blocks.needs_plain_operations([gradient]) else blocks.taken(ctx, kept)
-        if taken is None:
+        if blocks.needs_plain_operations([gradient]):
             result = plain.gradient_of(plain.of_distribution, [gradient], logits, masses, ctx.temperature)
             return result, None, None
+        taken = blocks.taken(ctx, kept)
+        if taken is None:  # an earlier gradient of this graph has it
+            _, taken, _ = _forward(logits, masses, ctx.temperature)
         m, statistics = blocks.class_axis_second(masses, like=logits), _Statistics(*found)
         gradient = plain.scaled(gradient.reshape(statistics.mass.shape), ctx.temperature)
-        return blocks.class_axis_last(_blockwise_gradient(taken, m, gradient, statistics), logits), None, None
+        return blocks.in_shape_of(_blockwise_gradient(taken, m, gradient, statistics), logits), None, None
 
 
 def _forward(logits: Tensor, masses: Tensor, temperature: float) -> tuple[Tensor, Tensor, _Statistics]:

@@ -95,7 +95,7 @@ class _OfLabel(torch.autograd.Function):
         # On CUDA the answer would need a synchronisation.
         if counts is not None and (x.is_cuda or not torch.isfinite(statistics.rivals).all()):
             gradient.masked_fill_(~counts, 0.0)
-        return blocks.class_axis_last(gradient, logits), None, None, None, None
+        return blocks.in_shape_of(gradient, logits), None, None, None, None
 
 
 def _plain_gradient(

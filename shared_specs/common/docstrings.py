@@ -4,7 +4,7 @@ import inspect
 import re
 from collections.abc import Iterable
 
-SECTIONS = re.compile(r"(.*?)(?:^Args:\n(.*?))?(?:^(Reference: .*))?", re.DOTALL | re.MULTILINE)
+SECTION = re.compile(r"^(?=(?:Args|Returns|Raises|Reference):)", re.MULTILINE)
 
 
 def take_sections(owner: type, mixins: Iterable[type]) -> None:
@@ -15,15 +15,16 @@ def take_sections(owner: type, mixins: Iterable[type]) -> None:
 
 
 def joined(own: str, shared: str) -> str:
-    """Return a docstring with the `Args` of another before its own, and the other's `Reference` if it has none."""
-    text, arguments, reference = _sections(own)
-    _, shared_arguments, shared_reference = _sections(shared)
-    described = "\n".join(part for part in (shared_arguments, arguments) if part)
-    parts = [text, f"Args:\n{described}" if described else "", reference or shared_reference]
-    return "\n\n".join(part for part in parts if part)
+    """Return a docstring with the `Args` of another before its own, and the other's sections that it does not have."""
+    text, *sections = SECTION.split(inspect.cleandoc(own))
+    _, *others = SECTION.split(inspect.cleandoc(shared))
+    found, taken = ({_title(section): section.rstrip() for section in parts} for parts in (sections, others))
+    if "Args" in found and "Args" in taken and taken["Args"] not in found["Args"]:
+        taken["Args"] += found.pop("Args").removeprefix("Args:")
+    found = taken | found
+    order = ["Args", *(title for title in found if title not in ("Args", "Reference")), "Reference"]
+    return "\n\n".join([text.rstrip(), *(found[title] for title in order if title in found)])
 
 
-def _sections(docstring: str) -> list[str]:
-    """Return the text, the arguments and the reference of a docstring."""
-    match = SECTIONS.fullmatch(inspect.cleandoc(docstring))
-    return [(part or "").rstrip() for part in match.groups()] if match else [docstring, "", ""]
+def _title(section: str) -> str:
+    return section.partition(":")[0]

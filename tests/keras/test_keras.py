@@ -308,9 +308,12 @@ def test_jax_holds_no_second_tensor_of_many_classes(config):
     assert memory.output_size_in_bytes + memory.temp_size_in_bytes < 1.1 * logits.nbytes
 
 
+SECOND_DERIVATIVES = [{}, {"label_smoothing": 0.1, "temperature": 1.5}, {"z_loss": 0.25, "entropy_penalty": 0.1}]
+
+
 @only_jax
 @pytest.mark.parametrize("classes", [4, 10_000])
-@pytest.mark.parametrize("config", [{}, {"label_smoothing": 0.1, "temperature": 1.5}], ids=str)
+@pytest.mark.parametrize("config", SECOND_DERIVATIVES, ids=str)
 def test_transformations_of_jax(config, classes):
     """The second derivative along the gradient by central differences of the gradient."""
     import jax
@@ -333,7 +336,7 @@ def test_transformations_of_jax(config, classes):
 
 @only_tensorflow
 @pytest.mark.parametrize("classes", [4, 1000])
-@pytest.mark.parametrize("config", [{}, {"label_smoothing": 0.1, "temperature": 1.5}], ids=str)
+@pytest.mark.parametrize("config", SECOND_DERIVATIVES, ids=str)
 def test_second_derivative_of_tensorflow(config, classes):
     import tensorflow as tf
 

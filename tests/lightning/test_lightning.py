@@ -53,8 +53,22 @@ def test_state_dict_is_empty_and_to_works(name):
 def test_second_derivative(monkeypatch, name, block):
     monkeypatch.setattr(blocks, "BLOCK", block)
     logits, target = inputs_of(name)
-    loss = build(name, label_smoothing=0.1, **({} if name == "ArcFaceCrossEntropy" else {"temperature": 1.5}))
+    options = {} if name == "ArcFaceCrossEntropy" else {"temperature": 1.5}
+    if not examples.is_binary(name) and name != "OrdinalCrossEntropy":
+        options |= {"z_loss": 0.25}
+    loss = build(name, label_smoothing=0.1, entropy_penalty=0.1, **options)
     assert torch.autograd.gradgradcheck(lambda logits: loss(logits, target), logits)
+
+
+@pytest.mark.parametrize("block", [5, 2**18])
+@pytest.mark.parametrize("kind", ["labels", "smoothed", "soft"])
+def test_a_second_gradient_of_a_graph_is_the_first(monkeypatch, kind, block):
+    monkeypatch.setattr(blocks, "BLOCK", block)
+    logits, target = inputs_of("CategoricalCrossEntropy", torch.float32)
+    target = torch.softmax(logits.detach().flip(0), -1) if kind == "soft" else target
+    loss = build("CategoricalCrossEntropy", label_smoothing=0.1 if kind == "smoothed" else 0.0)(logits, target)
+    first, second = (torch.autograd.grad(loss, logits, retain_graph=True)[0].clone() for _ in range(2))
+    assert torch.equal(first, second)
 
 
 @pytest.mark.parametrize("name", CLASSES)

@@ -105,9 +105,23 @@ MIXIN = f"The curve.\n\n{ARGUMENTS}\n\n{REFERENCE}"
         ("Loss.\n\n    More.\n    ", "The curve.", "Loss.\n\nMore."),
         ("Loss.\n\nArgs:\n    own: 1.", MIXIN, f"Loss.\n\n{ARGUMENTS}\n    own: 1.\n\n{REFERENCE}"),
         ("Loss.\n\nReference: Own.", MIXIN, f"Loss.\n\n{ARGUMENTS}\n\nReference: Own."),
+        (
+            "Loss.\n\nArgs:\n    own: 1.",
+            f"{MIXIN}\n\nRaises:\n    ValueError: Never.",
+            f"Loss.\n\n{ARGUMENTS}\n    own: 1.\n\nRaises:\n    ValueError: Never.\n\n{REFERENCE}",
+        ),
+        (f"Loss.\n\n{ARGUMENTS}\n    own: 1.", MIXIN, f"Loss.\n\n{ARGUMENTS}\n    own: 1.\n\n{REFERENCE}"),
         ("Loss: see Args: none.", f"The curve.\n\n{REFERENCE}", f"Loss: see Args: none.\n\n{REFERENCE}"),
     ],
-    ids=["all of the mixin", "nothing", "own arguments last", "own reference", "reference alone"],
+    ids=[
+        "all of the mixin",
+        "nothing",
+        "own arguments last",
+        "own reference",
+        "other sections",
+        "twice",
+        "reference alone",
+    ],
 )
 def test_a_docstring_takes_the_sections_of_a_mixin(own, shared, want):
     assert docstrings.joined(own, shared) == want
