@@ -81,8 +81,11 @@ def power(log_odds: Tensor, other: Tensor, gamma: float | str) -> Tensor:
     if isinstance(gamma, str):
         low, high = power_of_sigmoid(-log_odds, 5.0), power_of_sigmoid(-log_odds, 3.0)
         return ops.where(is_low(log_odds), low, high)
-    # The rounding error of a factor counts gamma times, and the slope of a root is infinite at 0.
-    return other ** int(gamma) if gamma in (1.0, 2.0) else power_of_sigmoid(-log_odds, gamma)
+    # The rounding error of a factor counts gamma times, and the slope of a root is infinite at 0. A power would take
+    # gamma as a variable in code that torch compiles for all sizes, where inductor fails.
+    if gamma in (1.0, 2.0):
+        return other if gamma == 1.0 else other * other
+    return power_of_sigmoid(-log_odds, gamma)
 
 
 def is_low(log_odds: Tensor) -> Tensor:
