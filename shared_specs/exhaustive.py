@@ -192,7 +192,7 @@ def easy_from(*, margin: float = 0.05, **_: float) -> float:
 
 CURVES = {
     "cross_entropy": Curve("BinaryCrossEntropy", cross_entropy, bound=4.0, on_tensorflow=5.0),
-    "focal": Curve("BinaryFocalCrossEntropy", focal, on_tensorflow=12.0),
+    "focal": Curve("BinaryFocalCrossEntropy", focal, on_tensorflow=10.0),
     "focal_half": Curve("BinaryFocalCrossEntropy", focal, {"gamma": 0.5}),
     "focal_decimal": Curve("BinaryFocalCrossEntropy", focal, {"gamma": 1.7}),
     "focal_flsd53": Curve("BinaryFocalCrossEntropy", focal, {"gamma": "flsd53"}, bound=9.0),
@@ -209,7 +209,7 @@ CURVES = {
     "mean_absolute_error": Curve("BinaryMeanAbsoluteError", mean_absolute_error),
     "squared_error": Curve("BinarySquaredError", squared_error),
     "hinge": Curve("BinaryHinge", hinge),
-    "asymmetric_positive": Curve("AsymmetricLoss", asymmetric_positive, {"gamma_pos": 2.0}, on_tensorflow=12.0),
+    "asymmetric_positive": Curve("AsymmetricLoss", asymmetric_positive, {"gamma_pos": 2.0}, on_tensorflow=10.0),
     "asymmetric_negative": Curve(
         "AsymmetricLoss", asymmetric_negative, {}, "negative_curve", crossing=easy_from, bound=20.0
     ),
@@ -557,9 +557,9 @@ digits at the worst points.
 - `label_relaxation` and `asymmetric_negative` cross 0 away from their tail. There an ulp is at least 2^-23 of the
   largest value (slope) within 2 of the crossing.
 - On TensorFlow cross-entropy has up to 5 ulp, because `log1p` alone has up to 4. `focal`, and `asymmetric_positive`,
-  which is the same curve, have up to 12 there: the errors of `exp` count twice in a square, and that of `log1p` is
-  added. `jensen_shannon`, a sum of logarithms, has up to 10. An inverse tanh has half the error of `log1p`; it is not
-  used, because XLA computes it from two `log1p`.
+  which is the same curve, have up to 10 there: the errors of `exp` count twice in a square, and that of `log1p` is
+  added. `jensen_shannon`, a sum of logarithms, has up to 10 too. An inverse tanh has half the error of `log1p`; it is
+  not used, because XLA computes it from two `log1p`.
 - Four curves have more than 8 ulp. `poly` at epsilon = -1 is the difference of two terms that nearly cancel. It is
   computed as a series, whose slope comes from automatic differentiation: up to 12. `taylor_ten` and
   `asymmetric_negative` raise a probability near 1/2 to a power, so its rounding error counts order / 2 and
