@@ -26,7 +26,7 @@ class _Statistics(NamedTuple):
 
 
 class _OfDistribution(torch.autograd.Function):
-    """Cross-entropy of distributions; all classes but the peak are summed separately, which is exact in the tail."""
+    """Cross-entropy of distributions; near certainty the peak is left out of the sums, which is exact in the tail."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, masses: Tensor, temperature: float) -> Tensor:
