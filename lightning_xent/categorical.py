@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,6 +44,20 @@ class Softmax:
     def margins(self) -> Tensor | float:
         """The margin of each class, [..., C] or [C]."""
         return self.margin(self.logits) if callable(self.margin) else self.margin
+
+
+class Given(NamedTuple):
+    """What is given beside the logits, in the layout of the rows."""
+
+    target: Tensor
+    """Class indices [...], or distributions [..., C]."""
+    is_labels: bool
+    kept: Tensor | None
+    """Whether each row [...] is kept; None if all are."""
+    active: Tensor | None
+    """Whether each row [...] is kept and has a weight other than 0; None if all do."""
+    sample_weight: Tensor | None
+    """[...]"""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -266,16 +280,10 @@ class CategoricalLoss(Loss):
 
     def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, check_labels: bool | None) -> Rows:
         axis = targets.class_axis(logits, self.axis)
+        given = self._given(logits, axis, target, sample_weight, mask)
+        target, is_labels, kept, active, sample_weight = given
         classes = self.count_classes(logits.shape[axis])
-        target, is_labels = targets.labels_or_distribution(target, logits, axis, classes, labels_only=self.labels_only)
         logits = targets.class_axis_last(logits, axis)  # [..., C]
-
-        rows = tuple(logits.shape)[:-1]
-        sample_weight = weighting.sample_weight_per_row(sample_weight, rows, logits)
-        kept = weighting.mask_per_row(mask, rows, logits)
-        if is_labels and self.ignore_index is not None:
-            kept = weighting.both(kept, target != self.ignore_index)
-        active = kept if sample_weight is None else weighting.both(kept, sample_weight != 0)
         is_ranked = self.hard_fraction < 1.0
         reads_once = kernels.reads_once(logits, target, active)
         is_direct = self._is_direct(is_labels, reads_once) and not (is_ranked and sample_weight is not None)
@@ -294,6 +302,32 @@ class CategoricalLoss(Loss):
             )
             if kept is not None and not is_direct:
                 target = weighting.harmless_logits(target, kept, None, ranked=False)
+        class_weight, weights = self._weights(target, is_labels, logits, classes)
+        if is_direct:
+            losses = self._direct(logits, target, class_weight, weights, active, is_labels, reads_once)
+        else:
+            losses = self._indirect(logits, target, class_weight, is_labels)
+        if validity is not None:
+            losses = losses * validity.to(losses.dtype)
+            self._watch.say_unchecked(type(self).__name__, losses, check_labels)
+        return Rows(losses, weights, kept, sample_weight)
+
+    def _given(self, logits: Tensor, axis: int, target: Any, sample_weight: Any, mask: Any) -> Given:
+        """Return what was given beside the logits, in the layout of the rows; of the logits only the shape is read."""
+        classes = self.count_classes(logits.shape[axis])
+        target, is_labels = targets.labels_or_distribution(target, logits, axis, classes, labels_only=self.labels_only)
+        rows = reading.without_axis(tuple(logits.shape), axis)
+        sample_weight = weighting.sample_weight_per_row(sample_weight, rows, logits)
+        kept = weighting.mask_per_row(mask, rows, logits)
+        if is_labels and self.ignore_index is not None:
+            kept = weighting.both(kept, target != self.ignore_index)
+        active = kept if sample_weight is None else weighting.both(kept, sample_weight != 0)
+        return Given(target, is_labels, kept, active, sample_weight)
+
+    def _weights(
+        self, target: Tensor, is_labels: bool, logits: Tensor, classes: int
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return the weights [C] of the classes, and those [...] of the targets, if the loss needs them."""
         class_weight = weights = None
         if self._class_weight is not None:
             class_weight = weighting.per_class("class_weight", self._class_weight, logits, classes)  # [C]
@@ -302,20 +336,29 @@ class CategoricalLoss(Loss):
         elif not is_labels and self.reduction == "weighted_mean":
             masses = target if class_weight is None else target * class_weight
             weights = masses.sum(-1, dtype=reading.compute_dtype(logits))
+        return class_weight, weights
 
-        if is_direct and reads_once:
-            losses = self._in_one_read(logits, target, class_weight, weights, active, is_labels)
-        elif is_direct:
-            losses = self._of_label(self.softmax_input(logits), target, class_weight, weights, active)
-        elif self._is_plain_cross_entropy and not is_labels and class_weight is None and self.label_smoothing == 0.0:
-            losses = self.of_target(self.softmax_input(logits), target, None)  # a kernel, with blocks of its own
-        else:
-            rows_of = partial(self._losses, class_weight=class_weight, is_labels=is_labels)
-            losses = log_odds.rowwise(rows_of, logits, target)
-        if validity is not None:
-            losses = losses * validity.to(losses.dtype)
-            self._watch.say_unchecked(type(self).__name__, losses, check_labels)
-        return Rows(losses, weights, kept, sample_weight)
+    def _direct(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        class_weight: Tensor | None,
+        weights: Tensor | None,
+        active: Tensor | None,
+        is_labels: bool,
+        reads_once: bool,
+    ) -> Tensor:
+        """Return the losses [...] by kernels that take the logits [..., C] unchanged, and leave rows out themselves."""
+        if reads_once:
+            return self._in_one_read(logits, target, class_weight, weights, active, is_labels)
+        return self._of_label(self.softmax_input(logits), target, class_weight, weights, active)
+
+    def _indirect(self, logits: Tensor, target: Tensor, class_weight: Tensor | None, is_labels: bool) -> Tensor:
+        """Return the losses [...] of logits [..., C] in the compute dtype, none of which needs to be left out."""
+        if self._is_plain_cross_entropy and not is_labels and class_weight is None and self.label_smoothing == 0.0:
+            return self.of_target(self.softmax_input(logits), target, None)  # a kernel, with blocks of its own
+        rows_of = partial(self._losses, class_weight=class_weight, is_labels=is_labels)
+        return log_odds.rowwise(rows_of, logits, target)
 
     def _losses(self, inputs: Tensor, target: Tensor, class_weight: Tensor | None, is_labels: bool) -> Tensor:
         """Return the losses [...] of labels [...] or distributions [..., C], given logits [..., C], row by row."""
