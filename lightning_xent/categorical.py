@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_xent import kernels, log_odds, reading, targets, weighting
+from lightning_xent import fused, kernels, log_odds, reading, reduction, targets, weighting
 from lightning_xent.base import Loss
 from lightning_xent.reduction import Rows
 from shared_specs.common import arguments, guard
@@ -49,8 +49,8 @@ class Softmax:
 class Given(NamedTuple):
     """What is given beside the logits, in the layout of the rows."""
 
-    target: Tensor
-    """Class indices [...], or distributions [..., C]."""
+    target: Any
+    """Class indices [...], or distributions [..., C]; for `linear` a TopK too."""
     is_labels: bool
     kept: Tensor | None
     """Whether each row [...] is kept; None if all are."""
@@ -100,12 +100,15 @@ class CategoricalLoss(Loss):
     """Whether the softmax reads the logits unchanged, or only capped, and without a margin."""
     has_common_regulariser: ClassVar[bool] = True
     """Whether `regulariser` adds z_loss and entropy_penalty alone."""
+    reads_one_logits: ClassVar[bool] = True
+    """Whether the losses of the rows come from one tensor of logits, by `_given` and `_losses`, as `linear` needs."""
     facts: ClassVar[Mapping[str, Collection[str]]] = {
         "reads_log_odds": {"of_classes"},
         "is_linear": {"of_target"},
         "is_cross_entropy": {"curve", "of_classes"},
         "passes_logits": {"softmax_input", "capped"},
         "has_common_regulariser": {"regulariser"},
+        "reads_one_logits": {"_rows"},
     }
 
     def fields_changed(self) -> None:
@@ -133,6 +136,62 @@ class CategoricalLoss(Loss):
     def count_classes(self, size: int) -> int:
         """Return the number of classes, given the size of the class axis of the logits."""
         return size
+
+    def linear(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        target: Any,
+        bias: Tensor | None = None,
+        sample_weight: Any = None,
+        mask: Any = None,
+        denominator: Any = None,
+    ) -> Tensor:
+        """Return the loss of the logits hidden @ weight.T + bias, whose classes are last, without holding all logits.
+
+        Value and gradients are those of the loss on the logits. Chunks of the logits need at most 1 / 8 of their
+        memory (8 MiB for small ones), and ignored rows are never multiplied. Gradients are computed in the forward
+        pass, and those of the weight are summed in float32. With the reduction "none" or a hard_fraction the backward
+        pass computes the logits again. Under torch.compile, other traces and forward derivatives the logits are whole.
+        Under autocast the products have its dtype, and the loss is float32.
+
+        Args:
+            hidden: Input [..., D] of the last layer.
+            weight: Its weight [C, D], as that of torch.nn.Linear and torch.nn.Embedding.
+            target: Class indices [...], a distribution [..., C], or a `TopK`; a tuple (indices, probabilities) too.
+            bias: Its bias [C].
+            sample_weight: As in a call.
+            mask: As in a call.
+            denominator: As in a call.
+
+        Raises:
+            ValueError: As in a call; a loss that reads more than one tensor of logits, or probabilities.
+            TypeError: Tensors that are not floating point, or not of one dtype.
+        """
+        given = hidden, weight, bias, target, sample_weight, mask
+        if self.reduction == "none" or self.hard_fraction < 1.0:
+            return reduction.reduce(fused.rows(self, *given), self.reduction, denominator, self.check_labels)
+        total, count = fused.parts(self, *given)
+        if denominator is not None:
+            count = weighting.scalar("denominator", denominator, total, self.check_labels)
+        return reduction.quotient(total, count)
+
+    def linear_parts(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        target: Any,
+        bias: Tensor | None = None,
+        sample_weight: Any = None,
+        mask: Any = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the `parts` of `linear`: (weighted sum of the row losses, denominator), whose quotient is the loss."""
+        if self.reduction == "none":
+            raise ValueError('reduction must be "mean", "weighted_mean" or "sum" for linear_parts(), got "none"')
+        given = hidden, weight, bias, target, sample_weight, mask
+        if self.hard_fraction < 1.0:
+            return reduction.parts(fused.rows(self, *given), self.reduction)
+        return fused.parts(self, *given)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return the probabilities of the K classes, on the class axis of the logits.

@@ -3,36 +3,25 @@
 Nothing here calls a compiler: `torch.compile` is the user's to call.
 """
 
-from typing import NamedTuple
-
 from torch import Tensor
 
-from lightning_xent.kernels import cuda, distribution, labels, tensors
+from lightning_xent.kernels import cuda, distribution, labels, linear, tensors
 from lightning_xent.kernels.elementwise import elementwise, rowwise
+from lightning_xent.kernels.plain import OfLabel
 
 __all__ = [
     "OfLabel",
     "all_of_label",
     "applies",
     "elementwise",
+    "linear",
     "of_distribution",
     "of_label",
     "of_label_and_others",
     "reads_once",
     "rowwise",
+    "takes_chunks",
 ]
-
-
-class OfLabel(NamedTuple):
-    """What a loss of a label needs of each row, all [...]; None what was not asked for."""
-
-    log_odds: Tensor
-    others: Tensor | None
-    """sum_{c != y} w_c (-log p_c)"""
-    log_partition: Tensor | None
-    """logsumexp(logits / temperature)"""
-    entropy: Tensor | None
-    """That of the softmax, in nats."""
 
 
 def applies(logits: Tensor, *constants: Tensor | None) -> bool:
@@ -47,6 +36,13 @@ def applies(logits: Tensor, *constants: Tensor | None) -> bool:
         return cuda.runs_on(logits.device) and not tensors.is_transformed()
     return logits.device.type in ("cpu", "cuda") and not any(
         tensors.is_traced(tensor) or tensors.has_tangent(tensor) for tensor in given
+    )
+
+
+def takes_chunks(*layer: Tensor) -> bool:
+    """Whether a layer can be computed in chunks: not under traces, transforms and forward derivatives."""
+    return all(
+        tensors.is_plain(each) and not tensors.is_traced(each) and not tensors.has_tangent(each) for each in layer
     )
 
 

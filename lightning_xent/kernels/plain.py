@@ -6,12 +6,24 @@ Only the z-loss computes the logsumexp of a row: at logits near 1000 it would ma
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lightning_xent.kernels.blocks import compute_dtype
+
+
+class OfLabel(NamedTuple):
+    """What a loss of a label needs of each row, all [...]; None what was not asked for."""
+
+    log_odds: Tensor
+    others: Tensor | None
+    """sum_{c != y} w_c (-log p_c)"""
+    log_partition: Tensor | None
+    """logsumexp(logits / temperature)"""
+    entropy: Tensor | None
+    """That of the softmax, in nats."""
 
 
 def of_label(logits: Tensor, label: Tensor, counts: Tensor | None, temperature: float) -> Tensor:

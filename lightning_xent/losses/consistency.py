@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -32,6 +33,8 @@ class JensenShannonConsistency(CategoricalCrossEntropy):
 
     views: int = arguments.field(3, arguments.integer, 2)
     weight: float = arguments.field(12.0, arguments.number, "[0, inf)")
+
+    reads_one_logits: ClassVar[bool] = False
 
     def count_classes(self, size: int) -> int:
         if size % self.views:

@@ -1,10 +1,14 @@
 """torch, through lightning_xent."""
 
+from contextlib import contextmanager, nullcontext
+from unittest import mock
+
 import torch
 from pytorch_lightning import Callback, Trainer
 from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_xent as package
+from lightning_xent import kernels, targets
 from lightning_xent.module import XentModule
 from sides.torch_gradient import (
     compiled_modes,
@@ -67,3 +71,31 @@ def trainer(**options):
     """A Trainer that writes nothing."""
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     return Trainer(accelerator="cpu", **{**quiet, "enable_model_summary": False, **options})
+
+
+def class_axis(loss, logits):
+    """The class axis of logits."""
+    return targets.class_axis(torch.from_numpy(logits), loss.axis)
+
+
+def linear(loss, hidden, weight, bias, target, **more):
+    """The loss of the last layer, and the gradients of hidden states, weight and bias of its sum."""
+    layer = [None if each is None else each.clone().requires_grad_() for each in (hidden, weight, bias)]
+    value = loss.linear(*layer[:2], target, layer[2], **more)
+    return value, *torch.autograd.grad(value.sum(), [each for each in layer if each is not None])
+
+
+linear_dtypes = dtypes
+# Everything in one chunk, a row or two in a chunk, and a class or two in a chunk.
+linear_plans = {"whole": {}, "rows": {"FEWEST_ROWS": 0, "bytes": 40}, "classes": {"bytes": 40}}
+
+
+@contextmanager
+def planned(plan):
+    """Compute losses of layers in small chunks."""
+    options = dict(linear_plans[plan])
+    most = options.pop("bytes", None)
+    if most is not None:
+        options["BYTES"] = {"cpu": (most, most)}
+    with mock.patch.multiple(kernels.linear, **options) if options else nullcontext():
+        yield

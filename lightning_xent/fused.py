@@ -1,0 +1,300 @@
+"""The loss of the last linear layer: what `linear` of a categorical loss reads, and how it chooses the work."""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from lightning_xent import kernels, reading, reduction, targets, weighting
+from lightning_xent.kernels import tensors
+from lightning_xent.kernels.linear import ByLabel, ByRows, Head, Work, chunks
+from lightning_xent.kernels.statistics import Reads
+from lightning_xent.reduction import Rows
+from shared_specs.common import arguments, guard
+
+if TYPE_CHECKING:
+    from lightning_xent.categorical import CategoricalLoss, Given
+
+
+@dataclass(frozen=True, eq=False)
+class TopK:
+    """A distribution over the classes, given by its largest probabilities, as a teacher saves it.
+
+    Args:
+        indices: Class indices [..., k], of an integer dtype, different within a row.
+        probabilities: Their probabilities [..., k].
+        rest: "drop": the other classes have probability 0. "spread": they share 1 - sum(probabilities) equally.
+    """
+
+    indices: Tensor
+    probabilities: Tensor
+    rest: Literal["drop", "spread"] = "drop"
+
+    def __post_init__(self) -> None:
+        arguments.choice("rest", self.rest, ("drop", "spread"))
+        shapes = tuple(self.indices.shape), tuple(self.probabilities.shape)
+        if shapes[0] != shapes[1] or not shapes[0]:
+            raise ValueError(f"probabilities must have the shape of indices, (..., k), got {shapes[1]} and {shapes[0]}")
+        if self.indices.is_floating_point() or self.indices.dtype == torch.bool:
+            raise TypeError(f"indices must have an integer dtype, got {self.indices.dtype}")
+
+    def dense(self, classes: int, dtype: torch.dtype) -> Tensor:
+        """Return the probabilities [..., C] of all classes."""
+        probabilities = self.probabilities.to(dtype)
+        share = self.share(classes, dtype).unsqueeze(-1)
+        whole = share.expand(*share.shape[:-1], classes).clone()
+        return whole.scatter_(-1, self.indices.long(), 0.0).scatter_add_(-1, self.indices.long(), probabilities)
+
+    def share(self, classes: int, dtype: torch.dtype) -> Tensor:
+        """Return the probability [...] of each class that is not among the indices."""
+        probabilities = self.probabilities.to(dtype)
+        if self.rest == "drop" or classes <= self.indices.shape[-1]:
+            return torch.zeros_like(probabilities[..., 0])
+        return (1 - probabilities.sum(-1)) / (classes - self.indices.shape[-1])
+
+    def weights(self, class_weight: Tensor | None, classes: int, dtype: torch.dtype) -> Tensor:
+        """Return the sum [...] over the classes of probability times weight."""
+        probabilities, share = self.probabilities.to(dtype), self.share(classes, dtype)
+        if class_weight is None:
+            return probabilities.sum(-1) + share * (classes - self.indices.shape[-1])
+        own = class_weight[self.indices.long()]
+        return (probabilities * own).sum(-1) + share * (class_weight.sum() - own.sum(-1))
+
+
+class _Call(NamedTuple):
+    """A call of `linear`, with the rows in one axis; those that need no loss are left out."""
+
+    head: Head
+    work: Work
+    shape: tuple[int, ...]
+    """Of the rows."""
+    places: Tensor | None
+    """Numbers [N] of the rows that are left; None if all are."""
+    factor: Tensor | None
+    """NaN [N] for rows with an invalid target, else 1; None if all are valid."""
+    rows: Rows
+    """The rows, without their losses."""
+    fuses: bool
+    """Whether chunks can be computed: not under traces and transforms, nor if the target has a gradient."""
+
+
+def parts(loss: "CategoricalLoss", *given: Any) -> tuple[Tensor, Tensor]:
+    """Return (sum k s l, denominator) of the layer `given`: (hidden, weight, bias, target, sample_weight, mask)."""
+    call = _read(loss, *given, is_ranked=False)
+    denominator = reduction.parts(call.rows, loss.reduction)[1]
+    slopes = call.rows.losses.new_ones(call.shape)
+    slopes = reduction.weighted_losses(call.rows._replace(losses=slopes))  # 0 for rows that do not count
+    slopes = _left(slopes, call.places)
+    slopes = slopes if call.factor is None else slopes * call.factor
+    if call.fuses:
+        return kernels.linear.total(call.head, slopes, call.work), denominator
+    return (slopes * call.work.plain(linear(*call.head))).sum(), denominator
+
+
+def rows(loss: "CategoricalLoss", *given: Any) -> Rows:
+    """Return all rows of the layer `given`, with their losses."""
+    call = _read(loss, *given, is_ranked=loss.hard_fraction < 1.0)
+    losses = kernels.linear.losses(call.head, call.work) if call.fuses else call.work.plain(linear(*call.head))
+    losses = losses if call.factor is None else losses * call.factor
+    if call.places is not None:
+        losses = losses.new_zeros(math.prod(call.shape)).index_copy(0, call.places, losses)
+    found = call.rows._replace(losses=losses.reshape(call.shape))
+    return found._replace(kept=reduction.hardest(found.losses, found.kept, loss.hard_fraction))
+
+
+def _read(
+    loss: "CategoricalLoss",
+    hidden: Any,
+    weight: Any,
+    bias: Any,
+    target: Any,
+    sample_weight: Any,
+    mask: Any,
+    *,
+    is_ranked: bool,
+) -> _Call:
+    if not loss.reads_one_logits:
+        raise ValueError(
+            f"linear() cannot be used with {type(loss).__name__}, which reads more than one tensor of logits for each "
+            "row: compute the logits, and call the loss"
+        )
+    if not loss.from_logits:
+        raise ValueError("from_logits must be True for linear(), whose layer returns logits, got False")
+    head, shape = _head(hidden, weight, bias)
+    size = len(head.weight)
+    if size == 1 and not loss._watch.has_warned:
+        loss._watch.has_warned = True
+        guard.warn(f"{type(loss).__name__} {guard.of_one_class((*shape, 1), len(shape))}")
+    # Logits of this shape take no memory. Only their shape, dtype and device are read.
+    logits = head.hidden.detach().new_zeros(()).expand(*shape, size)
+    class_weight = None
+    if loss._class_weight is not None:
+        classes = loss.count_classes(size)
+        class_weight = weighting.per_class("class_weight", loss._class_weight, logits, classes)  # [C]
+    if isinstance(target, tuple):
+        target = TopK(*target)
+    if isinstance(target, TopK):
+        given = _given_top(loss, logits, target, sample_weight, mask)
+    else:
+        given = loss._given(logits, len(shape), target, sample_weight, mask)
+    checked, weights, validity = _checked(loss, logits, given, class_weight)
+    if validity is not None:
+        loss._watch.say_unchecked(type(loss).__name__, validity, loss.check_labels)
+    head, places = _without(head, given.kept if is_ranked else given.active)
+    checked = _left(checked, places, 0 if given.is_labels else 1)
+    work = _work(loss, head, checked, class_weight, _left(weights, places), given.is_labels)
+    losses = logits.new_zeros((), dtype=reading.compute_dtype(logits)).expand(shape)
+    rows_of_call = Rows(losses, weights, given.kept, given.sample_weight)
+    soft = checked.probabilities if isinstance(checked, TopK) else checked
+    layer = [tensor for tensor in head if tensor is not None]
+    fuses = kernels.takes_chunks(*layer) and not soft.requires_grad
+    return _Call(head, work, shape, places, _left(validity, places), rows_of_call, fuses)
+
+
+def _given_top(loss: "CategoricalLoss", logits: Tensor, top: TopK, sample_weight: Any, mask: Any) -> "Given":
+    """Return what is given beside the logits, as the loss does for other targets."""
+    shape = tuple(logits.shape)[:-1]
+    if loss.labels_only or not loss.takes_distributions or tuple(top.indices.shape)[:-1] != shape:
+        wanted = f"class indices of shape {shape}" if loss.labels_only else f"TopK of {shape} rows"
+        raise ValueError(f"target must be {wanted}, got TopK of shape {tuple(top.indices.shape)}")
+    # As one class index a row, of which weights and masks are read, but no label.
+    no_label = torch.zeros((), dtype=torch.long, device=logits.device).expand(shape)
+    probabilities = reading.as_tensor("target", top.probabilities, logits)
+    top = TopK(reading.as_tensor("target", top.indices, logits).long(), probabilities, top.rest)
+    given = loss._given(logits, len(shape), no_label, sample_weight, mask)
+    return given._replace(target=top, is_labels=False)
+
+
+def _checked(
+    loss: "CategoricalLoss", logits: Tensor, given: "Given", class_weight: Tensor | None
+) -> tuple[Any, Tensor | None, Tensor | None]:
+    """Return the target, the weights [...] of the rows in a weighted mean, and a factor [...]: NaN for bad targets."""
+    target, _, kept, active, _ = given
+    classes, dtype = loss.count_classes(logits.shape[-1]), reading.compute_dtype(logits)
+    if isinstance(target, TopK):
+        columns = None if active is None else active.unsqueeze(-1).expand(target.indices.shape)
+        indices, validity = targets.checked_labels(target.indices, classes, columns, columns, loss.check_labels)
+        top = TopK(indices, target.probabilities, target.rest)
+        return top, top.weights(class_weight, classes, dtype), None if validity is None else validity.mean(-1)
+    if given.is_labels:
+        target, validity = targets.checked_labels(target, classes, kept, active, loss.check_labels)
+        return target, None if class_weight is None else weighting.per_label(class_weight, target), validity
+    validity = weights = None
+    if not target.is_floating_point():
+        read = loss.check_labels, loss.ignore_index, dtype
+        target, validity = targets.checked_distribution(target, logits.ndim - 1, active, *read)
+    if loss.reduction == "weighted_mean":
+        weights = target.sum(-1, dtype=dtype) if class_weight is None else target.to(dtype) @ class_weight
+    return target, weights, validity
+
+
+def _left(values: Any, places: Tensor | None, inner: int = 0) -> Any:
+    """Values of the rows that are left, in one axis, with their `inner` axes; None for None."""
+    if values is None:
+        return None
+    if isinstance(values, TopK):
+        indices, probabilities = (_left(each, places, inner) for each in (values.indices, values.probabilities))
+        return TopK(indices, probabilities, values.rest)
+    values = values.reshape(-1, *values.shape[values.ndim - inner :])
+    return values if places is None else values[places]
+
+
+def _head(hidden: Any, weight: Any, bias: Any) -> tuple[Head, tuple[int, ...]]:
+    """Return the layer with hidden states [N, D], and the shape of the rows."""
+    given = {"hidden": hidden, "weight": weight} | ({} if bias is None else {"bias": bias})
+    for name, tensor in given.items():
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            got = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise TypeError(f"{name} must be a floating-point tensor, got {got}")
+        given[name] = reading.rectangular(name, tensors.plain(reading.whole(tensor)))
+    hidden, weight = given["hidden"], given["weight"]
+    if weight.ndim != 2 or weight.shape[0] == 0 or hidden.ndim == 0 or hidden.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            "weight must be a matrix of (classes, features), with the features of hidden on its last axis, got shape "
+            f"{tuple(weight.shape)} for hidden of shape {tuple(hidden.shape)}"
+        )
+    if bias is not None and tuple(given["bias"].shape) != (weight.shape[0],):
+        raise ValueError(f"bias must have shape ({weight.shape[0]},), got {tuple(given['bias'].shape)}")
+    kind = hidden.device.type
+    if torch.is_autocast_enabled(kind) and hidden.dtype != torch.float64:
+        given = {name: tensor.to(torch.get_autocast_dtype(kind)) for name, tensor in given.items()}
+    for name, tensor in given.items():
+        if tensor.dtype != given["hidden"].dtype:
+            raise TypeError(
+                f"{name} must have the dtype of hidden, {given['hidden'].dtype}, got {tensor.dtype}: cast one, or use "
+                "torch.autocast"
+            )
+    head = Head(given["hidden"].reshape(-1, weight.shape[1]), given["weight"], given.get("bias"))
+    return head, tuple(hidden.shape)[:-1]
+
+
+def _without(head: Head, read: Tensor | None) -> tuple[Head, Tensor | None]:
+    """Return the layer of the rows that are `read`, and their numbers; under a trace all rows, with 0 in the others."""
+    if read is None:
+        return head, None
+    read = read.reshape(-1)
+    if tensors.is_traced(head.hidden) or tensors.is_traced(read) or not tensors.is_plain(head.hidden):
+        return head._replace(hidden=torch.where(read.unsqueeze(1), head.hidden, 0.0)), None
+    places = read.nonzero().squeeze(1)
+    if len(places) == len(read):
+        return head, None
+    return head._replace(hidden=head.hidden.index_select(0, places)), places
+
+
+def _work(
+    loss: "CategoricalLoss",
+    head: Head,
+    target: Any,
+    class_weight: Tensor | None,
+    weights: Tensor | None,
+    is_labels: bool,
+) -> Work:
+    """Return the work for a loss: by statistics of the label where they are enough, or else by any loss of rows."""
+
+    def target_of(rows: slice | Tensor) -> Tensor:
+        if isinstance(target, TopK):
+            classes = loss.count_classes(len(head.weight))
+            top = TopK(target.indices[rows], target.probabilities[rows], target.rest)
+            return top.dense(classes, reading.compute_dtype(head.hidden))
+        found: Tensor = target[rows]
+        return found if is_labels else found.to(reading.compute_dtype(head.hidden))
+
+    def plain(logits: Tensor) -> Tensor:
+        logits = logits.to(reading.compute_dtype(logits))
+        return loss._losses(logits, target_of(slice(None)), class_weight, is_labels)
+
+    takes_statistics = loss._reads_what_kernels_know and loss._goes_by_label(has_margin=False)
+    reads_once = kernels.reads_once(head.hidden)
+    if is_labels and takes_statistics and not reads_once:
+        dtype = reading.compute_dtype(head.hidden)
+        smooths = loss.label_smoothing > 0.0
+        if smooths and class_weight is None:
+            class_weight = torch.ones((), dtype=dtype, device=head.hidden.device)
+        has_entropy = loss.entropy_penalty != 0.0
+        reads = Reads(
+            loss.temperature, loss.softcap, class_weight,
+            others=smooths, log_partition=loss.z_loss != 0.0, entropy=has_entropy,
+        )  # fmt: skip
+
+        def by_label(found: kernels.OfLabel, rows: slice | Tensor) -> Tensor:
+            of_rows = None if weights is None else weights[rows]
+            losses = loss._of_score(found.log_odds, found.others, of_rows, len(head.weight))
+            regulariser = loss._common_regulariser(found.log_partition, found.entropy)
+            return losses if regulariser is None else losses + regulariser
+
+        copies = 1 + int(has_entropy) + int(loss.softcap is not None) + int(head.hidden.dtype != dtype)
+        size = chunks(head, copies, splits_classes=True)
+        return ByLabel(by_label, plain, target, reads, size)
+
+    def by_rows(logits: Tensor, rows: slice | Tensor) -> Tensor:
+        chosen, of_rows = target_of(rows), None if weights is None else weights[rows]
+        once = kernels.reads_once(logits, chosen)
+        if loss._is_direct(is_labels, once):
+            return loss._direct(logits, chosen, class_weight, of_rows, None, is_labels, once)
+        return loss._indirect(logits.to(reading.compute_dtype(logits)), chosen, class_weight, is_labels)
+
+    size = chunks(head, 2 if reads_once and is_labels else 4, splits_classes=False)
+    return ByRows(by_rows, plain, size.rows)

@@ -1,0 +1,320 @@
+"""The last linear layer with its loss: chunks of the logits, and never all of them.
+
+The gradients of hidden states, weight and bias are computed in the forward pass, from logits that are there: three
+products. Where the slopes of the rows are not known by then, the logits are computed again: four.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from lightning_xent.kernels.blocks import compute_dtype
+from lightning_xent.kernels.statistics import Block, Reads, Statistics, merged, slopes_of
+from lightning_xent.kernels.statistics import found as found_of
+
+SHARE = 8
+"""A chunk holds 1 / SHARE of the logits, within these bounds in bytes."""
+BYTES = {"cpu": (1 << 23, 1 << 28), "cuda": (1 << 26, 1 << 30)}
+FEWEST_ROWS = 64
+"""With fewer rows in a chunk, products are so slow that chunks of classes take less time, with four products."""
+MOST_ROWS = 1024
+"""Rows of a chunk that does not have all classes."""
+
+
+class Head(NamedTuple):
+    """The last layer of a network and its input: the logits are hidden @ weight.T + bias."""
+
+    hidden: Tensor
+    """[N, D]"""
+    weight: Tensor
+    """[C, D]"""
+    bias: Tensor | None
+    """[C]"""
+
+    def logits(self, rows: slice, classes: slice, memory: Tensor | None = None) -> Tensor:
+        """Return the logits [n, v] of some rows and classes, in the dtype of the hidden states."""
+        hidden, weight = self.hidden[rows], self.weight[classes]
+        out = None if memory is None else memory[: hidden.shape[0] * weight.shape[0]].view(len(hidden), len(weight))
+        if self.bias is None:
+            return torch.mm(hidden, weight.T, out=out)
+        return torch.addmm(self.bias[classes], hidden, weight.T, out=out)
+
+
+class Chunks(NamedTuple):
+    """Rows and classes of one chunk."""
+
+    rows: int
+    classes: int
+
+    def of(self, head: Head) -> tuple[Iterator[slice], list[slice]]:
+        """Return slices of the rows, and slices of the classes."""
+        classes = list(_slices(head.weight.shape[0], self.classes))
+        return _slices(head.hidden.shape[0], self.rows), classes
+
+
+def chunks(head: Head, copies: int, *, splits_classes: bool, most_bytes: int | None = None) -> Chunks:
+    """Return the size of a chunk.
+
+    Args:
+        head: The last layer.
+        copies: How many tensors of the size of a chunk its loss needs.
+        splits_classes: Whether a chunk may have a part of the classes.
+        most_bytes: Memory of a chunk. None: 1 / 8 of the logits, but at least 8 MiB (CUDA: 64 MiB), and at most 256 MiB
+            (CUDA: 1 GiB).
+    """
+    count, classes = head.hidden.shape[0], head.weight.shape[0]
+    size = max(4, head.hidden.element_size())
+    if most_bytes is None:
+        least, most = BYTES["cuda" if head.hidden.is_cuda else "cpu"]
+        most_bytes = min(max(count * classes * size // SHARE, least), most)
+    entries = max(1, most_bytes // (size * copies))
+    rows = max(1, entries // max(1, classes))
+    if rows < min(FEWEST_ROWS, count) and splits_classes:
+        rows = min(count, MOST_ROWS, entries)
+        return Chunks(rows, max(1, min(classes, entries // rows)))
+    parts = math.ceil(count / rows) if count else 1
+    return Chunks(max(1, math.ceil(count / parts)), max(1, classes))
+
+
+class Gradients:
+    """The gradients of a head, which chunks add to: rows in the outer loop, classes in the inner one."""
+
+    def __init__(self, head: Head, needs: Sequence[bool]) -> None:
+        self._head = head
+        wide = compute_dtype(head.hidden)
+        given = head.hidden, head.weight, head.bias
+        self.found = [
+            torch.empty_like(tensor, dtype=wide) if is_needed and tensor is not None else None
+            for tensor, is_needed in zip(given, needs, strict=True)
+        ]
+        if head.hidden.shape[0] == 0:
+            for gradient in self.found:
+                _ = gradient is None or gradient.zero_()
+
+    def add(self, rows: slice, classes: slice, of_logits: Tensor) -> None:
+        """Add what the gradient [n, v] of some logits gives."""
+        hidden, weight, bias = self.found
+        of_logits = of_logits.to(self._head.hidden.dtype)
+        if hidden is not None:
+            _add(hidden[rows], of_logits, self._head.weight[classes], is_first=classes.start == 0)
+        if weight is not None:
+            _add(weight[classes], of_logits.T, self._head.hidden[rows], is_first=rows.start == 0)
+        if bias is not None:
+            total = of_logits.sum(0, dtype=bias.dtype)
+            _ = bias[classes].copy_(total) if rows.start == 0 else bias[classes].add_(total)
+
+
+class Work(Protocol):
+    """Computes the losses of all rows of a head, chunk by chunk."""
+
+    @property
+    def plain(self) -> Callable[[Tensor], Tensor]:
+        """The losses [N] of all logits [N, C] at once, from operations that autograd can differentiate again."""
+
+    def losses(self, head: Head) -> Tensor:
+        """Return the losses [N]."""
+
+    def gradient(self, head: Head, slopes: Tensor, gradients: Gradients, places: Tensor | None = None) -> Tensor:
+        """Return the losses [n], and add the gradient of sum_i slopes_i losses_i; `places` are numbers of the rows."""
+
+
+@dataclass(frozen=True)
+class ByRows:
+    """Any loss: `losses_of(logits [n, C], rows)` gives the losses [n] of some rows, and autograd their gradient."""
+
+    losses_of: Callable[[Tensor, slice | Tensor], Tensor]
+    plain: Callable[[Tensor], Tensor]
+    rows: int
+
+    def losses(self, head: Head) -> Tensor:
+        """Return the losses [N]."""
+        found = [self.losses_of(head.logits(rows, slice(None)), rows) for rows in _slices(len(head.hidden), self.rows)]
+        return torch.cat(found) if found else _none(head)
+
+    def gradient(self, head: Head, slopes: Tensor, gradients: Gradients, places: Tensor | None = None) -> Tensor:
+        """Return the losses [n], and add the gradient of sum_i slopes_i losses_i; `places` are numbers of the rows."""
+        found, classes = [], slice(0, len(head.weight))
+        for rows in _slices(len(head.hidden), self.rows):
+            logits = head.logits(rows, classes).requires_grad_()
+            with torch.enable_grad():
+                losses = self.losses_of(logits, _numbers(rows, places))
+            (gradient,) = torch.autograd.grad(losses, logits, slopes[rows])
+            gradients.add(rows, classes, gradient)
+            found.append(losses.detach())
+        return torch.cat(found) if found else _none(head)
+
+
+@dataclass(frozen=True)
+class ByLabel:
+    """A loss that reads the statistics of a label: `losses_of(found, rows=...)` gives the losses [n] of some rows."""
+
+    losses_of: Callable[..., Tensor]
+    plain: Callable[[Tensor], Tensor]
+    label: Tensor
+    reads: Reads
+    size: Chunks
+
+    def losses(self, head: Head) -> Tensor:
+        """Return the losses [N]."""
+        all_rows, classes = self.size.of(head)
+        memory, found = self._memory(head), []
+        for rows in all_rows:
+            statistics = [self._block(head, rows, part, memory).statistics for part in classes]
+            whole = merged(statistics, self.reads.divisor)
+            found.append(self.losses_of(found_of(whole, self.reads), rows=rows))
+        return torch.cat(found) if found else _none(head)
+
+    def gradient(self, head: Head, slopes: Tensor, gradients: Gradients, places: Tensor | None = None) -> Tensor:
+        """Return the losses [n], and add the gradient of sum_i slopes_i losses_i; `places` are numbers of the rows."""
+        all_rows, classes = self.size.of(head)
+        memory, found = self._memory(head), []
+        for rows in all_rows:
+            statistics: list[Statistics] = []
+            for part in classes:
+                block = self._block(head, rows, part, memory, places)
+                statistics.append(block.statistics)
+            whole = merged(statistics, self.reads.divisor)
+            losses_of = partial(self.losses_of, rows=_numbers(rows, places))
+            losses, slopes_of_rows = slopes_of(whole, self.reads, losses_of, slopes[rows])
+            found.append(losses)
+            for part in classes:
+                if len(classes) > 1:
+                    block = self._block(head, rows, part, memory, places, whole.peak)
+                gradients.add(rows, part, block.gradient(slopes_of_rows))
+        return torch.cat(found) if found else _none(head)
+
+    def _memory(self, head: Head) -> Tensor | None:
+        is_wide = head.hidden.dtype == compute_dtype(head.hidden)
+        return head.hidden.new_empty(self.size.rows * self.size.classes) if is_wide else None
+
+    def _block(
+        self,
+        head: Head,
+        rows: slice,
+        classes: slice,
+        memory: Tensor | None,
+        places: Tensor | None = None,
+        peak: Tensor | None = None,
+    ) -> Block:
+        logits = head.logits(rows, classes, memory).to(compute_dtype(head.hidden))
+        return Block(logits, self.label[_numbers(rows, places)], classes.start, self.reads, peak)
+
+
+def total(head: Head, slopes: Tensor, work: Work) -> Tensor:
+    """Return sum_i slopes_i l_i, whose gradients are computed at once; that of the slopes [N] are the losses."""
+    if not torch.is_grad_enabled():
+        return (slopes * work.losses(head)).sum()
+    value: Tensor = _Total.apply(*head, slopes, work)  # type: ignore[no-untyped-call]
+    return value
+
+
+def losses(head: Head, work: Work) -> Tensor:
+    """Return the losses [N]; the gradient computes the logits again."""
+    if not torch.is_grad_enabled():
+        return work.losses(head)
+    values: Tensor = _Losses.apply(*head, work)  # type: ignore[no-untyped-call]
+    return values
+
+
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, slopes: Tensor, work: Work) -> Tensor:
+        head = Head(hidden, weight, bias)
+        if any(ctx.needs_input_grad[:3]):
+            gradients = Gradients(head, ctx.needs_input_grad[:3])
+            found, kept = work.gradient(head, slopes, gradients), gradients.found
+        else:
+            found, kept = work.losses(head), [None] * 3
+        ctx.work, ctx.is_spent = work, False
+        ctx.save_for_backward(*head, slopes, found, *kept)
+        return (slopes * found).sum()
+
+    @staticmethod
+    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, slopes, found, *kept = ctx.saved_tensors
+        head = Head(hidden, weight, bias)
+        if torch.is_grad_enabled():
+            return *_plain_gradients(head, ctx, slopes * factor), found * factor, None
+        of_slopes = found * factor if ctx.needs_input_grad[3] else None
+        if ctx.is_spent:
+            return *_again(head, ctx, slopes * factor), of_slopes, None
+        ctx.is_spent = True
+        # Their memory is taken for the result; `data` hides that from autograd, which counts changes of saved tensors.
+        scaled = [None if each is None else each.data.mul_(factor) for each in kept]
+        return *_as(scaled, head), of_slopes, None
+
+
+class _Losses(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, work: Work) -> Tensor:
+        head = Head(hidden, weight, bias)
+        ctx.work = work
+        ctx.save_for_backward(*head)
+        return work.losses(head)
+
+    @staticmethod
+    def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor | None, ...]:
+        head = Head(*ctx.saved_tensors)
+        found = _plain_gradients if torch.is_grad_enabled() else _again
+        return *found(head, ctx, slopes), None
+
+
+def _again(head: Head, ctx: Any, slopes: Tensor) -> list[Tensor | None]:
+    """The gradients, from the rows with a slope alone: those that hard_fraction leaves out may hold NaN."""
+    places: Tensor | None = (slopes != 0).nonzero().squeeze(1)
+    assert places is not None
+    some = head._replace(hidden=head.hidden[places])
+    if len(places) == len(slopes):
+        some, places = head, None
+    gradients = Gradients(some, ctx.needs_input_grad[:3])
+    ctx.work.gradient(some, slopes if places is None else slopes[places], gradients, places)
+    hidden, weight, bias = gradients.found
+    if places is not None and hidden is not None:
+        hidden = torch.zeros_like(head.hidden, dtype=hidden.dtype).index_copy_(0, places, hidden)
+    return _as([hidden, weight, bias], head)
+
+
+def _plain_gradients(head: Head, ctx: Any, slopes: Tensor) -> list[Tensor | None]:
+    """The gradients from operations that autograd can differentiate again, with all logits."""
+    needs = ctx.needs_input_grad[:3]
+    with torch.enable_grad():
+        value = (slopes * ctx.work.plain(linear(*head))).sum()
+    wanted = [tensor for tensor, is_needed in zip(head, needs, strict=True) if is_needed and tensor is not None]
+    found = iter(torch.autograd.grad(value, wanted, create_graph=True))
+    return [next(found) if is_needed else None for is_needed in needs]
+
+
+def _add(into: Tensor, first: Tensor, second: Tensor, *, is_first: bool) -> None:
+    """Add, or at first set, the product of two matrices."""
+    if into.dtype != first.dtype:
+        product = first @ second
+        _ = into.copy_(product) if is_first else into.add_(product)
+    elif is_first:
+        torch.mm(first, second, out=into)
+    else:
+        into.addmm_(first, second)
+
+
+def _as(gradients: Sequence[Tensor | None], head: Head) -> list[Tensor | None]:
+    """The gradients in the dtypes of the head."""
+    pairs = zip(gradients, head, strict=True)
+    return [None if each is None or like is None else each.to(like.dtype) for each, like in pairs]
+
+
+def _numbers(rows: slice, places: Tensor | None) -> slice | Tensor:
+    """The rows as the caller counts them."""
+    return rows if places is None else places[rows]
+
+
+def _slices(count: int, step: int) -> Iterator[slice]:
+    yield from (slice(first, min(first + step, count)) for first in range(0, count, step))
+
+
+def _none(head: Head) -> Tensor:
+    return head.hidden.new_empty(0, dtype=compute_dtype(head.hidden))
