@@ -149,8 +149,9 @@ class CategoricalLoss(Loss):
     ) -> Tensor:
         """Return the loss of the logits hidden @ weight.T + bias, whose classes are last, without holding all logits.
 
-        Value and gradients are those of the loss on the logits. Chunks of the logits need at most 1 / 8 of their
-        memory (8 MiB for small ones), and ignored rows are never multiplied. Gradients are computed in the forward
+        Value and gradients are those of the loss on the logits. A chunk has 1 / 8 of the logits, or 8 MiB if that is
+        more, or up to 64 MiB where it would have fewer than 128 rows (CUDA: 64 MiB, 512 MiB, 1024 rows). Ignored rows
+        are never multiplied. Gradients are computed in the forward
         pass, and those of the weight are summed in float32. With the reduction "none" or a hard_fraction the backward
         pass computes the logits again. Under torch.compile, other traces and forward derivatives the logits are whole.
         Under autocast the products have its dtype, and the loss is float32.

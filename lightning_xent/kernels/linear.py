@@ -19,12 +19,25 @@ from lightning_xent.kernels.statistics import Block, Reads, Statistics, merged, 
 from lightning_xent.kernels.statistics import found as found_of
 
 SHARE = 8
-"""A chunk holds 1 / SHARE of the logits, within these bounds in bytes."""
-BYTES = {"cpu": (1 << 23, 1 << 28), "cuda": (1 << 26, 1 << 30)}
-FEWEST_ROWS = 64
-"""With fewer rows in a chunk, products are so slow that chunks of classes take less time, with four products."""
+"""A chunk holds 1 / SHARE of the logits, within the limits of its device."""
 MOST_ROWS = 1024
 """Rows of a chunk that does not have all classes."""
+
+
+class Limits(NamedTuple):
+    """What bounds a chunk."""
+
+    least: int
+    """Bytes that it may have, however few logits there are."""
+    most: int
+    """Bytes that it never has more of."""
+    rows: int
+    """With fewer rows, products are slower: with 64 for 128 by 18 % at 512 x 512 x 128256 on a CPU with 2 cores."""
+    of_rows: int
+    """Bytes that a chunk of that many rows may have."""
+
+
+LIMITS = {"cpu": Limits(1 << 23, 1 << 28, 128, 1 << 26), "cuda": Limits(1 << 26, 1 << 30, 1024, 1 << 29)}
 
 
 class Head(NamedTuple):
@@ -58,24 +71,22 @@ class Chunks(NamedTuple):
         return _slices(head.hidden.shape[0], self.rows), classes
 
 
-def chunks(head: Head, copies: int, *, splits_classes: bool, most_bytes: int | None = None) -> Chunks:
+def chunks(head: Head, copies: int, *, splits_classes: bool) -> Chunks:
     """Return the size of a chunk.
 
     Args:
         head: The last layer.
         copies: How many tensors of the size of a chunk its loss needs.
         splits_classes: Whether a chunk may have a part of the classes.
-        most_bytes: Memory of a chunk. None: 1 / 8 of the logits, but at least 8 MiB (CUDA: 64 MiB), and at most 256 MiB
-            (CUDA: 1 GiB).
     """
     count, classes = head.hidden.shape[0], head.weight.shape[0]
-    size = max(4, head.hidden.element_size())
-    if most_bytes is None:
-        least, most = BYTES["cuda" if head.hidden.is_cuda else "cpu"]
-        most_bytes = min(max(count * classes * size // SHARE, least), most)
-    entries = max(1, most_bytes // (size * copies))
+    limits = LIMITS["cuda" if head.hidden.is_cuda else "cpu"]
+    size = copies * max(4, head.hidden.element_size())
+    enough = min(limits.of_rows, limits.rows * classes * size)
+    most = min(max(count * classes * size // (SHARE * copies), enough, limits.least), limits.most)
+    entries = max(1, most // size)
     rows = max(1, entries // max(1, classes))
-    if rows < min(FEWEST_ROWS, count) and splits_classes:
+    if rows < min(limits.rows // 2, count) and splits_classes:
         rows = min(count, MOST_ROWS, entries)
         return Chunks(rows, max(1, min(classes, entries // rows)))
     parts = math.ceil(count / rows) if count else 1

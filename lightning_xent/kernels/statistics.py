@@ -119,7 +119,10 @@ class Block:
         else:
             gradient.mul_(slopes.rivals / divisor)
         if slopes.spread is not None and self._weights is not None:
-            gradient.addcmul_(slopes.spread / divisor, self._weights.expand(1, gradient.shape[1]), value=-1.0)
+            if self._weights.ndim == 0:
+                gradient.sub_(self._weights * slopes.spread / divisor)
+            else:
+                gradient.addcmul_(slopes.spread / divisor, self._weights, value=-1.0)
         self._set_label(gradient, slopes.own)
         if self._capped is not None and self._reads.softcap is not None:
             slope = self._capped.square_().neg_().add_(1.0)
@@ -131,14 +134,17 @@ class Block:
         assert weights is not None
         self._set_label(shifted, 0.0)
         if weights.ndim == 0:
-            weights = weights.expand(shifted.shape[1])
-        if (weights == 0).any():
-            product = torch.where(weights == 0, 0.0, shifted * weights).sum(1, keepdim=True)
+            product = weights * shifted.sum(1, keepdim=True)
+            weight = weights * (shifted.shape[1] - self._is_inside.to(shifted.dtype))
         else:
-            product = (shifted @ weights).unsqueeze(1)
+            if (weights == 0).any():
+                product = torch.where(weights == 0, 0.0, shifted * weights).sum(1, keepdim=True)
+            else:
+                product = (shifted @ weights).unsqueeze(1)
+            place = torch.where(self._is_inside, self._place, -1)
+            weight = _sum_without(weights, place)
         self._set_label(shifted, -math.inf)
-        is_own = torch.where(self._is_inside.squeeze(1), self._place.squeeze(1), -1)
-        return -product, _sum_without(weights, is_own).unsqueeze(1)
+        return -product, weight
 
     def _at_label(self, values: Tensor, otherwise: float) -> Tensor:
         if values.shape[1] == 0:
@@ -216,7 +222,7 @@ def slopes_of(
 
 
 def _sum_without(weights: Tensor, place: Tensor) -> Tensor:
-    """Sum [n] of the weights [v] without the one at `place` [n], -1: of all; rounded once."""
+    """Sum [n, 1] of the weights [v] without the one at `place` [n, 1], -1: of all; rounded once."""
     wide = weights.double()
     zero = wide.new_zeros(1)
     # Sums from both ends, because the sum of all minus one weight may lose all digits.

@@ -1,6 +1,6 @@
 """torch, through lightning_xent."""
 
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from unittest import mock
 
 import torch
@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_xent as package
 from lightning_xent import kernels, targets
+from lightning_xent.kernels.linear import Limits
 from lightning_xent.module import XentModule
 from sides.torch_gradient import (
     compiled_modes,
@@ -87,15 +88,12 @@ def linear(loss, hidden, weight, bias, target, **more):
 
 linear_dtypes = dtypes
 # Everything in one chunk, a row or two in a chunk, and a class or two in a chunk.
-linear_plans = {"whole": {}, "rows": {"FEWEST_ROWS": 0, "bytes": 40}, "classes": {"bytes": 40}}
+linear_plans = {"whole": None, "rows": Limits(40, 40, 0, 40), "classes": Limits(40, 40, 1000, 40)}
 
 
 @contextmanager
 def planned(plan):
     """Compute losses of layers in small chunks."""
-    options = dict(linear_plans[plan])
-    most = options.pop("bytes", None)
-    if most is not None:
-        options["BYTES"] = {"cpu": (most, most)}
-    with mock.patch.multiple(kernels.linear, **options) if options else nullcontext():
+    limits = linear_plans[plan]
+    with mock.patch.dict(kernels.linear.LIMITS, {} if limits is None else {"cpu": limits}):
         yield
