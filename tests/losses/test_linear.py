@@ -45,13 +45,165 @@ def test_vectors(case, plan):
         hidden = tensors.pop("logits")
         weight = side.tensor(np.eye(hidden.shape[-1]), dtype)
         with side.planned(plan):
-            value, *gradients = side.linear(loss, hidden, weight, None, **tensors)
+            value, gradient, _ = side.layer(loss, hidden, weight, None, fused=True, **tensors)
         compute_dtype = "float64" if dtype == "float64" else "float32"
         want = case.expected.grad_logits
-        gradient = np.moveaxis(side.numpy(gradients[0]), -1, axis)
+        gradient = np.moveaxis(gradient, -1, axis)
         tail = "tail" in case.flags
         verdicts = [
-            load.compare(case.expected.loss, side.numpy(value), compute_dtype, compute_dtype, tail),
+            load.compare(case.expected.loss, value, compute_dtype, compute_dtype, tail),
             load.compare(want, gradient, dtype, compute_dtype, tail),
         ]
         assert all(verdict.ok for verdict in verdicts), (dtype, [verdict.message for verdict in verdicts])
+
+
+ROWS, FEATURES, CLASSES = (5, 3), 4, 11
+LABEL, SOFT = "label", "soft"
+LOSSES = {
+    "plain": ("CategoricalCrossEntropy", {}, LABEL),
+    "focal": ("CategoricalFocalCrossEntropy", {"gamma": 1.7, "temperature": 1.5}, LABEL),
+    "ignored": ("CategoricalCrossEntropy", {"ignore_index": 3, "reduction": "weighted_mean", "weights": 1}, LABEL),
+    "smoothed": ("CategoricalCrossEntropy", {"label_smoothing": 0.1, "weights": 1}, LABEL),
+    "smoothed-0": ("CategoricalCrossEntropy", {"label_smoothing": 0.1, "smooth_over": "others", "weights": 0}, LABEL),
+    "everything": (
+        "CategoricalPolyCrossEntropy",
+        {"z_loss": 0.01, "entropy_penalty": 0.1, "softcap": 2.0, "temperature": 0.5, "ignore_index": 3, "weights": 1},
+        LABEL,
+    ),
+    "everything-smoothed": (
+        "CategoricalCrossEntropy",
+        {"z_loss": 0.01, "entropy_penalty": -0.1, "softcap": 2.0, "label_smoothing": 0.2, "weights": 1},
+        LABEL,
+    ),
+    "none": ("CategoricalGeneralizedCrossEntropy", {"reduction": "none"}, LABEL),
+    "sum": ("CategoricalCrossEntropy", {"reduction": "sum"}, LABEL),
+    "hardest": ("CategoricalCrossEntropy", {"hard_fraction": 0.4, "ignore_index": 3}, LABEL),
+    "hardest-soft": ("CategoricalCrossEntropy", {"hard_fraction": 0.4}, SOFT),
+    "focal-smoothed": ("CategoricalFocalCrossEntropy", {"label_smoothing": 0.1, "z_loss": 0.01}, LABEL),
+    "margin": ("ArcFaceCrossEntropy", {"scale": 2.0}, LABEL),
+    "adjusted": ("LogitAdjustedCrossEntropy", {"class_counts": [3 + c for c in range(CLASSES)]}, LABEL),
+    "bi-tempered": ("BiTemperedLogistic", {}, LABEL),
+    "soft": ("CategoricalCrossEntropy", {}, SOFT),
+    "soft-weighted": ("CategoricalFocalCrossEntropy", {"reduction": "weighted_mean", "weights": 1}, SOFT),
+    "divergence": ("KLDivergence", {"label_smoothing": 0.1}, SOFT),
+}
+INPUTS = {"random": (1.0, 0.0), "shifted": (1.0, 50.0), "confident": (30.0, 0.0)}
+
+
+def built(name):
+    loss, config, kind = LOSSES[name]
+    config = dict(config)
+    if "weights" in config:
+        least = 0.1 * config.pop("weights")
+        config["class_weight"] = [least + 0.3 * (c % 4) for c in range(CLASSES)]
+    return side.package.get({"loss": loss, "config": config}), kind
+
+
+def random_layer(kind, scale=1.0, shift=0.0, rows=ROWS):
+    rng = np.random.default_rng(3)
+    hidden, weight = rng.normal(size=(*rows, FEATURES)), rng.normal(size=(CLASSES, FEATURES)) * scale / 2
+    bias = rng.normal(size=CLASSES) + shift * rng.choice([-1, 1], size=CLASSES)
+    target = rng.integers(0, CLASSES, rows) if kind == LABEL else rng.dirichlet(np.ones(CLASSES), rows)
+    return [side.tensor(each, side.layer_dtype) for each in (hidden, weight, bias)], target
+
+
+def compare(fused, whole, tolerance):
+    for name, got, want in zip(("value", "hidden", "weight", "bias"), fused, whole, strict=True):
+        assert got.shape == want.shape, name
+        np.testing.assert_allclose(
+            got, want, rtol=tolerance, atol=tolerance * max(1.0, np.abs(want).max(initial=0.0)), err_msg=name
+        )
+
+
+@pytest.mark.parametrize("plan", side.linear_plans)
+@pytest.mark.parametrize("inputs", INPUTS)
+@pytest.mark.parametrize("name", LOSSES)
+def test_chunks_give_what_all_logits_give(name, inputs, plan):
+    loss, kind = built(name)
+    layer, target = random_layer(kind, *INPUTS[inputs])
+    target = side.given(target) if kind == LABEL else side.tensor(target, side.layer_dtype)
+    # The axis of the logits of three axes; a layer has its classes last.
+    loss.axis = -1
+    mask = side.given(np.arange(15).reshape(ROWS) % 4 != 1)
+    weight = side.tensor(np.arange(15).reshape(ROWS) % 3 / 2.0, side.layer_dtype)
+    for more in ({}, {"mask": mask, "sample_weight": weight}):
+        with side.planned(plan):
+            fused = side.layer(loss, *layer, target, fused=True, **more)
+        compare(fused, side.layer(loss, *layer, target, fused=False, **more), side.layer_tolerance)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+@pytest.mark.parametrize("name", ["everything", "hardest", "none", "soft", "bi-tempered"])
+def test_few_rows(name, count):
+    loss, kind = built(name)
+    loss.axis = -1
+    layer, target = random_layer(kind, rows=(count,))
+    target = side.given(target) if kind == LABEL else side.tensor(target, side.layer_dtype)
+    compare(
+        side.layer(loss, *layer, target, fused=True),
+        side.layer(loss, *layer, target, fused=False),
+        side.layer_tolerance,
+    )
+
+
+@pytest.mark.parametrize("name", ["ignored", "everything", "hardest"])
+def test_ignored_rows_give_nothing(name):
+    loss, _ = built(name)
+    (hidden, weight, bias), _ = random_layer(LABEL)
+    target = side.given(np.full(ROWS, 3))
+    for found in side.layer(loss, hidden * np.nan, weight, bias, target, fused=True):
+        assert (found == 0).all()
+
+
+@pytest.mark.parametrize("rest", ["drop", "spread"])
+@pytest.mark.parametrize("name", ["soft", "soft-weighted"])
+def test_top_k_is_a_distribution(name, rest):
+    loss, _ = built(name)
+    loss.axis = -1
+    layer, _ = random_layer(SOFT)
+    rng = np.random.default_rng(0)
+    indices = np.argsort(rng.normal(size=(*ROWS, CLASSES)), -1)[..., :3]
+    probabilities = rng.dirichlet(np.ones(4), ROWS)[..., :3]
+    share = (1 - probabilities.sum(-1, keepdims=True)) / (CLASSES - 3) if rest == "spread" else np.zeros((*ROWS, 1))
+    whole = np.broadcast_to(share, (*ROWS, CLASSES)).copy()
+    np.put_along_axis(whole, indices, probabilities, -1)
+    pair = side.given(indices), side.tensor(probabilities, side.layer_dtype)
+    top = side.package.TopK(*pair, rest=rest)
+    wanted = side.layer(loss, *layer, side.tensor(whole, side.layer_dtype), fused=False)
+    compare(side.layer(loss, *layer, top, fused=True), wanted, side.layer_tolerance)
+    if rest == "drop":
+        compare(side.layer(loss, *layer, pair, fused=True), wanted, side.layer_tolerance)
+
+
+def test_denominator_and_parts():
+    loss, _ = built("ignored")
+    layer, target = random_layer(LABEL)
+    target, loss.axis = side.given(target), -1
+    fused, whole = (side.layer(loss, *layer, target, fused=is_fused, denominator=7) for is_fused in (True, False))
+    compare(fused, whole, side.layer_tolerance)
+    total, denominator = side.layer_parts(loss, *layer, target)
+    assert total / denominator == pytest.approx(float(side.layer(loss, *layer, target, fused=False)[0]), rel=1e-6)
+
+
+REFUSED = {
+    "teacher": ("Distillation", {}, "Distillation"),
+    "views": ("JensenShannonConsistency", {}, "JensenShannonConsistency"),
+    "probabilities": ("CategoricalCrossEntropy", {"from_logits": False}, "from_logits"),
+    "label": ("CategoricalCrossEntropy", {}, side.target_name),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_error(name):
+    loss, config, word = REFUSED[name]
+    loss = side.package.get({"loss": loss, "config": config})
+    layer, target = random_layer(LABEL)
+    with pytest.raises(ValueError, match=word):
+        side.layer(loss, *layer, side.given(target + CLASSES), fused=True)
+
+
+@pytest.mark.parametrize("shapes", [((2, 4), (3, 5), None), ((2, 4), (4,), None), ((2, 4), (3, 4), (4,))])
+def test_shapes_that_do_not_fit(shapes):
+    layer = [None if shape is None else side.tensor(np.zeros(shape), side.layer_dtype) for shape in shapes]
+    with pytest.raises(ValueError, match=side.weight_name if shapes[2] is None else "bias"):
+        side.layer(built("plain")[0], *layer, side.given(np.zeros(2, int)), fused=True)

@@ -79,14 +79,25 @@ def class_axis(loss, logits):
     return targets.class_axis(torch.from_numpy(logits), loss.axis)
 
 
-def linear(loss, hidden, weight, bias, target, **more):
-    """The loss of the last layer, and the gradients of hidden states, weight and bias of its sum."""
-    layer = [None if each is None else each.clone().requires_grad_() for each in (hidden, weight, bias)]
-    value = loss.linear(*layer[:2], target, layer[2], **more)
-    return value, *torch.autograd.grad(value.sum(), [each for each in layer if each is not None])
+def layer(loss, hidden, weight, bias, target, *, fused, **more):
+    """The loss of a last layer, in chunks or of all logits, and the gradients of hidden, weight and bias of its sum."""
+    hidden, weight, bias = (None if each is None else each.clone().requires_grad_() for each in (hidden, weight, bias))
+    if fused:
+        value = loss.linear(hidden, weight, target, bias, **more)
+    else:
+        value = loss(torch.nn.functional.linear(hidden, weight, bias), target, **more)
+    wanted = [each for each in (hidden, weight, bias) if each is not None]
+    return [numpy(each) for each in (value, *torch.autograd.grad(value.sum(), wanted))]
+
+
+def layer_parts(loss, hidden, weight, bias, target):
+    """The sum and the denominator of the loss of a last layer."""
+    return [float(each) for each in loss.linear_parts(hidden, weight, target, bias)]
 
 
 linear_dtypes = dtypes
+layer_dtype, layer_tolerance = "float64", 1e-12
+target_name, weight_name = "target", "weight"
 # Everything in one chunk, a row or two in a chunk, and a class or two in a chunk.
 linear_plans = {"whole": None, "rows": Limits(40, 40, 0, 40), "classes": Limits(40, 40, 1000, 40)}
 
