@@ -5,6 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from lightning_xent.check import check_model, check_outputs
 from lightning_xent.fused import TopK
 from lightning_xent.information import cross_entropy, entropy, kl_divergence
+from lightning_xent.layers import LinearLoss as LinearLoss
 from lightning_xent.losses.asymmetric import AsymmetricLoss
 from lightning_xent.losses.bi_tempered import BiTemperedLogistic
 from lightning_xent.losses.bootstrapping import Bootstrapping

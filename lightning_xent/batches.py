@@ -116,6 +116,15 @@ def logits_of(outputs: Any) -> Any:
     return getattr(outputs, "logits", outputs)
 
 
+def hidden_of(outputs: Any) -> Any:
+    """Return the hidden states among the outputs of a network: `.last_hidden_state` or the entry of that name."""
+    if isinstance(outputs, Tensor):
+        return outputs
+    if isinstance(outputs, Mapping):
+        return outputs.get("last_hidden_state", outputs)
+    return getattr(outputs, "last_hidden_state", outputs)
+
+
 def _of_mapping(network: nn.Module, batch: Mapping[str, Any], keys: Keys) -> Batch:
     arguments, takes_any = _arguments(network)
     given = [] if keys.input is None else [keys.input] if isinstance(keys.input, str) else list(keys.input)

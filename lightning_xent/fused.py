@@ -1,6 +1,7 @@
 """The loss of the last linear layer: what `linear` of a categorical loss reads, and how it chooses the work."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -10,7 +11,7 @@ from torch.nn.functional import linear
 
 from lightning_xent import kernels, reading, reduction, targets, weighting
 from lightning_xent.kernels import tensors
-from lightning_xent.kernels.linear import ByLabel, ByRows, Head, Work, chunks
+from lightning_xent.kernels.linear import ByLabel, ByRows, Chunks, Head, Work, chunks
 from lightning_xent.kernels.statistics import Reads
 from lightning_xent.reduction import Rows
 from shared_specs.common import arguments, guard
@@ -105,6 +106,54 @@ def rows(loss: "CategoricalLoss", *given: Any) -> Rows:
     return found._replace(kept=reduction.hardest(found.losses, found.kept, loss.hard_fraction))
 
 
+def labels(
+    loss: "CategoricalLoss",
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Any,
+    sample_weight: Any,
+    mask: Any,
+) -> tuple[Head, Tensor, Tensor]:
+    """Return the layer with its rows in one axis, a label [N] for each, and whether [N] the row counts.
+
+    The label of a distribution is the class of largest mass; it is 0 for rows that do not count.
+    """
+    head, shape = _head(hidden, weight, bias)
+    size = len(head.weight)
+    given = _given(loss, head, shape, target, sample_weight, mask)
+    label = given.target
+    if isinstance(label, TopK):
+        label = label.indices.gather(-1, label.probabilities.argmax(-1, keepdim=True)).squeeze(-1)
+    elif not given.is_labels:
+        label = label.argmax(-1)
+    counts = (label >= 0) & (label < loss.count_classes(size))
+    counts = (counts if given.active is None else counts & given.active).reshape(-1)
+    return head, torch.where(counts, label.reshape(-1), 0), counts
+
+
+def chunks_of_rows(head: Head) -> Iterator[slice]:
+    """Return slices of the rows, with logits that leave room for four tensors of their size."""
+    return Chunks(chunks(head, 4, splits_classes=False).rows, len(head.weight)).of(head)[0]
+
+
+def _stand_in(head: Head, shape: tuple[int, ...]) -> Tensor:
+    """Logits [..., C] that take no memory. Only their shape, dtype and device are read."""
+    return head.hidden.detach().new_zeros(()).expand(*shape, len(head.weight))
+
+
+def _given(
+    loss: "CategoricalLoss", head: Head, shape: tuple[int, ...], target: Any, sample_weight: Any, mask: Any
+) -> "Given":
+    """Return what is given beside the hidden states, in the layout of the rows."""
+    logits = _stand_in(head, shape)
+    if isinstance(target, tuple):
+        target = TopK(*target)
+    if isinstance(target, TopK):
+        return _given_top(loss, logits, target, sample_weight, mask)
+    return loss._given(logits, len(shape), target, sample_weight, mask)
+
+
 def _read(
     loss: "CategoricalLoss",
     hidden: Any,
@@ -128,18 +177,12 @@ def _read(
     if size == 1 and not loss._watch.has_warned:
         loss._watch.has_warned = True
         guard.warn(f"{type(loss).__name__} {guard.of_one_class((*shape, 1), len(shape))}")
-    # Logits of this shape take no memory. Only their shape, dtype and device are read.
-    logits = head.hidden.detach().new_zeros(()).expand(*shape, size)
+    logits = _stand_in(head, shape)
     class_weight = None
     if loss._class_weight is not None:
         classes = loss.count_classes(size)
         class_weight = weighting.per_class("class_weight", loss._class_weight, logits, classes)  # [C]
-    if isinstance(target, tuple):
-        target = TopK(*target)
-    if isinstance(target, TopK):
-        given = _given_top(loss, logits, target, sample_weight, mask)
-    else:
-        given = loss._given(logits, len(shape), target, sample_weight, mask)
+    given = _given(loss, head, shape, target, sample_weight, mask)
     checked, weights, validity = _checked(loss, logits, given, class_weight)
     if validity is not None:
         loss._watch.say_unchecked(type(loss).__name__, validity, loss.check_labels)

@@ -8,6 +8,7 @@ from torch import nn
 
 from lightning_xent.base import Loss
 from lightning_xent.batches import Keys
+from lightning_xent.layers import LinearLoss
 from lightning_xent.training import OptimizerCallable, SchedulerCallable, Training, held, plain
 from shared_specs.common.spec import LossSpec
 
@@ -18,7 +19,7 @@ class XentModule(Training, LightningModule):  # noqa: D101  the next line sets i
     def __init__(
         self,
         network: nn.Module,
-        loss: Loss | LossSpec,
+        loss: Loss | LinearLoss | LossSpec,
         optimizer: OptimizerCallable | None = None,
         scheduler: SchedulerCallable | None = None,
         scheduler_config: dict[str, Any] | None = None,
@@ -31,7 +32,7 @@ class XentModule(Training, LightningModule):  # noqa: D101  the next line sets i
         super().__init__()
         keys = Keys(input_key, target_key, weight_key, mask_key)
         self._set_up(network, loss, optimizer, scheduler, scheduler_config, class_names, keys)
-        loss = held(self.loss)  # type: ignore[assignment]
+        loss = held(self.loss, self.head)  # type: ignore[assignment]
         class_names, scheduler_config = self.class_names, plain(scheduler_config)
         input_key, target_key, weight_key, mask_key = keys.input, keys.target, keys.weight, keys.mask
         self.save_hyperparameters(ignore=["network", "optimizer", "scheduler"])

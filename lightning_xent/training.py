@@ -12,11 +12,11 @@ from torch.optim.lr_scheduler import LRScheduler
 from lightning_xent import batches
 from lightning_xent.base import Loss
 from lightning_xent.evaluation import Evaluation, Value
-from lightning_xent.metrics import IGNORED, EpochMean, Predictions, predictions
+from lightning_xent.layers import LinearLoss, layer_of, spec_of_layer
+from lightning_xent.metrics import IGNORED, EpochMean, Predictions, predictions, predictions_of_layer
 from lightning_xent.reduction import quotient
 from lightning_xent.spec import get, spec_of
 from shared_specs.common import arguments, guard
-from shared_specs.common.spec import LossSpec
 
 OptimizerCallable = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerCallable = Callable[[Optimizer], LRScheduler]
@@ -27,8 +27,8 @@ TRAINED_WITH = "lightning_xent_trained_with"
 """Key of a checkpoint for the names of optimizer and scheduler. They are code, which a checkpoint cannot hold."""
 
 
-def loss_of(given: Any) -> Loss:
-    """Return the loss for a module, given a loss, its spec or its name.
+def loss_of(given: Any) -> Loss | LinearLoss:
+    """Return the loss for a module, or the layer that has it, given one of them, a spec or a name.
 
     Raises:
         ValueError: The entry of a checkpoint that stands for a loss of another package, or a spec that `get` refuses.
@@ -40,14 +40,18 @@ def loss_of(given: Any) -> Loss:
             f"loss must be a loss or its spec, got none: the checkpoint holds no spec of {name}, which is not a class "
             "of lightning_xent: pass loss=..., as in load_from_checkpoint(path, network=..., loss=...)"
         )
+    if isinstance(given, LinearLoss):
+        return given
+    if isinstance(given, Mapping) and "linear" in given:
+        return layer_of(given)
     if isinstance(given, nn.Module) and not isinstance(given, Loss):
         raise TypeError(f"loss must be a loss of lightning_xent, its spec or its name, got {given!r}")
     return get(given)
 
 
-def held(loss: Loss) -> LossSpec | dict[str, str]:
+def held(loss: Loss, head: LinearLoss | None) -> Mapping[str, Any]:
     """Return what a checkpoint holds for a loss: its spec, or its class name if the class is of another package."""
-    spec = spec_of(loss)
+    spec = spec_of(loss) if head is None else spec_of_layer(head)
     return {"own_loss": type(loss).__name__} if spec is None else spec
 
 
@@ -92,7 +96,9 @@ class Training(nn.Module):
 
     Args:
         network: Maps inputs to the input of the loss, logits by default.
-        loss: A loss, or its spec `{"loss": CLASS, "config": {...}}`; the reduction must not be "none".
+        loss: A loss, or its spec `{"loss": CLASS, "config": {...}}`; the reduction must not be "none". Or the last
+            layer with its loss: a `LinearLoss`, or a spec with the entry "linear": {"in_features": D, "classes": C}.
+            The network then returns hidden states [..., D], or an output with `.last_hidden_state`.
         optimizer: Function that builds the optimizer from the parameters. None: torch.optim.AdamW with its defaults,
             which another optimizer named in a config must not inherit.
         scheduler: Function that builds the learning-rate scheduler from the optimizer.
@@ -133,6 +139,7 @@ class Training(nn.Module):
         batch_keys: batches.Keys,
     ) -> None:
         loss = loss_of(loss)
+        head, loss = (loss, loss.loss) if isinstance(loss, LinearLoss) else (None, loss)
         for name, given in (("optimizer", optimizer), ("scheduler", scheduler)):
             if given is not None and not callable(given):
                 what = f"parameters, such as {EXAMPLE}" if name == "optimizer" else "optimizer"
@@ -143,7 +150,7 @@ class Training(nn.Module):
         if unknown:
             wanted = ", ".join(sorted(SCHEDULER_KEYS))
             raise ValueError(f"scheduler_config must have no other keys than {wanted}, got {min(unknown)!r}")
-        self.network, self.loss = network, loss
+        self.network, self.loss, self.head = network, loss, head
         self.optimizer, self.scheduler = optimizer, scheduler
         self.scheduler_config = {"monitor": "val_loss"} | (scheduler_config or {})
         self.class_names = None if class_names is None else [str(name) for name in class_names]
@@ -158,8 +165,12 @@ class Training(nn.Module):
         self.train_accuracy = EpochMean()
 
     def forward(self, *inputs: Any, **named_inputs: Any) -> Any:
-        """Return the logits: the network's output, its `.logits` (Hugging Face) or its entry "out" (torchvision)."""
-        return batches.logits_of(self.network(*inputs, **named_inputs))
+        """Return the logits: the network's output, its `.logits` (Hugging Face) or its entry "out" (torchvision).
+
+        With a `LinearLoss` they are those of the layer.
+        """
+        outputs = self.network(*inputs, **named_inputs)
+        return batches.logits_of(outputs) if self.head is None else self.head.logits(batches.hidden_of(outputs))
 
     def to_torchscript(
         self, file_path: Any = None, method: str | None = "script", example_inputs: Any = None, **kwargs: Any
@@ -191,7 +202,7 @@ class Training(nn.Module):
         if "class_path" in given and spec_of(self.loss) is None:  # from a config, which can build a loss of any class
             saved["loss"] = {**given, "init_args": {**(given.get("init_args") or {}), **self.loss.get_config()}}
         else:
-            saved["loss"] = held(self.loss)
+            saved["loss"] = held(self.loss, self.head)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember the optimizer of a checkpoint, so that `configure_optimizers` can warn if it is not passed."""
@@ -310,10 +321,15 @@ class Training(nn.Module):
                     "models of Hugging Face shift them inside, for their own loss. Shift them in the collator: "
                     "labels[:, :-1] = input_ids[:, 1:], and the last to ignore_index"
                 )
-        logits = self(*parts.inputs, **parts.named_inputs)
-        given = (logits, parts.target, parts.sample_weight, parts.mask)
-        total, denominator = self.loss.parts(*given)
-        return total, denominator, predictions(self.loss, *given, has_probabilities=has_probabilities)
+        given = parts.target, parts.sample_weight, parts.mask
+        if self.head is None:
+            logits = self(*parts.inputs, **parts.named_inputs)
+            total, denominator = self.loss.parts(logits, *given)
+            return total, denominator, predictions(self.loss, logits, *given, has_probabilities=has_probabilities)
+        hidden = batches.hidden_of(self.network(*parts.inputs, **parts.named_inputs))
+        total, denominator = self.head.parts(hidden, *given)
+        found = predictions_of_layer(self.head, hidden, *given, has_probabilities=has_probabilities)
+        return total, denominator, found
 
     def _evaluate(self, stage: str, batch: Any, loader: int | None) -> Tensor:
         """Count a batch of one of several loaders, or of the only loader (None)."""

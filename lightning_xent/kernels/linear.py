@@ -85,11 +85,11 @@ def chunks(head: Head, copies: int, *, splits_classes: bool) -> Chunks:
     enough = min(limits.of_rows, limits.rows * classes * size)
     most = min(max(count * classes * size // (SHARE * copies), enough, limits.least), limits.most)
     entries = max(1, most // size)
-    rows = max(1, entries // max(1, classes))
+    rows = entries // max(1, classes)
     if rows < min(limits.rows // 2, count) and splits_classes:
         rows = min(count, MOST_ROWS, entries)
         return Chunks(rows, max(1, min(classes, entries // rows)))
-    parts = math.ceil(count / rows) if count else 1
+    parts = max(1, math.ceil(count / max(1, rows)))
     return Chunks(max(1, math.ceil(count / parts)), max(1, classes))
 
 

@@ -1,7 +1,7 @@
 """Torchmetrics that read logits, targets, ignored rows and weights as the losses do."""
 
 from lightning_xent.metrics.calibration import CalibrationError, ExpectedCalibrationError
-from lightning_xent.metrics.prediction import IGNORED, Predictions, predictions
+from lightning_xent.metrics.prediction import IGNORED, Predictions, predictions, predictions_of_layer
 from lightning_xent.metrics.report import MOST_CLASSES, Report, table
 from lightning_xent.metrics.sums import EpochMean
 
@@ -14,5 +14,6 @@ __all__ = [
     "Predictions",
     "Report",
     "predictions",
+    "predictions_of_layer",
     "table",
 ]

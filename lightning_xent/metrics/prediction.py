@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_xent import reading, targets, weighting
+from lightning_xent import fused, reading, targets, weighting
 from lightning_xent.base import Loss
 from lightning_xent.binary import BinaryLoss
 from lightning_xent.categorical import CategoricalLoss
+from lightning_xent.layers import LinearLoss
 from lightning_xent.log_odds import scaled, softplus, take
 from lightning_xent.losses.bi_tempered import BiTemperedLogistic
 from lightning_xent.losses.divergence import Distillation
@@ -79,6 +80,35 @@ def predictions(
     kept = kept if weight is None else kept & (weight != 0)
     label = torch.where(kept, label, IGNORED)
     return Predictions(predicted, label, confidence, surprise, classes, isinstance(loss, BinaryLoss))
+
+
+@torch.no_grad()
+def predictions_of_layer(
+    layer: LinearLoss,
+    hidden: Tensor,
+    target: Any,
+    sample_weight: Any = None,
+    mask: Any = None,
+    *,
+    has_probabilities: bool = True,
+) -> Predictions:
+    """Return the `predictions` of a layer for hidden states [..., D], with all rows [N] in one axis.
+
+    The logits are computed in chunks.
+    """
+    loss = layer.loss
+    head, label, counts = fused.labels(loss, hidden.detach(), layer.weight, layer.bias, target, sample_weight, mask)
+    found = []
+    for rows in [*fused.chunks_of_rows(head)] or [slice(0, 0)]:
+        logits = head.logits(rows, slice(None))
+        found.append(by_rows(loss, logits, label[rows], has_probabilities=has_probabilities))
+    predicted = torch.cat([part[0] for part in found])
+    confidence, surprise = (
+        torch.cat([part[place] for part in found]) if has_probabilities else None  # type: ignore[misc]
+        for place in (1, 2)
+    )
+    classes = loss.count_classes(layer.classes)
+    return Predictions(predicted, torch.where(counts, label, IGNORED), confidence, surprise, classes, False)
 
 
 def target_of(loss: CategoricalLoss, logits: Tensor, target: Any, mask: Any) -> tuple[Tensor, bool, Tensor]:

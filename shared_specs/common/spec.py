@@ -39,6 +39,10 @@ def build(spec: Any, classes: Mapping[str, type[T]]) -> T:
 
 
 def public_classes(package: Any) -> dict[str, Any]:
-    """Return the public classes of a package, by their names."""
+    """Return the public losses of a package, by their names."""
     public = {name: getattr(package, name) for name in package.__all__}
-    return {name: value for name, value in public.items() if isinstance(value, type)}
+    return {
+        name: value
+        for name, value in public.items()
+        if isinstance(value, type) and issubclass(value, package.base.Loss)
+    }

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import lightning_xent
+from shared_specs.common.spec import public_classes
 from sides import side
 
 keras_xent = side.package
@@ -49,7 +50,7 @@ ONE_SIDED = {
     "private.py",
     "shapes.py",
 }
-CLASSES = [name for name in keras_xent.__all__ if isinstance(getattr(keras_xent, name), type)]
+CLASSES = list(public_classes(keras_xent))
 
 
 def sources(package):

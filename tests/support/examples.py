@@ -4,9 +4,10 @@ from dataclasses import fields
 
 import numpy as np
 
+from shared_specs.common.spec import public_classes
 from sides import side
 
-CLASSES = [name for name in side.package.__all__ if isinstance(getattr(side.package, name), type)]
+CLASSES = list(public_classes(side.package))
 
 
 def is_binary(name):

@@ -10,6 +10,7 @@ import keras
 
 import keras_xent
 from demo.keras_side import network, optimizer
+from shared_specs.common.spec import public_classes
 from trajectories import OPTIMIZERS, SEED, write
 
 
@@ -26,5 +27,5 @@ def train(run):
 
 
 if __name__ == "__main__":
-    classes = [name for name in keras_xent.__all__ if isinstance(getattr(keras_xent, name), type)]
+    classes = list(public_classes(keras_xent))
     write(Path(sys.argv[1]), train, classes)

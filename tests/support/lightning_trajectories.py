@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 import lightning_xent
 from demo.lightning_parts import Perceptron, quiet
 from lightning_xent.module import XentModule
+from shared_specs.common.spec import public_classes
 from trajectories import OPTIMIZERS, SEED, write
 
 
@@ -55,5 +56,5 @@ def train(run):
 if __name__ == "__main__":
     quiet()
     warnings.filterwarnings("ignore", message=".*but have no `val_dataloader`")
-    classes = [name for name in lightning_xent.__all__ if isinstance(getattr(lightning_xent, name), type)]
+    classes = list(public_classes(lightning_xent))
     write(Path(sys.argv[1]), train, classes)

@@ -10,13 +10,14 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from shared_specs import load
+from shared_specs.common.spec import public_classes
 from sides import is_keras, name, side
 
 DTYPE = side.dtypes[0]  # float64 where it binds
 EPSILON = load.EPSILON[DTYPE]
 
 BinaryLoss, CategoricalLoss = side.package.binary.BinaryLoss, side.package.categorical.CategoricalLoss
-PUBLIC = {public: loss for public in side.package.__all__ if isinstance(loss := getattr(side.package, public), type)}
+PUBLIC = public_classes(side.package)
 TAUGHT = PUBLIC["Distillation"]  # its target is a teacher, not one of KINDS: test_algebra.py holds it to others
 BINARY = [loss for loss in PUBLIC.values() if issubclass(loss, BinaryLoss)]
 CATEGORICAL = [loss for loss in PUBLIC.values() if issubclass(loss, CategoricalLoss) and loss is not TAUGHT]

@@ -1,0 +1,111 @@
+"""The last layer of a network together with its loss."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_xent.categorical import CategoricalLoss
+from lightning_xent.spec import get, spec_of
+from shared_specs.common import arguments
+from shared_specs.common.spec import LossSpec
+
+
+class LinearLoss(nn.Module):
+    """The last linear layer with its loss: a call trains it without holding all logits; `logits` predicts.
+
+    The weight may be shared with an embedding: `layer.weight = embedding.weight`. As the `loss` of an `XentModule`, it
+    takes the output of the network as hidden states, and the module predicts logits.
+
+    >>> layer = LinearLoss(16, 100_000, "CategoricalCrossEntropy", bias=False)
+    >>> hidden, target = torch.zeros(8, 16), torch.arange(8)
+    >>> print(f"{layer(hidden, target):.4f}")  # log(100000)
+    11.5129
+
+    Args:
+        in_features: Number D of features of the hidden states.
+        classes: Number of logits C.
+        loss: A categorical loss, its spec or its name. Its class axis is the last.
+        bias: Whether the layer has a bias.
+
+    Raises:
+        ValueError: A number below 1, a loss whose `axis` is not the last, or one that has no `linear`.
+        TypeError: A loss that is not categorical.
+    """
+
+    def __init__(
+        self, in_features: int, classes: int, loss: CategoricalLoss | LossSpec | str, bias: bool = True
+    ) -> None:
+        super().__init__()
+        self.in_features = arguments.integer("in_features", in_features, 1)
+        self.classes = arguments.integer("classes", classes, 1)
+        self.loss = checked_loss(get(loss))
+        self.weight = nn.Parameter(torch.empty(self.classes, self.in_features))
+        self.bias = nn.Parameter(torch.empty(self.classes)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw weight and bias as torch.nn.Linear does: uniform within +-1 / sqrt(in_features)."""
+        bound = 1 / math.sqrt(self.in_features)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def forward(
+        self, hidden: Tensor, target: Any, sample_weight: Any = None, mask: Any = None, denominator: Any = None
+    ) -> Tensor:
+        """Return the loss of the logits of hidden states [..., D], as `loss.linear` does."""
+        return self.loss.linear(hidden, self.weight, target, self.bias, sample_weight, mask, denominator)
+
+    def parts(self, hidden: Tensor, target: Any, sample_weight: Any = None, mask: Any = None) -> tuple[Tensor, Tensor]:
+        """Return (weighted sum of the row losses, denominator), whose quotient is the loss."""
+        return self.loss.linear_parts(hidden, self.weight, target, self.bias, sample_weight, mask)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return the logits [..., C] of hidden states [..., D]."""
+        return nn.functional.linear(hidden, self.weight, self.bias)
+
+    def probabilities(self, hidden: Tensor) -> Tensor:
+        """Return the probabilities [..., K] of the classes, as the loss computes them, for hidden states [..., D]."""
+        rows = tuple(hidden.shape)[:-1]
+        found = self.loss.probabilities(self.logits(hidden.reshape(-1, hidden.shape[-1])))
+        return found.reshape(*rows, found.shape[-1])
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, classes={self.classes}, bias={self.bias is not None}"
+
+
+def checked_loss(loss: Any) -> CategoricalLoss:
+    """Return a loss that a layer can have.
+
+    Raises:
+        ValueError: A loss whose class axis is not the last, or that has no `linear`.
+        TypeError: A loss that is not categorical.
+    """
+    if not isinstance(loss, CategoricalLoss):
+        raise TypeError(
+            f"loss must be a categorical loss, got {type(loss).__name__}: a layer has a logit for each class"
+        )
+    if loss.axis not in (None, -1):
+        raise ValueError(f"loss must have axis=-1 or None, because the classes of a layer are last, got {loss.axis}")
+    if not loss.reads_one_logits or not loss.from_logits:
+        raise ValueError(f"loss must read one tensor of logits, got {loss!r}")
+    return loss
+
+
+def spec_of_layer(layer: LinearLoss) -> dict[str, Any] | None:
+    """Return the spec from which `layer_of` builds a layer; None if its loss is a class of another package."""
+    spec = spec_of(layer.loss)
+    size = {"in_features": layer.in_features, "classes": layer.classes, "bias": layer.bias is not None}
+    return None if spec is None else {**spec, "linear": size}
+
+
+def layer_of(spec: Mapping[str, Any]) -> LinearLoss:
+    """Return the layer of a spec `{"loss": CLASS, "config": {...}, "linear": {"in_features": D, "classes": C}}`."""
+    rest = {key: value for key, value in spec.items() if key != "linear"}
+    size = spec["linear"]
+    names = {"in_features", "classes", "bias"}
+    if not isinstance(size, Mapping) or not {"in_features", "classes"} <= size.keys() <= names:
+        raise ValueError(f'linear must have the keys "in_features", "classes" and, if wanted, "bias", got {size!r}')
+    return LinearLoss(**size, loss=get(rest))  # type: ignore[arg-type]

@@ -1,0 +1,273 @@
+"""What torch alone asks of the loss of the last layer: autograd, autocast, memory, traces; `LinearLoss`."""
+
+import functools
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import lightning_xent
+from lightning_xent import LinearLoss, kernels
+from lightning_xent.kernels.linear import Limits
+from lightning_xent.metrics import predictions, predictions_of_layer
+from lightning_xent.module import XentModule
+from sides.lightning import trainer
+from sides.torch_gradient import prepared
+
+LOSSES = {
+    "cross-entropy": lightning_xent.CategoricalCrossEntropy(ignore_index=-100),
+    "smoothed-focal": lightning_xent.CategoricalFocalCrossEntropy(label_smoothing=0.1, ignore_index=-100),
+    "none": lightning_xent.CategoricalCrossEntropy(reduction="none"),
+    "hardest": lightning_xent.CategoricalCrossEntropy(hard_fraction=0.5),
+}
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    monkeypatch.setitem(kernels.linear.LIMITS, "cpu", Limits(200, 200, 0, 200))
+
+
+def layer(rows=7, features=4, classes=9, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(size, features, generator=generator, dtype=dtype) for size in (rows, classes))
+    bias = torch.randn(classes, generator=generator, dtype=dtype)
+    target = torch.randint(0, classes, (rows,), generator=generator)
+    return [each.requires_grad_() for each in (hidden, weight, bias)], target
+
+
+def dense(loss, hidden, weight, bias, target):
+    return loss(F.linear(hidden, weight, bias), target)
+
+
+def fused(loss, hidden, weight, bias, target):
+    return loss.linear(hidden, weight, target, bias)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_graph_gives_its_gradient_again(name):
+    tensors, target = layer()
+    value = fused(LOSSES[name], *tensors, target).sum()
+    first = torch.autograd.grad(3 * value, tensors, retain_graph=True)
+    again = torch.autograd.grad(value, tensors, retain_graph=True)
+    assert all(torch.equal(a, b) for a, b in zip(again, torch.autograd.grad(value, tensors), strict=True))
+    for a, b in zip(first, again, strict=True):
+        torch.testing.assert_close(a, 3 * b)
+    with pytest.raises(RuntimeError, match="second time"):
+        torch.autograd.grad(value, tensors)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_second_derivative(name):
+    tensors, target = layer()
+
+    def penalty(call):
+        gradients = torch.autograd.grad(call(LOSSES[name], *tensors, target).sum(), tensors, create_graph=True)
+        return torch.autograd.grad(sum((each**2).sum() for each in gradients), tensors)
+
+    for got, want in zip(penalty(fused), penalty(dense), strict=True):
+        torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("wanted", [(True, False, False), (False, True, False), (False, False, True), (False,) * 3])
+@pytest.mark.parametrize("name", LOSSES)
+def test_only_the_gradients_that_are_wanted(name, wanted):
+    tensors, target = layer()
+    tensors = [tensor.detach().requires_grad_(is_wanted) for tensor, is_wanted in zip(tensors, wanted, strict=True)]
+    value, whole = fused(LOSSES[name], *tensors, target), dense(LOSSES[name], *tensors, target)
+    torch.testing.assert_close(value, whole)
+    assert value.requires_grad == any(wanted)
+    if any(wanted):
+        value.sum().backward()
+        got = [tensor.grad for tensor in tensors if tensor.requires_grad]
+        wants = torch.autograd.grad(whole.sum(), [tensor for tensor in tensors if tensor.requires_grad])
+        torch.testing.assert_close(got, list(wants))
+
+
+def test_gradient_of_sample_weights_and_soft_targets():
+    tensors, target = layer()
+    weights = torch.rand(7, dtype=torch.float64, requires_grad=True)
+    soft = torch.rand(7, 9, dtype=torch.float64, requires_grad=True)
+    loss = LOSSES["cross-entropy"]
+    for given, extra, leaf in ((target, {"sample_weight": weights}, weights), (soft, {}, soft)):
+        (got,) = torch.autograd.grad(loss.linear(tensors[0], tensors[1], given, tensors[2], **extra), leaf)
+        (want,) = torch.autograd.grad(loss(F.linear(*tensors), given, **extra), leaf)
+        torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_no_grad(name):
+    tensors, target = layer()
+    with torch.no_grad():
+        value = fused(LOSSES[name], *tensors, target)
+    assert not value.requires_grad
+    torch.testing.assert_close(value, dense(LOSSES[name], *tensors, target).detach())
+
+
+def test_nan_in_an_ignored_row_reaches_nothing():
+    (hidden, weight, bias), target = layer()
+    target[2] = -100
+    hidden = hidden.detach().index_fill(0, torch.tensor([2]), torch.nan).requires_grad_()
+    LOSSES["cross-entropy"].linear(hidden, weight, target, bias).backward()
+    assert (hidden.grad[2] == 0).all()
+    assert all(torch.isfinite(each.grad).all() for each in (hidden, weight, bias))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_autocast_gives_float32(name):
+    tensors, target = layer(dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value, whole = fused(LOSSES[name], *tensors, target), dense(LOSSES[name], *tensors, target)
+        got = torch.autograd.grad(value.sum(), tensors)
+    want = torch.autograd.grad(whole.sum(), tensors)
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, whole, rtol=1e-6, atol=1e-6)
+    for a, b in zip(got, want, strict=True):
+        assert a.dtype == torch.float32
+        torch.testing.assert_close(a, b, rtol=2e-2, atol=2e-2)
+
+
+def test_weight_gradient_is_summed_in_float32():
+    """4096 rows of which each adds 1/4096: in bfloat16 the sum would stop at 256 of them."""
+    rows = 4096
+    hidden = torch.ones(rows, 1, dtype=torch.bfloat16)
+    weight = torch.zeros(2, 1, dtype=torch.bfloat16, requires_grad=True)
+    lightning_xent.CategoricalCrossEntropy(reduction="sum").linear(
+        hidden, weight, torch.zeros(rows, dtype=int)
+    ).backward()
+    assert weight.grad.tolist() == [[-rows / 2], [rows / 2]]
+
+
+@pytest.mark.filterwarnings("ignore:.*cannot look at labels:UserWarning")
+@pytest.mark.parametrize("name", LOSSES)
+def test_traces_give_the_same(name):
+    tensors, target = layer()
+    want = dense(LOSSES[name], *tensors, target)
+    with prepared(functools.partial(fused, LOSSES[name]), "torch.compile") as compiled:
+        torch.testing.assert_close(compiled(*tensors, target), want)
+    found = torch.func.grad(lambda hidden: fused(LOSSES[name], hidden, *tensors[1:], target).sum())(tensors[0])
+    torch.testing.assert_close(found, *torch.autograd.grad(want.sum(), tensors[0]))
+
+
+def peak_of(call):
+    """Bytes that a call needs at most at a time, by torch's allocator."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        call()
+    now = most = 0
+    for event in profiler.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            most = max(most, now)
+    return most
+
+
+@pytest.mark.parametrize("rows", [64, 1])
+def test_memory_of_the_logits_is_never_taken(rows):
+    """Beyond the gradients a call needs a chunk; all logits are 64 or 128 times as large."""
+    classes, features = 2**16 * 64 // rows // 8, 4
+    (hidden, weight, bias), target = layer(rows, features, classes, torch.float32)
+    chunk = 4 * rows * classes // 64
+    limits = Limits(chunk, chunk, 64 if rows == 1 else 0, chunk)
+    kernels.linear.LIMITS["cpu"] = limits
+    gradients = 4 * (features * (rows + classes) + classes)
+    taken = peak_of(lambda: fused(LOSSES["cross-entropy"], hidden, weight, bias, target).backward())
+    assert taken - gradients < 4 * rows * classes / 8
+
+
+# ---- LinearLoss
+
+
+def test_layer_is_its_loss():
+    head = LinearLoss(4, 9, {"loss": "CategoricalFocalCrossEntropy", "config": {"ignore_index": 2}})
+    hidden, target = torch.randn(3, 5, 4), torch.arange(15).reshape(3, 5) % 9
+    logits = head.logits(hidden)
+    assert logits.shape == (3, 5, 9)
+    want = lightning_xent.CategoricalFocalCrossEntropy(ignore_index=2, axis=-1)
+    torch.testing.assert_close(head(hidden, target), want(logits, target))
+    total, denominator = head.parts(hidden, target)
+    torch.testing.assert_close(total / denominator, want(logits, target))
+    torch.testing.assert_close(head.probabilities(hidden), logits.softmax(-1))
+
+
+def test_layer_shares_the_weight_of_an_embedding():
+    embedding = torch.nn.Embedding(9, 4)
+    head = LinearLoss(4, 9, "CategoricalCrossEntropy", bias=False)
+    head.weight = embedding.weight
+    tokens = torch.arange(6)
+    head(embedding(tokens), tokens).backward()
+    want = embedding.weight.detach().clone().requires_grad_()
+    F.cross_entropy(F.embedding(tokens, want) @ want.T, tokens).backward()
+    torch.testing.assert_close(embedding.weight.grad, want.grad)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "word"),
+    [
+        ((0, 9, "CategoricalCrossEntropy"), ValueError, "in_features"),
+        ((4, 0, "CategoricalCrossEntropy"), ValueError, "classes"),
+        ((4, 9, "BinaryCrossEntropy"), TypeError, "categorical"),
+        ((4, 9, "Distillation"), ValueError, "one tensor of logits"),
+        ((4, 9, {"loss": "CategoricalCrossEntropy", "config": {"axis": 1}}), ValueError, "axis"),
+    ],
+)
+def test_layer_error(arguments, kind, word):
+    with pytest.raises(kind, match=word):
+        LinearLoss(*arguments)
+
+
+@pytest.mark.parametrize("kind", ["label", "soft", "top"])
+def test_predictions_are_those_of_the_logits(kind):
+    (hidden, weight, bias), target = layer(dtype=torch.float32)
+    head = LinearLoss(4, 9, lightning_xent.CategoricalCrossEntropy(ignore_index=3))
+    head.weight.data, head.bias.data = weight.detach(), bias.detach()
+    soft = torch.rand(7, 9).softmax(-1)
+    given = {"label": target, "soft": soft, "top": lightning_xent.TopK(*reversed(soft.topk(2)))}[kind]
+    mask = torch.arange(7) % 3 != 0
+    got = predictions_of_layer(head, hidden, given, mask=mask)
+    want = predictions(head.loss, head.logits(hidden), soft if kind == "top" else given, mask=mask)
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def batches(count=6, rows=8):
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(count * rows, 5, 4, generator=generator)
+    labels = torch.randint(0, 9, (count * rows, 5), generator=generator)
+    labels[torch.rand(labels.shape, generator=generator) < 0.3] = 3
+    return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(inputs, labels), batch_size=rows)
+
+
+def module_of(is_fused):
+    torch.manual_seed(0)
+    loss = lightning_xent.CategoricalCrossEntropy(ignore_index=3, axis=-1)
+    body, head = torch.nn.Linear(4, 6), LinearLoss(6, 9, loss)
+    optimizer = functools.partial(torch.optim.SGD, lr=0.5)
+    if is_fused:
+        return XentModule(body, head, optimizer)
+    last = torch.nn.Linear(6, 9)
+    last.load_state_dict({"weight": head.weight, "bias": head.bias})
+    return XentModule(torch.nn.Sequential(body, last), loss, optimizer)
+
+
+def test_module_trains_a_layer_as_it_does_logits(tmp_path):
+    found = []
+    for is_fused in (True, False):
+        module, fit = module_of(is_fused), trainer(max_epochs=2, accumulate_grad_batches=4)
+        fit.fit(module, batches(), batches())
+        predicted = torch.cat(fit.predict(module, batches()))
+        found.append(({name: float(value) for name, value in fit.callback_metrics.items()}, predicted))
+        if is_fused:
+            fit.save_checkpoint(tmp_path / "a.ckpt")
+    (fused_metrics, fused_logits), (metrics, logits) = found
+    assert fused_metrics == pytest.approx(metrics, rel=1e-5)
+    torch.testing.assert_close(fused_logits, logits)
+    loaded = XentModule.load_from_checkpoint(tmp_path / "a.ckpt", network=torch.nn.Linear(4, 6), weights_only=True)
+    assert isinstance(loaded.head, LinearLoss)
+    torch.testing.assert_close(loaded(next(iter(batches()))[0]), fused_logits[:8])
+
+
+def test_module_takes_a_layer_as_a_spec():
+    spec = {"loss": "CategoricalCrossEntropy", "config": {}, "linear": {"in_features": 6, "classes": 9}}
+    module = XentModule(torch.nn.Linear(4, 6), spec)
+    assert module(torch.zeros(2, 4)).shape == (2, 9)
+    with pytest.raises(ValueError, match="linear must have the keys"):
+        XentModule(torch.nn.Linear(4, 6), {**spec, "linear": {"classes": 9}})
