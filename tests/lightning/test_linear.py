@@ -11,6 +11,7 @@ from lightning_xent import LinearLoss, kernels
 from lightning_xent.kernels.linear import Limits
 from lightning_xent.metrics import predictions, predictions_of_layer
 from lightning_xent.module import XentModule
+from memory import peak_of
 from sides.lightning import trainer
 from sides.torch_gradient import prepared
 
@@ -146,18 +147,6 @@ def test_traces_give_the_same(name):
         torch.testing.assert_close(compiled(*tensors, target), want)
     found = torch.func.grad(lambda hidden: fused(LOSSES[name], hidden, *tensors[1:], target).sum())(tensors[0])
     torch.testing.assert_close(found, *torch.autograd.grad(want.sum(), tensors[0]))
-
-
-def peak_of(call):
-    """Bytes that a call needs at most at a time, by torch's allocator."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
-        call()
-    now = most = 0
-    for event in profiler.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            now += event.nbytes()
-            most = max(most, now)
-    return most
 
 
 @pytest.mark.parametrize("rows", [64, 1])
