@@ -24,6 +24,10 @@ MOST_ROWS = 1024
 """Rows of a chunk that does not have all classes."""
 
 
+TILE = 1 << 24
+"""Entries of a product that is added to a sum of another dtype."""
+
+
 class Limits(NamedTuple):
     """What bounds a chunk."""
 
@@ -302,10 +306,11 @@ def _plain_gradients(head: Head, ctx: Any, slopes: Tensor) -> list[Tensor | None
 
 
 def _add(into: Tensor, first: Tensor, second: Tensor, *, is_first: bool) -> None:
-    """Add, or at first set, the product of two matrices."""
+    """Add, or at first set, the product of two matrices; one in half precision a tile at a time, as it needs memory."""
     if into.dtype != first.dtype:
-        product = first @ second
-        _ = into.copy_(product) if is_first else into.add_(product)
+        for tile in _slices(len(into), max(1, TILE // into.shape[1])):
+            product = first[tile] @ second
+            _ = into[tile].copy_(product) if is_first else into[tile].add_(product)
     elif is_first:
         torch.mm(first, second, out=into)
     else:

@@ -51,6 +51,8 @@ def test_every_step_runs(tmp_path):
         "kernel 2x",
         "2x1040 bfloat16",
         "torch.compile, fullgraph",
+        "layer, everything, classes",
+        "layer 8x4x16",
     ):
         assert any(name.startswith(start) for name in names), (start, names)
     assert not any(
