@@ -189,18 +189,28 @@ class Loss(nn.Module, ABC):
     def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, check_labels: bool | None) -> Rows:
         """Return the rows of a call: their losses and weights, and which are kept."""
 
+    def _rows_of_shards(
+        self, logits: Any, target: Any, sample_weight: Any, mask: Any, check_labels: bool | None
+    ) -> Rows | None:
+        """Return the rows of a DTensor without its logits being gathered, or None."""
+        return None
+
     def _watched(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any) -> Rows:
         """Return the rows of a user's call; the first one may warn of its input."""
         rows = self._counted(logits, target, sample_weight, mask, self.check_labels)
         if tensors.is_compiling() or not self._watch.has_looked:  # Dynamo would compile again once it has looked
-            logits = reading.checked_logits(reading.whole(logits))
+            logits = reading.checked_logits(logits)  # of a DTensor no value is read
             self._watch.look(self._kind(logits), logits, rows)
         return rows
 
     def _counted(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, check_labels: bool | None) -> Rows:
         """Return the rows of a call after `hard_fraction`."""
-        logits, target, sample_weight, mask = map(reading.whole, (logits, target, sample_weight, mask))
-        rows = self._rows(reading.checked_logits(logits), target, sample_weight, mask, check_labels)
+        target, sample_weight, mask = map(reading.whole, (target, sample_weight, mask))
+        given, rows = (target, sample_weight, mask, check_labels), None
+        if reading.is_distributed(logits):
+            rows = self._rows_of_shards(logits, *given)
+        if rows is None:
+            rows = self._rows(reading.checked_logits(reading.whole(logits)), *given)
         kept = reduction.hardest(rows.losses, rows.kept, self.hard_fraction)
         return Rows(rows.losses, rows.weights, kept, rows.sample_weight)
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_xent import fused, kernels, log_odds, reading, reduction, targets, weighting
+from lightning_xent import fused, kernels, log_odds, reading, reduction, shards, targets, weighting
 from lightning_xent.base import Loss
 from lightning_xent.reduction import Rows
 from shared_specs.common import arguments, guard
@@ -170,6 +170,9 @@ class CategoricalLoss(Loss):
             TypeError: Tensors that are not floating point, or not of one dtype.
         """
         given = hidden, weight, bias, target, sample_weight, mask
+        rows = shards.of_layer(self, *given)
+        if rows is not None:
+            return reduction.reduce(rows, self.reduction, denominator, self.check_labels)
         if self.reduction == "none" or self.hard_fraction < 1.0:
             return reduction.reduce(fused.rows(self, *given), self.reduction, denominator, self.check_labels)
         total, count = fused.parts(self, *given)
@@ -190,6 +193,9 @@ class CategoricalLoss(Loss):
         if self.reduction == "none":
             raise ValueError('reduction must be "mean", "weighted_mean" or "sum" for linear_parts(), got "none"')
         given = hidden, weight, bias, target, sample_weight, mask
+        rows = shards.of_layer(self, *given)
+        if rows is not None:
+            return reduction.parts(rows, self.reduction)
         if self.hard_fraction < 1.0:
             return reduction.parts(fused.rows(self, *given), self.reduction)
         return fused.parts(self, *given)
@@ -371,6 +377,11 @@ class CategoricalLoss(Loss):
             losses = losses * validity.to(losses.dtype)
             self._watch.say_unchecked(type(self).__name__, losses, check_labels)
         return Rows(losses, weights, kept, sample_weight)
+
+    def _rows_of_shards(
+        self, logits: Any, target: Any, sample_weight: Any, mask: Any, check_labels: bool | None
+    ) -> Rows | None:
+        return shards.of_logits(self, logits, target, sample_weight, mask, check_labels)
 
     def _given(self, logits: Tensor, axis: int, target: Any, sample_weight: Any, mask: Any) -> Given:
         """Return what was given beside the logits, in the layout of the rows; of the logits only the shape is read."""

@@ -99,6 +99,11 @@ def rows(loss: "CategoricalLoss", *given: Any) -> Rows:
     """Return all rows of the layer `given`, with their losses."""
     call = _read(loss, *given, is_ranked=loss.hard_fraction < 1.0)
     losses = kernels.linear.losses(call.head, call.work) if call.fuses else call.work.plain(linear(*call.head))
+    return rows_of(loss, call, losses)
+
+
+def rows_of(loss: "CategoricalLoss", call: _Call, losses: Tensor) -> Rows:
+    """Return all rows of a call, given the losses [n] of those that were not left out."""
     losses = losses if call.factor is None else losses * call.factor
     if call.places is not None:
         losses = losses.new_zeros(math.prod(call.shape)).index_copy(0, call.places, losses)
@@ -164,6 +169,7 @@ def _read(
     mask: Any,
     *,
     is_ranked: bool,
+    is_sharded: bool = False,
 ) -> _Call:
     if not loss.reads_one_logits:
         raise ValueError(
@@ -188,7 +194,7 @@ def _read(
         loss._watch.say_unchecked(type(loss).__name__, validity, loss.check_labels)
     head, places = _without(head, given.kept if is_ranked else given.active)
     checked = _left(checked, places, 0 if given.is_labels else 1)
-    work = _work(loss, head, checked, class_weight, _left(weights, places), given.is_labels)
+    work = _work(loss, head, checked, class_weight, _left(weights, places), given.is_labels, is_sharded)
     losses = logits.new_zeros((), dtype=reading.compute_dtype(logits)).expand(shape)
     rows_of_call = Rows(losses, weights, given.kept, given.sample_weight)
     soft = checked.probabilities if isinstance(checked, TopK) else checked
@@ -287,6 +293,29 @@ def _without(head: Head, read: Tensor | None) -> tuple[Head, Tensor | None]:
     return head._replace(hidden=head.hidden.index_select(0, places)), places
 
 
+def takes_statistics(loss: "CategoricalLoss") -> bool:
+    """Whether the loss of a label is a function of the statistics of its row."""
+    return loss._reads_what_kernels_know and loss._goes_by_label(has_margin=False)
+
+
+def statistics_of(loss: "CategoricalLoss", class_weight: Tensor | None, like: Tensor) -> Reads:
+    """Return what a loss that `takes_statistics` reads of a row."""
+    smooths = loss.label_smoothing > 0.0
+    if smooths and class_weight is None:
+        class_weight = torch.ones((), dtype=reading.compute_dtype(like), device=like.device)
+    return Reads(
+        loss.temperature, loss.softcap, class_weight,
+        others=smooths, log_partition=loss.z_loss != 0.0, entropy=loss.entropy_penalty != 0.0,
+    )  # fmt: skip
+
+
+def of_statistics(loss: "CategoricalLoss", found: kernels.OfLabel, weights: Tensor | None, classes: int) -> Tensor:
+    """Return the losses [n] of labels with their `weights`, given what the statistics say of each row."""
+    losses = loss._of_score(found.log_odds, found.others, weights, classes)
+    regulariser = loss._common_regulariser(found.log_partition, found.entropy)
+    return losses if regulariser is None else losses + regulariser
+
+
 def _work(
     loss: "CategoricalLoss",
     head: Head,
@@ -294,6 +323,7 @@ def _work(
     class_weight: Tensor | None,
     weights: Tensor | None,
     is_labels: bool,
+    is_sharded: bool,
 ) -> Work:
     """Return the work for a loss: by statistics of the label where they are enough, or else by any loss of rows."""
 
@@ -309,26 +339,15 @@ def _work(
         logits = logits.to(reading.compute_dtype(logits))
         return loss._losses(logits, target_of(slice(None)), class_weight, is_labels)
 
-    takes_statistics = loss._reads_what_kernels_know and loss._goes_by_label(has_margin=False)
     reads_once = kernels.reads_once(head.hidden)
-    if is_labels and takes_statistics and not reads_once:
-        dtype = reading.compute_dtype(head.hidden)
-        smooths = loss.label_smoothing > 0.0
-        if smooths and class_weight is None:
-            class_weight = torch.ones((), dtype=dtype, device=head.hidden.device)
-        has_entropy = loss.entropy_penalty != 0.0
-        reads = Reads(
-            loss.temperature, loss.softcap, class_weight,
-            others=smooths, log_partition=loss.z_loss != 0.0, entropy=has_entropy,
-        )  # fmt: skip
+    if is_labels and takes_statistics(loss) and (is_sharded or not reads_once):
+        reads = statistics_of(loss, class_weight, head.hidden)
 
         def by_label(found: kernels.OfLabel, rows: slice | Tensor) -> Tensor:
-            of_rows = None if weights is None else weights[rows]
-            losses = loss._of_score(found.log_odds, found.others, of_rows, len(head.weight))
-            regulariser = loss._common_regulariser(found.log_partition, found.entropy)
-            return losses if regulariser is None else losses + regulariser
+            return of_statistics(loss, found, None if weights is None else weights[rows], len(head.weight))
 
-        copies = 1 + int(has_entropy) + int(loss.softcap is not None) + int(head.hidden.dtype != dtype)
+        is_narrow = head.hidden.dtype != reading.compute_dtype(head.hidden)
+        copies = 1 + int(reads.entropy) + int(loss.softcap is not None) + int(is_narrow)
         size = chunks(head, copies, splits_classes=True)
         return ByLabel(by_label, plain, target, reads, size)
 

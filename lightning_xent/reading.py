@@ -29,7 +29,12 @@ SAME_VALUES |= {"UnsafeView", "Unsqueeze", "View"}
 
 def whole(value: Any) -> Any:
     """Return a torch DTensor as one tensor, the same on every rank; the gradient has the placements of the DTensor."""
-    return value.full_tensor() if hasattr(value, "full_tensor") else value
+    return value.full_tensor() if is_distributed(value) else value
+
+
+def is_distributed(value: Any) -> bool:
+    """Whether a value is a DTensor of torch."""
+    return hasattr(value, "full_tensor")
 
 
 def checked_logits(logits: Any) -> Tensor:

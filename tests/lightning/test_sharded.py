@@ -1,4 +1,10 @@
-"""Logits that are a DTensor, on one process and on two."""
+"""Logits, and the weight of a last layer, that are a DTensor, on one to four processes.
+
+The processes of a number of ranks start once, run all sections, and return what was wrong.
+"""
+
+import datetime
+import functools
 
 import numpy as np
 import pytest
@@ -6,11 +12,17 @@ import torch
 import torch.distributed
 from torch import multiprocessing
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor, init_device_mesh
+from torch.distributed.tensor.debug import CommDebugMode
 
 import examples
+import lightning_xent
 from examples import CLASSES
-from lightning_xent import check_outputs
+from lightning_xent import CategoricalCrossEntropy, CategoricalFocalCrossEntropy, check_outputs
+from lightning_xent.fused import takes_statistics
 from lightning_xent.metrics import ExpectedCalibrationError, predictions
+from ports import free_port
+from shared_specs import load
+from sides import side
 
 KEYWORDS = {
     "plain": ("CategoricalCrossEntropy", {}),
@@ -38,45 +50,300 @@ def found(name, config, logits, target, **others):
     return value, torch.autograd.grad((factor * value).sum(), logits)[0]
 
 
-def failures(rank, ranks, port, results):
-    """Run every case with every placement; note what differs from the call without DTensor."""
+# The statistics of a label are enough for these: no rank needs the classes of another.
+OF_STATISTICS = {
+    "plain": (CategoricalCrossEntropy, {}),
+    "weighted": (CategoricalCrossEntropy, {"class_weight": True, "reduction": "weighted_mean", "temperature": 0.5}),
+    "smoothed": (CategoricalCrossEntropy, {"label_smoothing": 0.25, "class_weight": True, "softcap": 3.0}),
+    "over others": (CategoricalCrossEntropy, {"label_smoothing": 0.25, "smooth_over": "others"}),
+    "regularised": (CategoricalCrossEntropy, {"z_loss": 0.5, "softcap": 3.0, "entropy_penalty": 0.25}),
+    "focal": (CategoricalFocalCrossEntropy, {"gamma": 1.5, "ignore_index": 2, "entropy_penalty": -0.5}),
+    "hard rows": (CategoricalFocalCrossEntropy, {"hard_fraction": 0.5}),
+    "rows": (lightning_xent.CategoricalGeneralizedCrossEntropy, {"reduction": "none", "ignore_index": 1}),
+    "sum": (lightning_xent.CategoricalPolyCrossEntropy, {"epsilon": 2.0, "reduction": "sum"}),
+}
+VALUES = [case for case in load.cases() if case.expected and not examples.is_binary(case.loss)]
+LAYER = ["whole", "rows", "classes"]
+
+
+def built(kind, config, classes):
+    weights = {"class_weight": [0.5 + 0.25 * index for index in range(classes)]} if "class_weight" in config else {}
+    return kind(**{**config, **weights})
+
+
+def placements(mesh, rank, ranks):
+    """Every case with every placement; what differs from the call without DTensor."""
+    wrong = []
+    for case, (name, config) in CASES.items():
+        logits, target = inputs_of(name)
+        weight = torch.rand(len(logits), dtype=torch.float64)
+        mask = torch.arange(len(logits)) != 1
+        mask = mask[:, None].repeat(1, 4) if examples.is_binary(name) else mask
+        want = found(name, config, logits.clone().requires_grad_(), target, sample_weight=weight, mask=mask)
+        for placement in (Replicate(), Shard(0), Shard(1)):
+            for is_plain in (False, True):
+                placed = distribute_tensor(logits, mesh, [placement]).requires_grad_()
+                rest = (target, weight, mask)
+                if not is_plain:
+                    spread = Replicate() if placement == Shard(1) else placement
+                    rest = tuple(distribute_tensor(value, mesh, [spread]) for value in rest)
+                value, gradient = found(name, config, placed, rest[0], sample_weight=rest[1], mask=rest[2])
+                is_right = isinstance(gradient, DTensor) and gradient.placements == placed.placements
+                got = (value, gradient.full_tensor() if is_right else gradient)
+                if not is_right or not all(torch.allclose(*pair, rtol=1e-12) for pair in zip(got, want, strict=True)):
+                    wrong.append((case, str(placement), is_plain))
+    return wrong
+
+
+def vectors(mesh, rank, ranks):
+    """The shared vectors, with classes, rows or both over the ranks; the values have equal bits on all of them."""
+    wrong, bits = [], []
+    grid = init_device_mesh("cpu", (2, 2)) if ranks == 4 else None
+    for case in VALUES:
+        loss = side.package.get({"loss": case.loss, "config": case.config})
+        if ranks > 2 and not (takes_statistics(loss) and case.inputs["target"].ndim < case.inputs["logits"].ndim):
+            continue  # the logits become whole
+        dtype = "float64" if "float64" in case.dtypes and ranks != 3 else "float32"
+        inputs = {
+            name: side.tensor(array, dtype if array.dtype.kind == "f" else None) for name, array in case.inputs.items()
+        }
+        logits = inputs.pop("logits")
+        axis = side.class_axis(loss, case.inputs["logits"])
+        rows = 1 if axis == 0 else 0
+        plans = {"classes": (mesh, [Shard(axis)])}
+        if logits.ndim > 1 and ranks == 2:
+            plans["rows"] = (mesh, [Shard(rows)])
+        if logits.ndim > 1 and ranks == 4:
+            plans = {"both": (grid, [Shard(rows), Shard(axis)])}
+        for plan, (devices, placements) in plans.items():
+            placed = distribute_tensor(logits, devices, placements).requires_grad_()
+            value = loss(placed, **inputs)
+            gradient = torch.autograd.grad(value.sum(), placed)[0].full_tensor()
+            bits.append(value.detach().numpy().tobytes())
+            tail = "tail" in case.flags
+            verdicts = [
+                load.compare(case.expected.loss, side.numpy(value), dtype, dtype, tail),
+                load.compare(case.expected.grad_logits, side.numpy(gradient), dtype, dtype, tail),
+            ]
+            wrong += [(case.id, plan, verdict.message) for verdict in verdicts if not verdict.ok]
+    everywhere = [None] * ranks
+    torch.distributed.all_gather_object(everywhere, bits)
+    return wrong + [number for number, values in enumerate(zip(*everywhere, strict=True)) if len(set(values)) != 1]
+
+
+def layers(mesh, rank, ranks):
+    """A last layer whose classes are over the ranks, beside the loss of its logits; 5 classes leave a rank without."""
+    wrong = []
+    for case, (kind, config) in OF_STATISTICS.items():
+        for classes in (5, 13):
+            loss, generator = built(kind, config, classes), torch.Generator().manual_seed(classes)
+            random = functools.partial(torch.randn, generator=generator, dtype=torch.float64)
+            layer = random(2, 6, 3), 3 * random(classes, 3), random(classes)
+            target = torch.randint(0, classes, (2, 6), generator=generator)
+            weight = torch.rand(2, 6, generator=generator, dtype=torch.float64)
+            weight[0, 2] = 0.0
+            options = {"sample_weight": weight, "mask": torch.arange(12).reshape(2, 6) != 4}
+            plain = [tensor.clone().requires_grad_() for tensor in layer]
+            logits = torch.nn.functional.linear(*plain).movedim(-1, 1)
+            want = gradients_of(loss(logits, target, **options), plain)
+            for plan in LAYER:
+                hidden = layer[0].clone().requires_grad_()
+                placed = [distribute_tensor(tensor, mesh, [Shard(0)]).requires_grad_() for tensor in layer[1:]]
+                if plan == "rows":  # the bias need not be placed
+                    placed[1] = layer[2].clone().requires_grad_()
+                with side.planned(plan):
+                    value = loss.linear(hidden, placed[0], target, placed[1], **options)
+                    got = gradients_of(value, [hidden, *placed])
+                is_placed = got[2].placements == (Shard(0),)
+                got = [each.full_tensor() if isinstance(each, DTensor) else each for each in got]
+                if not is_placed or not all(
+                    torch.allclose(*pair, rtol=1e-9, atol=1e-13) for pair in zip(got, want, strict=True)
+                ):
+                    wrong.append((case, classes, plan))
+    return wrong
+
+
+def gradients_of(value, tensors):
+    """A value, and the gradients of its sum with weights that differ."""
+    factor = torch.arange(1.0, value.numel() + 1, dtype=value.dtype).reshape(value.shape)
+    return [value, *torch.autograd.grad((factor * value).sum(), tensors)]
+
+
+def second_derivatives(mesh, rank, ranks):
+    wrong = []
+    for case, (kind, config) in OF_STATISTICS.items():
+        loss = built(kind, config, 7)
+        logits = torch.linspace(-2.0, 2.0, 35, dtype=torch.float64).sin().reshape(5, 7)
+        weight, target = torch.eye(7, dtype=torch.float64), torch.tensor([0, 6, 2, 3, 5])
+
+        want = second_derivative(loss, logits, target)
+        got = second_derivative(loss, distribute_tensor(logits, mesh, [Shard(1)]), target)
+        of_layer = second_derivative(loss.linear, logits, distribute_tensor(weight, mesh, [Shard(0)]), target)
+        if not torch.allclose(got, want, atol=1e-13) or not torch.allclose(of_layer, want, atol=1e-13):
+            wrong.append(case)
+    return wrong
+
+
+def second_derivative(function, tensor, *others):
+    tensor = tensor.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(function(tensor, *others).sum(), tensor, create_graph=True)
+    gradient = gradient.full_tensor() if isinstance(gradient, DTensor) else gradient
+    (second,) = torch.autograd.grad(gradient.sin().sum(), tensor)
+    return second.full_tensor() if isinstance(second, DTensor) else second
+
+
+def collectives(mesh, rank, ranks):
+    """How often the ranks exchange something, and that it is a few numbers for each row."""
+    wrong = []
+    logits, target = torch.randn(6, 40), torch.arange(6)
+    for case, (kind, config) in OF_STATISTICS.items():
+        loss = built(kind, config, 40)
+        for placement in (Shard(0), Shard(1), Replicate()):
+            placed = distribute_tensor(logits, mesh, [placement]).requires_grad_()
+            counts = counted(loss, placed, target)
+            if counts != [{} if placement == Replicate() else {"allgather_": 1}, {}]:
+                wrong.append((case, str(placement), counts))
+        weight = distribute_tensor(torch.randn(40, 3), mesh, [Shard(0)]).requires_grad_()
+        hidden = torch.randn(6, 3, requires_grad=True)
+        counts = counted(loss.linear, hidden, weight, target)
+        if counts != [{"allgather_": 1}, {"allreduce_": 1}]:
+            wrong.append((case, "linear", counts))
+    for reads, columns in (
+        ({}, 3),
+        ({"label_smoothing": 0.1}, 5),
+        ({"label_smoothing": 0.1, "entropy_penalty": 1.0}, 6),
+    ):
+        sent = []
+
+        def spy(into, tensor, group, gather=torch.distributed.all_gather, sent=sent):
+            sent.append(tensor.numel())
+            gather(into, tensor, group=group)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.distributed, "all_gather", spy)
+            CategoricalCrossEntropy(**reads)(distribute_tensor(logits, mesh, [Shard(1)]), target)
+        if sent != [columns * 6 + 1]:
+            wrong.append((reads, sent))
+    return wrong
+
+
+def counted(call, *given):
+    """The collectives of a call, and of its gradient."""
+    with CommDebugMode() as forward:
+        value = call(*given)
+    with CommDebugMode() as backward:
+        value.sum().backward()
+    return [
+        {str(name).split(".")[-1].rstrip("'>)"): count for name, count in mode.get_comm_counts().items()}
+        for mode in (forward, backward)
+    ]
+
+
+class Raises(CategoricalCrossEntropy):
+    """Has a curve that raises on one rank."""
+
+    def curve(self, log_odds):
+        if torch.distributed.get_rank() == 1:
+            raise ArithmeticError("this curve raises")
+        return super().curve(log_odds)
+
+
+def raising(mesh, rank, ranks):
+    """What each rank raises where one of them fails; the call after it is right on all of them."""
+    logits, label = torch.linspace(-1.0, 1.0, 24).sin().reshape(4, 6), torch.tensor([0, 5, 2, 3])
+    weight, wrong = torch.eye(6), []
+    alone = torch.where(torch.tensor(rank == 1), label + 9, label)
+    short = label[:3] if rank == 1 else label
+    mesh2 = init_device_mesh("cpu", (2, ranks // 2)) if ranks == 4 else None
+    loss, raises = CategoricalCrossEntropy(), Raises(label_smoothing=0.0)
+    meshes = {"classes": (mesh, [Shard(1)]), "rows": (mesh, [Shard(0)])}
+    if mesh2 is not None:
+        meshes["both"] = (mesh2, [Shard(0), Shard(1)])
+
+    def of_layer(target, loss=loss):
+        return loss.linear(logits, distribute_tensor(weight, mesh, [Shard(0)]), target)
+
+    calls = {}
+    for plan, (devices, places) in meshes.items():
+        placed = distribute_tensor(logits, devices, places)
+        uneven = placed.to_local()[: -1 if rank == 1 else None]
+        uneven = DTensor.from_local(uneven, devices, places, shape=placed.shape, stride=placed.stride())
+        calls |= {
+            f"{plan}: label everywhere": (functools.partial(loss, placed, label + 9), ValueError, ValueError),
+            f"{plan}: label": (functools.partial(loss, placed, alone), ValueError, RuntimeError),
+            f"{plan}: shape": (functools.partial(loss, placed, short), ValueError, RuntimeError),
+            f"{plan}: logits": (functools.partial(loss, uneven, label), ValueError, RuntimeError),
+            f"{plan}: unchecked": (
+                functools.partial(CategoricalCrossEntropy(check_labels=False), placed, short), ValueError, None
+            ),
+            f"{plan}: right": (functools.partial(loss, placed, label), None, None),
+        }  # fmt: skip
+        if plan == "rows":  # after the last gather nobody waits for anybody, and nobody is told
+            calls[f"{plan}: curve"] = (functools.partial(raises, placed, label), ArithmeticError, RuntimeError)
+    calls |= {
+        "layer: label": (functools.partial(of_layer, alone), ValueError, RuntimeError),
+        "layer: shape": (functools.partial(of_layer, short), ValueError, RuntimeError),
+        "layer: right": (functools.partial(of_layer, label), None, None),
+    }
+    want = loss(logits, label)
+    for name, (call, own, others) in calls.items():
+        wanted, error = own if rank == 1 else others, None
+        try:
+            value = call()
+        except Exception as raised:
+            error = raised
+        is_silent = wanted is RuntimeError and "on another rank" not in str(error)
+        if type(error) is not (wanted or type(None)) or is_silent:
+            wrong.append((name, repr(error)))
+        elif error is None and not (torch.isclose(value, want) if "right" in name else value.isnan()):
+            wrong.append((name, value.item()))
+    return wrong
+
+
+SECTIONS = [placements, vectors, layers, second_derivatives, collectives, raising]
+RANKS = {
+    "placements": [1, 2],
+    "vectors": [2, 3, 4],
+    "layers": [1, 2, 3, 4],
+    "second_derivatives": [2, 3],
+    "collectives": [1, 2, 3],
+    "raising": [2, 4],
+}
+
+
+def run(rank, ranks, port, results):
+    """Run the sections of this number of ranks; note what was wrong in each."""
     torch.manual_seed(0)
-    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=ranks)
-    mesh, wrong, count = init_device_mesh("cpu", (ranks,)), [], 0
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo",
+        init_method=f"tcp://127.0.0.1:{port}",
+        rank=rank,
+        world_size=ranks,
+        timeout=datetime.timedelta(seconds=30),
+    )
+    mesh, wrong = init_device_mesh("cpu", (ranks,)), {}
     try:
-        for case, (name, config) in CASES.items():
-            logits, target = inputs_of(name)
-            weight = torch.rand(len(logits), dtype=torch.float64)
-            mask = torch.arange(len(logits)) != 1
-            mask = mask[:, None].repeat(1, 4) if examples.is_binary(name) else mask
-            want = found(name, config, logits.clone().requires_grad_(), target, sample_weight=weight, mask=mask)
-            for placement in (Replicate(), Shard(0), Shard(1)):
-                for is_plain in (False, True):
-                    placed = distribute_tensor(logits, mesh, [placement]).requires_grad_()
-                    rest = (target, weight, mask)
-                    if not is_plain:
-                        spread = Replicate() if placement == Shard(1) else placement
-                        rest = tuple(distribute_tensor(value, mesh, [spread]) for value in rest)
-                    value, gradient = found(name, config, placed, rest[0], sample_weight=rest[1], mask=rest[2])
-                    count += 1
-                    is_right = isinstance(gradient, DTensor) and gradient.placements == placed.placements
-                    got = (value, gradient.full_tensor() if is_right else gradient)
-                    if not is_right or not all(
-                        torch.allclose(*pair, rtol=1e-12) for pair in zip(got, want, strict=True)
-                    ):
-                        wrong.append((case, str(placement), is_plain))
-        results[rank] = wrong, count
+        for section in SECTIONS:
+            if ranks in RANKS[section.__name__]:
+                wrong[section.__name__] = section(mesh, rank, ranks)
+        results[rank] = wrong
     finally:
         torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_B5_logits_that_are_a_dtensor(ranks):
-    """The labels, weights and masks may be plain tensors of the whole batch, or DTensors."""
+@functools.cache
+def all_results(ranks):
     with multiprocessing.Manager() as manager:
         results = manager.dict()
-        multiprocessing.spawn(failures, (ranks, 29_520 + ranks, results), nprocs=ranks)
-        assert dict(results) == {rank: ([], 6 * len(CASES)) for rank in range(ranks)}
+        multiprocessing.spawn(run, (ranks, free_port(), results), nprocs=ranks)
+        return dict(results)
+
+
+@pytest.mark.parametrize(("section", "ranks"), [(name, ranks) for name, many in RANKS.items() for ranks in many])
+def test_B5_on_several_ranks(section, ranks):
+    """The labels, weights and masks may be plain tensors of the whole batch, or DTensors."""
+    assert [wrong[section] for _, wrong in sorted(all_results(ranks).items())] == [[]] * ranks
 
 
 @pytest.fixture

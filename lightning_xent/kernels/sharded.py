@@ -1,0 +1,381 @@
+"""Classes or rows over several ranks: each computes what its part adds, and a gather gives all ranks the same numbers.
+
+The gradient of the logits needs no exchange; that of the hidden states of a last layer is a sum over the ranks.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, distributed
+from torch.nn.functional import linear
+
+from lightning_xent.kernels import plain
+from lightning_xent.kernels.blocks import BLOCK, compute_dtype
+from lightning_xent.kernels.linear import LIMITS, Chunks, Gradients, Head, chunks
+from lightning_xent.kernels.statistics import LEAST, Block, Reads, Slopes, Statistics, merged
+
+FAILED = "this loss failed on another rank, whose error says why; no rank waits for it"
+
+
+class Part(NamedTuple):
+    """The part of an axis that this rank has; all parts are as torch.chunk cuts them, and the last may be empty."""
+
+    size: int
+    """Of the whole axis."""
+    group: Any
+    """The ranks that have the parts."""
+    ranks: int
+    rank: int
+
+    @property
+    def most(self) -> int:
+        """Size of the largest part."""
+        return math.ceil(self.size / self.ranks)
+
+    def of(self, rank: int) -> slice:
+        """Return the part of a rank."""
+        first = min(rank * self.most, self.size)
+        return slice(first, min(first + self.most, self.size))
+
+    @property
+    def own(self) -> slice:
+        """The part of this rank."""
+        return self.of(self.rank)
+
+    @property
+    def length(self) -> int:
+        """Size of the part of this rank."""
+        return self.own.stop - self.own.start
+
+
+class Exchange:
+    """The gathers of one call. All ranks take part in all of them, also those that fail, so that no rank waits forever.
+
+    A rank that fails sends NaN, and raises its error in `finish`.
+    """
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.flags: list[Tensor] = []
+
+    def attempt(self, function: Callable[[], Any]) -> Any:
+        """Return function(), or None if that, or an earlier attempt, has failed."""
+        if self.error is None:
+            try:
+                return function()
+            except Exception as error:
+                self.error = error
+        return None
+
+    def gather(self, part: Part, shape: Sequence[int], like: Tensor, values: Callable[[], Tensor]) -> Tensor:
+        """Return the values [ranks, *shape] of the ranks that share `part`, in the dtype of `like`."""
+        size = math.prod(shape)
+        sent = like.new_full((size + 1,), math.nan)
+        given = self.attempt(lambda: sent[:-1].copy_(values().reshape(-1)))
+        if given is None:
+            sent.fill_(math.nan)
+        else:
+            sent[-1] = sum((flags.sum() for flags in self.flags), like.new_zeros(()))  # NaN: a rank has failed
+        found = sent.new_empty(part.ranks, size + 1)
+        distributed.all_gather(list(found.unbind(0)), sent, group=part.group)
+        self.flags.append(found[:, -1])
+        return found[:, :-1].reshape(part.ranks, *shape)
+
+    def finish(self, check: bool | None) -> None:
+        """Raise the error of this rank, or say that another rank has one.
+
+        That is read as labels are, by default on the CPU only. Where it is not read, the losses are NaN.
+        """
+        if self.error is not None:
+            raise self.error
+        is_read = check is not False and all(check or flags.device.type == "cpu" for flags in self.flags)
+        if is_read and any(flags.isnan().any() for flags in self.flags):
+            raise RuntimeError(FAILED)
+
+
+class Label(NamedTuple):
+    """What the statistics of the labels of some rows are computed with."""
+
+    label: Tensor
+    """Class indices [n] among all classes."""
+    reads: Reads
+    part: Part
+    """Of the classes."""
+    exchange: Exchange
+    rows: int
+    """Number of rows that every rank knows, at least n: so many are sent."""
+
+    @property
+    def columns(self) -> list[int]:
+        """The places in `Statistics` of what is sent."""
+        spread = [3, 4] if self.reads.others else []
+        return [0, 1, 2, *spread, *([5] if self.reads.entropy else [])]
+
+    def local(self) -> "Label":
+        """Return the same for the classes of this rank, counted from 0."""
+        classes, weights = self.part.own, self.reads.class_weight
+        if weights is not None and weights.ndim > 0:
+            weights = weights[classes]
+        return self._replace(label=self.label - classes.start, reads=replace(self.reads, class_weight=weights))
+
+    def merged(self, like: Tensor, parts: Callable[[], Statistics]) -> Statistics:
+        """Return the statistics [n] of all classes, given a function for those of this rank; merged in rank order."""
+        columns, count = self.columns, len(self.label)
+
+        def padded() -> Tensor:
+            statistics = parts()
+            sent = like.new_zeros(len(columns), self.rows)
+            torch.stack([statistics[column] for column in columns], out=sent[:, :count])
+            return sent
+
+        found = self.exchange.gather(self.part, (len(columns), self.rows), like, padded)[..., :count]
+        zero = like.new_zeros(count)
+        blocks = []
+        for part in found:
+            given = dict(zip(columns, part, strict=True))
+            blocks.append(Statistics(*(given.get(column, zero) for column in range(6))))
+        return merged(blocks, self.reads.divisor)
+
+
+def send_failure(like: Tensor, reads: Reads, part: Part, exchange: Exchange, rows: int) -> None:
+    """Take part in the gather of `merged` on a rank that has failed."""
+    no_rows = torch.zeros(0, dtype=torch.long, device=like.device)
+    Label(no_rows, reads, part, exchange, rows).merged(like, lambda: _nothing(like, 0))
+
+
+def send_failure_of_rows(like: Tensor, rest: Sequence[int], part: Part, exchange: Exchange) -> None:
+    """Take part in the gather of `gathered` on a rank that has failed; `rest` are the other axes."""
+    exchange.gather(part, (part.most, *rest), like, lambda: like)
+
+
+def of_logits(logits: Tensor, counts: Tensor | None, given: Label) -> Statistics:
+    """Return the statistics [n] of all classes, given the logits [n, v] of this rank.
+
+    Rows where `counts` is False may hold anything.
+    """
+    return Statistics(*_OfLogits.apply(logits, counts, given))  # type: ignore[no-untyped-call]
+
+
+def of_head(head: Head, given: Label) -> Statistics:
+    """Return the statistics [n] of all classes, given the layer of this rank, which has a part of the classes."""
+    return Statistics(*_OfHead.apply(*head, given))  # type: ignore[no-untyped-call]
+
+
+def gathered(values: Tensor, part: Part, exchange: Exchange | None = None) -> Tensor:
+    """Return the whole of an axis, the first one of `values`; the gradient of the whole is the same on all ranks."""
+    whole: Tensor = _Gathered.apply(values, part, exchange)  # type: ignore[no-untyped-call]
+    return whole
+
+
+def own_part(values: Tensor, part: Part) -> Tensor:
+    """Return the part of this rank of the first axis of `values`, which are the same on all ranks."""
+    own: Tensor = _Own.apply(values, part)  # type: ignore[no-untyped-call]
+    return own
+
+
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, part: Part, exchange: Exchange | None) -> Tensor:
+        ctx.part = part
+        rest = values.shape[1:]
+
+        def padded() -> Tensor:
+            sent = values.new_zeros(part.most, *rest)
+            sent[: len(values)] = values
+            return sent
+
+        given = Exchange() if exchange is None else exchange
+        found = given.gather(part, (part.most, *rest), values, padded)
+        if exchange is None:
+            given.finish(check=False)
+        return found.reshape(-1, *rest)[: part.size].clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return own_part(gradient, ctx.part), None, None
+
+
+class _Own(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, part: Part) -> Tensor:
+        ctx.part = part
+        return values[part.own].clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gathered(gradient, ctx.part), None
+
+
+class _OfLogits(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, counts: Tensor | None, given: Label) -> tuple[Tensor, ...]:
+        def parts() -> Statistics:
+            if logits.shape[1] == 0:
+                return _nothing(logits, len(logits))
+            local = given.local()
+            return _joined([_block(logits, rows, counts, local).statistics for rows in _rows(logits)], logits)
+
+        statistics = given.merged(logits.new_empty(0, dtype=compute_dtype(logits)), parts)
+        ctx.given = given
+        ctx.save_for_backward(logits, counts, statistics.peak)
+        ctx.mark_non_differentiable(statistics.peak, statistics.weight)
+        return tuple(statistics)
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        logits, counts, peak = ctx.saved_tensors
+        given: Label = ctx.given
+        if torch.is_grad_enabled():
+
+            def whole_of(local: Tensor) -> Tensor:
+                whole = gathered(local.T, given.part).T
+                return whole if counts is None else torch.where(counts.unsqueeze(1), whole, 0.0)
+
+            return *_plain_gradients(whole_of, [logits], [True], given, slopes), None, None
+        local, has_slope = given.local(), _have_slopes(slopes)
+        peak = torch.where(has_slope, peak, 0.0)
+        gradient = torch.empty_like(logits)
+        for rows in _rows(logits) if logits.shape[1] else ():
+            block = _block(logits, rows, has_slope, local, peak[rows])
+            gradient[rows] = block.gradient(_slopes(slopes, rows, given.reads))
+        return gradient, None, None
+
+
+class _OfHead(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, given: Label) -> tuple[Tensor, ...]:
+        head = Head(hidden, weight, bias)
+
+        def parts() -> Statistics:
+            local, size = given.local(), _size(head, given.reads)
+            rows_of_all, classes = size.of(head)
+            found = []
+            for rows in rows_of_all:
+                statistics = [_block_of(head, rows, part, local).statistics for part in classes]
+                few = rows.stop - rows.start
+                found.append(merged(statistics, given.reads.divisor) if statistics else _nothing(hidden, few))
+            return _joined(found, hidden)
+
+        statistics = given.merged(hidden.new_empty(0, dtype=compute_dtype(hidden)), parts)
+        ctx.given = given
+        ctx.save_for_backward(*head, statistics.peak)
+        ctx.mark_non_differentiable(statistics.peak, statistics.weight)
+        return tuple(statistics)
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        *layer, peak = ctx.saved_tensors
+        head, given = Head(*layer), ctx.given
+        needs = ctx.needs_input_grad[:3]
+        if torch.is_grad_enabled():
+
+            def whole_of(hidden: Tensor, *layer: Tensor) -> Tensor:
+                return linear(hidden, *(gathered(each, given.part) for each in layer))
+
+            inputs = [each for each in head if each is not None]
+            found = _plain_gradients(whole_of, inputs, needs[: len(inputs)], given, slopes)
+            return *found, *[None] * (4 - len(found))
+        # Rows without a slope may hold NaN.
+        places = _have_slopes(slopes).nonzero().squeeze(1)
+        some, local = head._replace(hidden=head.hidden[places]), given.local()
+        local, peak = local._replace(label=local.label[places]), peak[places]
+        slopes = tuple(each[places] for each in slopes)
+        gradients = Gradients(some, needs)
+        all_rows, classes = _size(some, given.reads).of(some)
+        for rows in all_rows:
+            of_rows = _slopes(slopes, rows, given.reads)
+            for part in classes:
+                block = _block_of(some, rows, part, local, peak[rows])
+                gradients.add(rows, part, block.gradient(of_rows))
+        hidden, weight, bias = gradients.found
+        if hidden is not None:
+            of_all = torch.zeros_like(head.hidden, dtype=hidden.dtype)
+            hidden = of_all.index_copy_(0, places, hidden) if classes else of_all
+            distributed.all_reduce(hidden, group=given.part.group)
+        pairs = zip((hidden, weight, bias), head, strict=True)
+        return *(None if each is None or like is None else each.to(like.dtype) for each, like in pairs), None
+
+
+def _plain_gradients(
+    whole_of: Callable[..., Tensor], inputs: Sequence[Tensor], needs: Sequence[bool], given: Label, slopes: Any
+) -> list[Tensor | None]:
+    """The gradients of local `inputs` by operations that autograd can differentiate again, with all logits."""
+    reads, columns = given.reads, given.columns
+    with torch.enable_grad():
+        logits = whole_of(*inputs).to(slopes[0].dtype)
+        own, *rest = _plain(logits, given.label, reads)
+    outputs = dict(zip((1, 2, 3, 5), (own, *rest), strict=True))
+    outputs = {column: output for column, output in outputs.items() if column in columns}
+    wanted = [tensor for tensor, is_needed in zip(inputs, needs, strict=True) if is_needed]
+    of_outputs = [slopes[column] for column in outputs]
+    found = iter(torch.autograd.grad(list(outputs.values()), wanted, of_outputs, create_graph=True))
+    return [next(found) if is_needed else None for is_needed in needs]
+
+
+def _plain(logits: Tensor, label: Tensor, reads: Reads) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Own logit, sum of the rivals, spread and tilt [n] of all logits [n, C]."""
+    if reads.softcap is not None:
+        logits = torch.tanh(logits / (reads.softcap * reads.temperature))
+    is_own = plain.is_class(label, logits)
+    of_rivals = torch.where(is_own, -math.inf, logits)
+    peak = plain.largest(of_rivals)
+    shifted = (of_rivals - torch.where(peak == -math.inf, 0.0, peak)) / reads.divisor
+    exponentials, bounded = shifted.exp(), torch.where(is_own, 0.0, shifted)
+    weights = torch.zeros((), dtype=logits.dtype) if reads.class_weight is None else reads.class_weight
+    has_weight = ~is_own & (weights != 0)
+    spread = -torch.where(has_weight, weights * torch.where(has_weight, bounded, 0.0), 0.0).sum(1)
+    tilt = (exponentials * bounded.clamp(min=LEAST)).sum(1)
+    return plain.entry(logits, is_own).squeeze(1), exponentials.sum(1), spread, tilt
+
+
+def _rows(logits: Tensor) -> Iterator[slice]:
+    """Slices of the rows of logits [n, v] whose blocks stay in a cache, or are few on an accelerator."""
+    block = BLOCK if logits.device.type == "cpu" else LIMITS["cuda"].least // 4
+    step = max(1, block // max(1, logits.shape[1]))
+    yield from (slice(first, min(first + step, len(logits))) for first in range(0, len(logits), step))
+
+
+def _block(logits: Tensor, rows: slice, counts: Tensor | None, local: Label, peak: Tensor | None = None) -> Block:
+    """The block of some rows, whose logits are 0 where `counts` is False."""
+    part = logits[rows].to(compute_dtype(logits), copy=True, memory_format=torch.contiguous_format)
+    if counts is not None:
+        part.masked_fill_(~counts[rows].unsqueeze(1), 0.0)
+    return Block(part, local.label[rows], 0, local.reads, peak)
+
+
+def _block_of(head: Head, rows: slice, classes: slice, local: Label, peak: Tensor | None = None) -> Block:
+    logits = head.logits(rows, classes).to(compute_dtype(head.hidden))
+    return Block(logits, local.label[rows], classes.start, local.reads, peak)
+
+
+def _size(head: Head, reads: Reads) -> Chunks:
+    copies = 1 + int(reads.entropy) + int(reads.softcap is not None)
+    copies += int(head.hidden.dtype != compute_dtype(head.hidden))
+    return chunks(head, copies, splits_classes=True)
+
+
+def _joined(found: Sequence[Statistics], like: Tensor) -> Statistics:
+    """The statistics of all rows, given those of parts of them."""
+    if not found:
+        return _nothing(like, 0)
+    return Statistics(*(torch.cat(each) for each in zip(*found, strict=True)))
+
+
+def _nothing(like: Tensor, rows: int) -> Statistics:
+    """The statistics of no classes."""
+    zero = like.new_zeros(rows, dtype=compute_dtype(like))
+    least = torch.full_like(zero, -math.inf)
+    return Statistics(least, least, zero, zero, zero, zero)
+
+
+def _have_slopes(slopes: Sequence[Tensor]) -> Tensor:
+    """Whether the loss of each row [n] has a gradient; NaN is one."""
+    return torch.stack([slopes[column] for column in (1, 2, 3, 5)]).ne(0).any(0)
+
+
+def _slopes(slopes: Sequence[Tensor], rows: slice, reads: Reads) -> Slopes:
+    own, rivals, spread, tilt = (slopes[column][rows].unsqueeze(1) for column in (1, 2, 3, 5))
+    return Slopes(own, rivals, spread if reads.others else None, tilt if reads.entropy else None)

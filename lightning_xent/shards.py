@@ -1,0 +1,244 @@
+"""Logits, and the weight of a last layer, that are a DTensor: which classes and rows this rank has, and its losses.
+
+All ranks get the losses of all rows, bit by bit the same, as if the logits were whole. Labels, weights and masks are
+those of the whole batch on every rank. So a wrong one raises on every rank.
+"""
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_xent import fused, reading, targets
+from lightning_xent.kernels import sharded, tensors
+from lightning_xent.kernels.linear import ByLabel, Head
+from lightning_xent.kernels.sharded import Exchange, Label, Part
+from lightning_xent.kernels.statistics import Reads, Statistics, found
+from lightning_xent.reduction import Rows
+
+if TYPE_CHECKING:
+    from lightning_xent.categorical import CategoricalLoss
+
+
+class _Logits(NamedTuple):
+    """Logits of which this rank has some classes, some rows, or both."""
+
+    local: Tensor
+    """What this rank has, in the layout of the user."""
+    whole: Tensor
+    """All logits. They take no memory, and only their shape, dtype and device are read."""
+    axis: int
+    """Of the classes."""
+    of_classes: Part | None
+    of_rows: Part | None
+    place: int
+    """Axis of the rows, without the class axis, that `of_rows` is a part of."""
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """The shape of all rows."""
+        return reading.without_axis(tuple(self.whole.shape), self.axis)
+
+    @property
+    def own_shape(self) -> tuple[int, ...]:
+        """The shape that `local` has to have."""
+        shape = list(self.rows)
+        if self.of_rows is not None:
+            shape[self.place] = self.of_rows.length
+        shape.insert(self.axis, self.whole.shape[self.axis] if self.of_classes is None else self.of_classes.length)
+        return tuple(shape)
+
+    def own_rows(self, values: Any) -> Any:
+        """Return the part of this rank of values [...] or [..., C] of all rows; None for None."""
+        if values is None or self.of_rows is None:
+            return values
+        return sharded.own_part(values.movedim(self.place, 0), self.of_rows).movedim(0, self.place)
+
+
+class _Read(NamedTuple):
+    """What was given beside the logits."""
+
+    target: Tensor
+    """Class indices [...] in range, or distributions [..., C]."""
+    kept: Tensor | None
+    active: Tensor | None
+    sample_weight: Tensor | None
+    is_labels: bool
+    class_weight: Tensor | None
+    """[C]"""
+    weights: Tensor | None
+    """[...] of the rows in a weighted mean."""
+    validity: Tensor | None
+    """[...]: NaN for rows with an invalid label, else 1."""
+
+
+def of_logits(
+    loss: "CategoricalLoss", logits: Any, target: Any, sample_weight: Any, mask: Any, check_labels: bool | None
+) -> Rows | None:
+    """Return all rows, given logits that are a DTensor; None if the logits have to be whole for them."""
+    placed = _placed(loss, logits, target)
+    if placed is None:
+        return None
+    exchange = Exchange()
+    wide = placed.whole.new_empty(0, dtype=reading.compute_dtype(placed.whole))
+    read = exchange.attempt(lambda: _read(loss, placed, target, sample_weight, mask, check_labels))
+    reads, statistics = fused.statistics_of(loss, None if read is None else read.class_weight, placed.whole), None
+    if placed.of_classes is not None and read is None:
+        count = math.prod(reading.without_axis(placed.own_shape, placed.axis))
+        sharded.send_failure(wide, reads, placed.of_classes, exchange, count)
+    elif placed.of_classes is not None:
+        statistics = _statistics(loss, placed, read, reads, exchange)
+    losses = exchange.attempt(lambda: _losses(loss, placed, read, reads, statistics, check_labels))
+    if placed.of_rows is not None:
+        rest = reading.without_axis(placed.rows, placed.place)
+        if losses is None:
+            sharded.send_failure_of_rows(wide, rest, placed.of_rows, exchange)
+        else:
+            losses = sharded.gathered(losses.movedim(placed.place, 0), placed.of_rows, exchange).movedim(
+                0, placed.place
+            )
+    exchange.finish(check_labels)
+    losses = losses if read.validity is None else losses * read.validity.to(losses.dtype)
+    return Rows(losses, read.weights, read.kept, read.sample_weight)
+
+
+def of_layer(
+    loss: "CategoricalLoss", hidden: Any, weight: Any, bias: Any, target: Any, sample_weight: Any, mask: Any
+) -> Rows | None:
+    """Return all rows of the last layer, of whose weight this rank has some classes; None if that has to be whole."""
+    parts = _parts(weight) if reading.is_distributed(weight) else None
+    if not parts or set(parts) != {0} or not loss.reads_one_logits or not fused.takes_statistics(loss):
+        return None
+    hidden, target, sample_weight, mask = map(reading.whole, (hidden, target, sample_weight, mask))
+    shape = (*hidden.shape[:-1], weight.shape[0])
+    if weight.ndim != 2 or isinstance(target, fused.TopK | tuple) or _is_distribution(target, shape, len(shape) - 1):
+        return None
+    part, exchange = parts[0], Exchange()
+    head = Head(hidden, weight.to_local(), None if bias is None else _own_bias(bias, weight, part))
+    zero = head.weight.detach().new_zeros(())
+    # A layer of this shape takes no memory.
+    layer = zero.expand(weight.shape), None if bias is None else zero.expand(bias.shape)
+    given = hidden, *layer, target, sample_weight, mask
+    is_ranked = loss.hard_fraction < 1.0
+    call = exchange.attempt(lambda: fused._read(loss, *given, is_ranked=is_ranked, is_sharded=True))
+    wide, count = zero.new_empty(0, dtype=reading.compute_dtype(hidden)), math.prod(shape[:-1])
+    if call is None:
+        sharded.send_failure(wide, fused.statistics_of(loss, None, hidden), part, exchange, count)
+    else:
+        work: ByLabel = call.work
+        dtype = call.head.hidden.dtype
+        bias = None if head.bias is None else head.bias.to(dtype)
+        head = Head(call.head.hidden, head.weight.to(dtype), bias)
+        statistics = sharded.of_head(head, Label(work.label, work.reads, part, exchange, count))
+        losses = exchange.attempt(lambda: work.losses_of(found(statistics, work.reads), rows=slice(None)))
+    exchange.finish(loss.check_labels)
+    return fused.rows_of(loss, call, losses)
+
+
+def _placed(loss: "CategoricalLoss", logits: Any, target: Any) -> _Logits | None:
+    """Return the part of the logits that this rank has; None if the loss needs all of them."""
+    parts = _parts(logits)
+    if not parts or not loss.reads_one_logits or not logits.is_floating_point():
+        return None
+    shape, axis = tuple(logits.shape), targets.class_axis(logits, loss.axis)
+    of_classes = parts.pop(axis, None)
+    if of_classes is not None and (not fused.takes_statistics(loss) or _is_distribution(target, shape, axis)):
+        return None
+    if len(parts) > 1:
+        return None
+    local = logits.to_local()
+    whole = local.detach().new_zeros(()).expand(shape)
+    place, of_rows = next(((place - int(place > axis), part) for place, part in parts.items()), (0, None))
+    return _Logits(local, whole, axis, of_classes, of_rows, place)
+
+
+def _read(
+    loss: "CategoricalLoss", placed: _Logits, target: Any, sample_weight: Any, mask: Any, check_labels: bool | None
+) -> _Read:
+    local, wanted, whole = tuple(placed.local.shape), placed.own_shape, placed.whole
+    if local != wanted:
+        raise ValueError(
+            f"logits must have shape {wanted} on this rank, as torch.chunk cuts {tuple(whole.shape)}, got {local}: "
+            "use distribute_tensor, or redistribute"
+        )
+    target, is_labels, kept, active, sample_weight = loss._given(whole, placed.axis, target, sample_weight, mask)
+    classes, validity = loss.count_classes(whole.shape[placed.axis]), None
+    if is_labels:
+        target, validity = targets.checked_labels(target, classes, kept, active, check_labels)
+        if validity is not None:
+            loss._watch.say_unchecked(type(loss).__name__, validity, check_labels)
+    class_weight, weights = loss._weights(target, is_labels, whole, classes)
+    return _Read(target, kept, active, sample_weight, is_labels, class_weight, weights, validity)
+
+
+def _statistics(loss: "CategoricalLoss", placed: _Logits, read: _Read, reads: Reads, exchange: Exchange) -> Statistics:
+    """Return the statistics of the rows of this rank, over all classes."""
+    assert placed.of_classes is not None
+    is_ranked = loss.hard_fraction < 1.0
+    label = placed.own_rows(read.target).reshape(-1)
+    counts, active = (
+        None if each is None else placed.own_rows(each).reshape(-1)
+        for each in (read.kept if is_ranked else read.active, read.active)
+    )
+    logits = targets.class_axis_last(placed.local, placed.axis)
+    given = Label(label, reads, placed.of_classes, exchange, len(label))
+    logits = logits.reshape(len(label), logits.shape[-1])
+    statistics = sharded.of_logits(logits, counts, given)
+    if not is_ranked or active is None:
+        return statistics
+    # Rows of weight 0 are ranked, and have no gradient, which may be NaN.
+    return Statistics(*(torch.where(active, each, each.detach()) for each in statistics))
+
+
+def _losses(
+    loss: "CategoricalLoss",
+    placed: _Logits,
+    read: _Read,
+    reads: Reads,
+    statistics: Statistics | None,
+    check_labels: bool | None,
+) -> Tensor:
+    """Return the losses of the rows of this rank."""
+    if statistics is not None:
+        weights = None if read.weights is None else placed.own_rows(read.weights).reshape(-1)
+        losses = fused.of_statistics(loss, found(statistics, reads), weights, placed.whole.shape[placed.axis])
+        return losses.reshape(reading.without_axis(placed.own_shape, placed.axis))
+    target = placed.own_rows(read.target)
+    target = target if read.is_labels else target.movedim(-1, placed.axis)
+    logits = reading.checked_logits(placed.local)
+    others = placed.own_rows(read.sample_weight), placed.own_rows(read.kept)
+    return loss._rows(logits, target, *others, False if read.is_labels else check_labels).losses
+
+
+def _parts(value: Any) -> dict[int, Part] | None:
+    """Return the parts of a DTensor by axis; None if this rank cannot tell which part of its values it has."""
+    mesh, parts = value.device_mesh, dict[int, Part]()
+    if tensors.is_compiling() or mesh.get_coordinate() is None:
+        return None
+    for dimension, placement in enumerate(value.placements):
+        if placement.is_replicate():
+            continue
+        if not placement.is_shard():
+            return None
+        axis = placement.dim % value.ndim
+        if axis in parts:
+            return None
+        group, ranks = mesh.get_group(dimension), mesh.size(dimension)
+        parts[axis] = Part(value.shape[axis], group, ranks, mesh.get_local_rank(dimension))
+    return parts
+
+
+def _own_bias(bias: Any, weight: Any, part: Part) -> Tensor:
+    """Return the bias of the classes of this rank."""
+    if reading.is_distributed(bias) and bias.placements == weight.placements and bias.device_mesh == weight.device_mesh:
+        own: Tensor = bias.to_local()
+        return own
+    return sharded.own_part(reading.whole(bias), part)
+
+
+def _is_distribution(target: Any, shape: tuple[int, ...], axis: int) -> bool:
+    """Whether a target for logits of this shape is not one of class indices."""
+    given = tuple(target.shape) if isinstance(target, Tensor) else np.shape(target)
+    return len(given) == len(shape) and (given[axis] != 1 or shape[axis] == 1)
