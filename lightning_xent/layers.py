@@ -53,18 +53,34 @@ class LinearLoss(nn.Module):
             nn.init.uniform_(parameter, -bound, bound)
 
     def forward(
-        self, hidden: Tensor, target: Any, sample_weight: Any = None, mask: Any = None, denominator: Any = None
-    ) -> Tensor:
-        """Return the loss of the logits of hidden states [..., D], as `loss.linear` does."""
-        return self.loss.linear(hidden, self.weight, target, self.bias, sample_weight, mask, denominator)
+        self,
+        hidden: Tensor,
+        target: Any = None,
+        sample_weight: Any = None,
+        mask: Any = None,
+        denominator: Any = None,
+        *,
+        gives_parts: bool = False,
+    ) -> Any:
+        """Return the loss of the logits of hidden states [..., D], as `loss.linear` does; without target the logits.
+
+        With `gives_parts` it returns what `parts` does. Everything goes through this call, because FSDP puts a sharded
+        weight together before it.
+        """
+        if target is None:
+            return nn.functional.linear(hidden, self.weight, self.bias)
+        given = hidden, self.weight, target, self.bias, sample_weight, mask
+        return self.loss.linear_parts(*given) if gives_parts else self.loss.linear(*given, denominator)
 
     def parts(self, hidden: Tensor, target: Any, sample_weight: Any = None, mask: Any = None) -> tuple[Tensor, Tensor]:
         """Return (weighted sum of the row losses, denominator), whose quotient is the loss."""
-        return self.loss.linear_parts(hidden, self.weight, target, self.bias, sample_weight, mask)
+        found: tuple[Tensor, Tensor] = self(hidden, target, sample_weight, mask, gives_parts=True)
+        return found
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits [..., C] of hidden states [..., D]."""
-        return nn.functional.linear(hidden, self.weight, self.bias)
+        found: Tensor = self(hidden)
+        return found
 
     def probabilities(self, hidden: Tensor) -> Tensor:
         """Return the probabilities [..., K] of the classes, as the loss computes them, for hidden states [..., D]."""

@@ -109,6 +109,12 @@ def of_layer(
 ) -> Rows | None:
     """Return all rows of the last layer, of whose weight this rank has some classes; None if that has to be whole."""
     parts = _parts(weight) if reading.is_distributed(weight) else None
+    if parts and not reading.is_distributed(hidden):
+        raise ValueError(
+            "hidden must be a DTensor, as weight is one. If all ranks have the same rows, pass "
+            "DTensor.from_local(hidden, weight.device_mesh, [Replicate()]). If FSDP has sharded the weight, each rank "
+            "has rows of its own: call the LinearLoss itself, which FSDP gives the whole weight"
+        )
     if not parts or set(parts) != {0} or not loss.reads_one_logits or not fused.takes_statistics(loss):
         return None
     hidden, target, sample_weight, mask = map(reading.whole, (hidden, target, sample_weight, mask))

@@ -3,6 +3,7 @@
 The processes of a number of ranks start once, run all sections, and return what was wrong.
 """
 
+import copy
 import datetime
 import functools
 
@@ -11,13 +12,14 @@ import pytest
 import torch
 import torch.distributed
 from torch import multiprocessing
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor, init_device_mesh
 from torch.distributed.tensor.debug import CommDebugMode
 
 import examples
 import lightning_xent
 from examples import CLASSES
-from lightning_xent import CategoricalCrossEntropy, CategoricalFocalCrossEntropy, check_outputs
+from lightning_xent import CategoricalCrossEntropy, CategoricalFocalCrossEntropy, LinearLoss, check_outputs
 from lightning_xent.fused import takes_statistics
 from lightning_xent.metrics import ExpectedCalibrationError, predictions
 from ports import free_port
@@ -152,7 +154,7 @@ def layers(mesh, rank, ranks):
                 if plan == "rows":  # the bias need not be placed
                     placed[1] = layer[2].clone().requires_grad_()
                 with side.planned(plan):
-                    value = loss.linear(hidden, placed[0], target, placed[1], **options)
+                    value = loss.linear(replicated(hidden, mesh), placed[0], target, placed[1], **options)
                     got = gradients_of(value, [hidden, *placed])
                 is_placed = got[2].placements == (Shard(0),)
                 got = [each.full_tensor() if isinstance(each, DTensor) else each for each in got]
@@ -161,6 +163,37 @@ def layers(mesh, rank, ranks):
                 ):
                     wrong.append((case, classes, plan))
     return wrong
+
+
+def fully_sharded(mesh, rank, ranks):
+    """A LinearLoss under FSDP: each rank has rows of its own, and the gradient is the mean over the ranks."""
+    torch.manual_seed(0)
+    layer, generator = LinearLoss(3, 7, "CategoricalCrossEntropy").double(), torch.Generator().manual_seed(1)
+    hidden = torch.randn(ranks, 4, 3, generator=generator, dtype=torch.float64)
+    target, want = torch.randint(0, 7, (ranks, 4), generator=generator), copy.deepcopy(layer)
+    want(hidden, target).backward()  # as many rows on each rank: the mean over all is that of the means
+    fully_shard(layer, mesh=mesh)
+    try:
+        layer.loss.linear(hidden[rank], layer.weight, target[rank])
+        wrong = ["no error"]
+    except ValueError as error:
+        wrong = [] if "FSDP" in str(error) else [str(error)]
+    total, denominator = layer.parts(hidden[rank], target[rank])
+    (total / denominator).backward()
+    for got, expected in zip(layer.parameters(), want.parameters(), strict=True):
+        if not torch.allclose(got.grad.full_tensor(), expected.grad, rtol=1e-12):
+            wrong.append("gradient")
+    if not torch.allclose(layer.logits(hidden[rank]), want.logits(hidden[rank])):
+        wrong.append("logits")
+    return wrong
+
+
+def of_replicated(loss, mesh, weight, target, hidden):
+    return loss.linear(replicated(hidden, mesh), weight, target)
+
+
+def replicated(tensor, mesh):
+    return DTensor.from_local(tensor, mesh, [Replicate()])
 
 
 def gradients_of(value, tensors):
@@ -178,7 +211,8 @@ def second_derivatives(mesh, rank, ranks):
 
         want = second_derivative(loss, logits, target)
         got = second_derivative(loss, distribute_tensor(logits, mesh, [Shard(1)]), target)
-        of_layer = second_derivative(loss.linear, logits, distribute_tensor(weight, mesh, [Shard(0)]), target)
+        placed = distribute_tensor(weight, mesh, [Shard(0)])
+        of_layer = second_derivative(functools.partial(of_replicated, loss, mesh, placed, target), logits)
         if not torch.allclose(got, want, atol=1e-13) or not torch.allclose(of_layer, want, atol=1e-13):
             wrong.append(case)
     return wrong
@@ -205,7 +239,7 @@ def collectives(mesh, rank, ranks):
                 wrong.append((case, str(placement), counts))
         weight = distribute_tensor(torch.randn(40, 3), mesh, [Shard(0)]).requires_grad_()
         hidden = torch.randn(6, 3, requires_grad=True)
-        counts = counted(loss.linear, hidden, weight, target)
+        counts = counted(loss.linear, replicated(hidden, mesh), weight, target)
         if counts != [{"allgather_": 1}, {"allreduce_": 1}]:
             wrong.append((case, "linear", counts))
     for reads, columns in (
@@ -261,7 +295,7 @@ def raising(mesh, rank, ranks):
         meshes["both"] = (mesh2, [Shard(0), Shard(1)])
 
     def of_layer(target, loss=loss):
-        return loss.linear(logits, distribute_tensor(weight, mesh, [Shard(0)]), target)
+        return loss.linear(replicated(logits, mesh), distribute_tensor(weight, mesh, [Shard(0)]), target)
 
     calls = {}
     for plan, (devices, places) in meshes.items():
@@ -300,11 +334,12 @@ def raising(mesh, rank, ranks):
     return wrong
 
 
-SECTIONS = [placements, vectors, layers, second_derivatives, collectives, raising]
+SECTIONS = [placements, vectors, layers, fully_sharded, second_derivatives, collectives, raising]
 RANKS = {
     "placements": [1, 2],
     "vectors": [2, 3, 4],
     "layers": [1, 2, 3, 4],
+    "fully_sharded": [2, 3],
     "second_derivatives": [2, 3],
     "collectives": [1, 2, 3],
     "raising": [2, 4],
