@@ -21,6 +21,7 @@ KERAS_SIZES = SIZES[:2]
 BACKENDS = ("torch", "keras-jax", "keras-tensorflow")
 CLASSES = (10**3, 10**4, 10**5, 10**6, 10**7)
 SCALE_ROWS, SCALE_FEATURES = 1024, 64
+RANKS, RANK_CLASSES = (1, 2, 4), 2**20
 WHOLE_UP_TO = 10**6
 """Classes of the largest layer whose logits are also computed whole: 4 GB, and as much again for their gradient."""
 
@@ -47,7 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
     if options.page:
         page.PAGE.write_text(page.renewed(page.PAGE.read_text(encoding="utf-8"), results), encoding="utf-8")
     print(page.as_text(results))
-    return FAILED if any(row.get("problem") for row in [*results["layers"], *results["scaling"]]) else 0
+    return (
+        FAILED if any(row.get("problem") for row in [*results["layers"], *results["scaling"], *results["ranks"]]) else 0
+    )
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -69,7 +72,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 "fused": is_fused,
             }
             scaling.append(plan | run(plan))
-    return {"machine": machine.describe(), "layers": layers, "scaling": scaling}
+    over = []
+    for ranks in RANKS if options.most_classes >= RANK_CLASSES else ():
+        plan = {"kind": "ranks", "backend": "torch", "size": (SCALE_ROWS, SCALE_FEATURES, RANK_CLASSES), "ranks": ranks}
+        over.append(plan | run(plan))
+    return {"machine": machine.describe(), "layers": layers, "scaling": scaling, "ranks": over}
 
 
 def run(plan: dict[str, Any], **variables: str) -> dict[str, Any]:

@@ -24,11 +24,13 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
     return {
         "machine": machine,
         "layers": markdown([line for row in results["layers"] for line in _layer(row)], LAYER_HEADER),
+        "ranks": markdown([_rank(row) for row in results["ranks"]], RANK_HEADER),
         "scaling": markdown([_scale(row) for row in results["scaling"]], SCALE_HEADER),
     }
 
 
 LAYER_HEADER = ("backend", "rows x features x classes", "call", "ms", "/ products", "memory / logits", "other cores")
+RANK_HEADER = ("processes", "classes of each", "seconds", "memory of each, GB", "other cores")
 SCALE_HEADER = ("classes", "call", "seconds", "memory, GB", "logits, GB", "other cores")
 
 
@@ -76,6 +78,14 @@ def _layer(row: dict[str, Any]) -> Table:
             )
         )
     return lines
+
+
+def _rank(row: dict[str, Any]) -> tuple[str, ...]:
+    ranks, classes = str(row["ranks"]), f"{row['size'][2] // row['ranks']:,}"
+    if row.get("problem"):
+        return (ranks, classes, row["problem"], "", "")
+    peak = "" if row["memory"] is None else f"{row['memory'] / 1e9:.2f}"
+    return ranks, classes, f"{row['seconds']:.2f}", peak, f"{row['foreign']:.2f}"
 
 
 def _scale(row: dict[str, Any]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ Each call is the loss and the gradients of hidden states and weight, in float32.
 
 import json
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -178,10 +179,71 @@ def scale(plan: dict[str, Any]) -> dict[str, Any]:
     return {"seconds": seconds, "memory": None if peak is None else peak - gradients, "foreign": round(foreign, 2)}
 
 
+def over_ranks(plan: dict[str, Any]) -> dict[str, Any]:
+    """Measure one step with the classes over so many processes: the slowest, and the one that needs most memory."""
+    from torch import multiprocessing
+
+    ranks = plan["ranks"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    busy, start = busy_seconds(), time.perf_counter()
+    with multiprocessing.Manager() as manager:
+        results = manager.dict()
+        multiprocessing.spawn(one_rank, (plan, port, results), nprocs=ranks)
+        found = list(results.values())
+    foreign = max(0.0, busy_seconds() - busy - sum(each["processor"] for each in found)) / (time.perf_counter() - start)
+    peaks = [each["memory"] for each in found]
+    return {
+        "seconds": max(each["seconds"] for each in found),
+        "memory": None if None in peaks else max(peaks),
+        "foreign": round(foreign, 2),
+    }
+
+
+def one_rank(rank: int, plan: dict[str, Any], port: int, results: Any) -> None:
+    """Measure the step of one process."""
+    import torch
+    from torch import distributed
+    from torch.distributed.tensor import DTensor, Replicate, Shard, init_device_mesh
+
+    import lightning_xent
+
+    rows, features, classes = plan["size"]
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // plan["ranks"]))
+    distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=plan["ranks"])
+    mesh = init_device_mesh("cpu", (plan["ranks"],))
+    torch.manual_seed(0)
+    label, hidden = torch.randint(0, classes, (rows,)), torch.randn(rows, features)
+    hidden = DTensor.from_local(hidden, mesh, [Replicate()]).requires_grad_()
+    torch.manual_seed(rank)
+    local = torch.randn(classes // plan["ranks"], features).mul_(features**-0.5)
+    weight = DTensor.from_local(local, mesh, [Shard(0)]).requires_grad_()
+    loss, seconds = lightning_xent.CategoricalCrossEntropy(), []
+
+    def step() -> None:
+        start = time.perf_counter()
+        loss.linear(hidden, weight, label).backward()
+        seconds.append(time.perf_counter() - start)
+
+    distributed.barrier()
+    peak = memory.resident(step, memory.SMALLEST_RESIDENT)
+    gradients = 4 * features * (rows + len(local))
+    results[rank] = {
+        "seconds": seconds[0],
+        "memory": None if peak is None else peak - gradients,
+        "processor": time.process_time(),
+    }
+    distributed.destroy_process_group()
+
+
+KINDS = {"compare": compare, "scale": scale, "ranks": over_ranks}
+
+
 def main(plan_file: str, result_file: str) -> None:
     """Measure what the plan says."""
     plan = json.loads(Path(plan_file).read_text(encoding="utf-8"))
-    result = (scale if plan["kind"] == "scale" else compare)(plan)
+    result = KINDS[plan["kind"]](plan)
     Path(result_file).write_text(json.dumps(result), encoding="utf-8")
 
 

@@ -20,6 +20,8 @@ import torch
 
 from benchmarks import __main__ as program
 from benchmarks import machine, memory, plots, report
+from benchmarks.layers import __main__ as layers_program
+from benchmarks.layers import page, work
 from benchmarks.measure import Contender, Row, Setting, alternating, relative_difference
 from benchmarks.settings import BACKENDS, DEFAULT_SIZES, LOSSES, Plan, Size
 from benchmarks.side import compare
@@ -377,3 +379,44 @@ def test_the_driver_imports_no_framework(module: str) -> None:
 def test_the_results_in_the_repository_are_of_its_json() -> None:
     written = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
     assert written == report.markdown(report.read(ROOT / "benchmarks" / "results.json"))
+
+
+# ---- The layers
+
+
+def run_layers(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks.layers", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=dict(os.environ))
+
+
+def test_a_short_run_of_layers(tmp_path: Path) -> None:
+    file = tmp_path / "layers.json"
+    process = run_layers("--size", "8x4x50", "--most-classes", 1000, "--repeat", 1, "--output", file)
+    assert process.returncode == 0, process.stdout + process.stderr
+    results = json.loads(file.read_text(encoding="utf-8"))
+    assert [row["backend"] for row in results["layers"]] == ["torch", "torch", "keras-jax", "keras-tensorflow"]
+    for row in results["layers"]:
+        assert work.OURS in row["seconds"] and work.PRODUCTS in row["seconds"]
+    assert [row["fused"] for row in results["scaling"]] == [True, False]
+    assert process.stdout.count("| 1,000 |") == 2
+
+
+@pytest.mark.parametrize("arguments", [["--size", "8x4"], ["--backend", "mxnet"], ["--repeat", "0"]])
+def test_a_bad_option_of_layers_is_one_line(arguments: list[str]) -> None:
+    process = run_layers(*arguments)
+    assert process.returncode == program.BAD_INPUT
+    assert process.stderr.count("\n") == 1 and arguments[0] in process.stderr
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_layer_over_processes(ranks: int) -> None:
+    plan = {"kind": "ranks", "backend": "torch", "size": (8, 4, 64), "ranks": ranks}
+    assert layers_program.run(plan)["seconds"] > 0
+
+
+def test_the_page_of_layers_is_of_its_json() -> None:
+    results = json.loads((ROOT / "benchmarks" / "layers.json").read_text(encoding="utf-8"))
+    text = page.PAGE.read_text(encoding="utf-8")
+    assert page.renewed(text, results) == text
+    with pytest.raises(ValueError, match="must have one block"):
+        page.renewed(text.replace("<!-- scaling,", "<!-- "), results)
