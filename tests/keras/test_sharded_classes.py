@@ -1,0 +1,45 @@
+"""Classes sharded over devices by JAX, which partitions the program: GSPMD and `keras.distribution.ModelParallel`.
+
+The compiled program has to exchange a few numbers for each row, and no logits.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sides import name as side_name
+
+pytestmark = pytest.mark.skipif(side_name != "keras-jax", reason="only JAX partitions a program over devices")
+
+GATHERED = {
+    "JensenShannonConsistency": "its views lie one after the other on the class axis",
+    "OrdinalCrossEntropy": "it adds up over the classes before each one",
+    "SquaredEarthMoverDistance": "it adds up over the classes before each one",
+}
+ROWS = 8
+SUPPORT = Path(__file__).parents[1] / "support"
+
+
+def test_the_same_value_and_gradient_without_a_gather_of_logits():
+    """For all losses on two and four devices, and for models that train; in one process, whose start takes long."""
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    command = [sys.executable, SUPPORT / "sharded_classes.py"]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout.splitlines()[-1])
+    assert {devices: len(results) for devices, results in found["losses"].items()} == {"2": 4, "4": 34}
+    for devices, results in found["losses"].items():
+        assert max(result["value"] for result in results.values()) < 1e-6
+        assert max(result["gradient"] for result in results.values()) < 1e-5
+        # The peak of a row and its place, of each device.
+        few = {case for case, result in results.items() if result["gathered"] > ROWS * int(devices)}
+        assert few == set(GATHERED) & set(results)
+    (alone, logs), *others = found["trained"]
+    for weights, sharded_logs in others:
+        np.testing.assert_allclose(weights, alone, atol=1e-6, rtol=0)
+        np.testing.assert_allclose(sharded_logs, logs, rtol=1e-6)
