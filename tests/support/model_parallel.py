@@ -6,7 +6,7 @@ import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import nn
-from torch.distributed.tensor import DTensor, Shard, distribute_module, distribute_tensor
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_module, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -32,7 +32,10 @@ class ShardedLinear(XentModule):
             for key, parameter in list(layer.named_parameters(recurse=False)):
                 setattr(layer, key, nn.Parameter(distribute_tensor(parameter, mesh, [Shard(0)])))
 
-        distribute_module(self.head, self.device_mesh["tensor_parallel"], shard)
+        def replicate(layer, inputs, mesh):
+            return DTensor.from_local(inputs[0], mesh, [Replicate()]), *inputs[1:]
+
+        distribute_module(self.head, self.device_mesh["tensor_parallel"], shard, replicate)
 
 
 def train(devices, kind):
