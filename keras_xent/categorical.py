@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from keras import KerasTensor as Tensor
 from keras import ops
@@ -49,6 +49,20 @@ class Softmax:
         return self.margin if isinstance(self.margin, float) else along_classes(self.margin, self.logits)
 
 
+class Given(NamedTuple):
+    """What is given beside the logits, in the layout of the rows."""
+
+    target: Any
+    """Class indices [...], or distributions [..., C]; for `linear` a TopK too."""
+    is_labels: bool
+    kept: Tensor | None
+    """Whether each row [...] is kept; None if all are."""
+    active: Tensor | None
+    """Whether each row [...] is kept and has a weight other than 0; None if all do."""
+    sample_weight: Tensor | None
+    """[...]"""
+
+
 @dataclass(kw_only=True, eq=False, repr=False)
 class CategoricalLoss(Loss):
     """Base of the losses over K exclusive classes; a variant adds its curve.
@@ -89,12 +103,15 @@ class CategoricalLoss(Loss):
     """Whether the softmax reads the logits unchanged, or only capped, and without a margin."""
     has_common_regulariser: ClassVar[bool] = True
     """Whether `regulariser` adds z_loss and entropy_penalty alone."""
+    reads_one_logits: ClassVar[bool] = True
+    """Whether the losses of the rows come from one tensor of logits, by `_given` and `_losses`, as `linear` needs."""
     facts: ClassVar[Mapping[str, Collection[str]]] = {
         "reads_log_odds": {"of_classes"},
         "is_linear": {"of_target"},
         "is_cross_entropy": {"curve", "of_classes"},
         "passes_logits": {"softmax_input", "capped"},
         "has_common_regulariser": {"regulariser"},
+        "reads_one_logits": {"_rows"},
     }
 
     def fields_changed(self) -> None:
@@ -275,16 +292,10 @@ class CategoricalLoss(Loss):
         self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, keras_mask: Any, check_labels: bool | None
     ) -> Rows:
         axis = targets.class_axis(logits, self.axis)
-        classes = self.count_classes(logits.shape[axis])
-        target, is_labels = targets.labels_or_distribution(target, logits, axis, classes, labels_only=self.labels_only)
+        rows, shape = targets.rows_of(logits, axis), tuple(logits.shape)
+        given = self._given(rows, shape, axis, target, sample_weight, mask, keras_mask)
+        target, is_labels, kept, active, sample_weight = given
         logits = targets.class_axis_last(logits, axis)  # [..., C]
-
-        rows = ops.cast(logits[..., 0], reading.compute_dtype(logits))
-        sample_weight = weighting.sample_weight_per_row(sample_weight, rows)
-        kept = weighting.mask_per_row(mask, keras_mask, rows)
-        if is_labels and self.ignore_index is not None:
-            kept = weighting.both(kept, targets.differs(target, self.ignore_index))
-        active = kept if sample_weight is None else weighting.both(kept, sample_weight != 0)
         is_ranked = self.hard_fraction < 1.0
         reads_once = kernels.IS_ON_TORCH and kernels.reads_once(logits, target, active)
         is_direct = self._is_direct(is_labels, reads_once) and not (is_ranked and sample_weight is not None)
@@ -305,6 +316,44 @@ class CategoricalLoss(Loss):
             )
             if kept is not None and not is_direct:
                 target = weighting.harmless_logits(target, kept, None, ranked=False)
+        class_weight, weights = self._weights(target, is_labels, logits, classes)
+        if is_direct:
+            losses = self._direct(logits, target, class_weight, weights, active, is_labels, reads_once)
+        else:
+            losses = self._indirect(logits, target, class_weight, is_labels)
+        # With another floatx, Keras' torch backend promotes the result of an operation with a Python number.
+        losses = ops.cast(losses, reading.compute_dtype(logits))
+        if validity is not None:
+            losses = losses * ops.cast(validity, losses.dtype)
+            self._watch.say_unchecked(type(self).__name__, losses, check_labels)
+        return Rows(losses, weights, kept, sample_weight)
+
+    def _given(
+        self,
+        rows: Tensor,
+        shape: tuple[int | None, ...],
+        axis: int,
+        target: Any,
+        sample_weight: Any,
+        mask: Any,
+        keras_mask: Any,
+    ) -> Given:
+        """Return what was given beside logits of a `shape`, in the layout of the rows; `rows` is any tensor of them."""
+        classes = self.count_classes(shape[axis])
+        target, is_labels = targets.labels_or_distribution(
+            target, rows, shape, axis, classes, labels_only=self.labels_only
+        )
+        sample_weight = weighting.sample_weight_per_row(sample_weight, rows)
+        kept = weighting.mask_per_row(mask, keras_mask, rows)
+        if is_labels and self.ignore_index is not None:
+            kept = weighting.both(kept, targets.differs(target, self.ignore_index))
+        active = kept if sample_weight is None else weighting.both(kept, sample_weight != 0)
+        return Given(target, is_labels, kept, active, sample_weight)
+
+    def _weights(
+        self, target: Tensor, is_labels: bool, logits: Tensor, classes: Any
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return the weights [C] of the classes, and those [...] of the targets, if the loss needs them."""
         class_weight = weights = None
         if self._class_weight is not None:
             class_weight = weighting.per_class("class_weight", self._class_weight, logits, classes)  # [C]
@@ -312,22 +361,29 @@ class CategoricalLoss(Loss):
             weights = weighting.per_label(class_weight, target)  # [...]
         elif not is_labels and self.reduction == "weighted_mean":
             weights = ops.sum(target if class_weight is None else target * along_classes(class_weight, target), -1)
+        return class_weight, weights
 
-        if is_direct and reads_once:
-            losses = self._in_one_read(logits, target, class_weight, weights, active, is_labels)
-        elif is_direct:
-            losses = self._of_label(self.softmax_input(logits), target, class_weight, weights, active)
-        elif self._is_plain_cross_entropy and not is_labels and class_weight is None and self.label_smoothing == 0.0:
-            losses = self.of_target(self.softmax_input(logits), target, None)  # a kernel, with blocks of its own
-        else:
-            rows_of = partial(self._losses, class_weight=class_weight, is_labels=is_labels)
-            losses = log_odds.rowwise(rows_of, logits, target)
-        # With another floatx, Keras' torch backend promotes the result of an operation with a Python number.
-        losses = ops.cast(losses, reading.compute_dtype(logits))
-        if validity is not None:
-            losses = losses * ops.cast(validity, losses.dtype)
-            self._watch.say_unchecked(type(self).__name__, losses, check_labels)
-        return Rows(losses, weights, kept, sample_weight)
+    def _direct(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        class_weight: Tensor | None,
+        weights: Tensor | None,
+        active: Tensor | None,
+        is_labels: bool,
+        reads_once: bool,
+    ) -> Tensor:
+        """Return the losses [...] by kernels that take the logits [..., C] unchanged, and leave rows out themselves."""
+        if reads_once:
+            return self._in_one_read(logits, target, class_weight, weights, active, is_labels)
+        return self._of_label(self.softmax_input(logits), target, class_weight, weights, active)
+
+    def _indirect(self, logits: Tensor, target: Tensor, class_weight: Tensor | None, is_labels: bool) -> Tensor:
+        """Return the losses [...] of logits [..., C] in the compute dtype, none of which needs to be left out."""
+        if self._is_plain_cross_entropy and not is_labels and class_weight is None and self.label_smoothing == 0.0:
+            return self.of_target(self.softmax_input(logits), target, None)  # a kernel, with blocks of its own
+        rows_of = partial(self._losses, class_weight=class_weight, is_labels=is_labels)
+        return log_odds.rowwise(rows_of, logits, target)
 
     def _losses(self, inputs: Tensor, target: Tensor, class_weight: Tensor | None, is_labels: bool) -> Tensor:
         """Return the losses [...] of labels [...] or distributions [..., C], given logits [..., C], row by row."""

@@ -96,7 +96,8 @@ def _sums(loss: Loss, logits: Tensor, target: Any, counts: NDArray[Any] | None) 
         return []
     axis = targets.class_axis(logits, loss.axis)
     classes = loss.count_classes(logits.shape[axis])
-    given, is_labels = targets.labels_or_distribution(target, logits, axis, classes, labels_only=loss.labels_only)
+    rows, shape = targets.rows_of(logits, axis), tuple(logits.shape)
+    given, is_labels = targets.labels_or_distribution(target, rows, shape, axis, classes, labels_only=loss.labels_only)
     values = reading.array(given)
     dtype = reading.dtype_name(target)
     if is_labels or values.dtype.kind != "f" or dtype == "bool":

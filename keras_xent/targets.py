@@ -39,16 +39,27 @@ def class_axis_last(tensor: Tensor, axis: int) -> Tensor:
     return tensor if axis == len(tensor.shape) - 1 else ops.moveaxis(tensor, axis, -1)  # [..., C]
 
 
+def rows_of(logits: Tensor, axis: int) -> Tensor:
+    """Return a tensor [...] that has the shape of the rows, in the compute dtype."""
+    return ops.cast(class_axis_last(logits, axis)[..., 0], reading.compute_dtype(logits))
+
+
 def labels_or_distribution(
-    target: Any, logits: Tensor, axis: int, classes: int | None, *, labels_only: bool
+    target: Any,
+    rows: Tensor,
+    logits_shape: tuple[int | None, ...],
+    axis: int,
+    classes: int | None,
+    *,
+    labels_only: bool,
 ) -> tuple[Tensor, bool]:
     """Return (labels [...], True) or (distribution [..., C], False), by the shape of the target.
 
-    A distribution may be of integers.
+    A distribution may be of integers. `rows` is any tensor [...] in the compute dtype.
     """
-    target = reading.as_tensor("y_true", target, logits)
-    given, before, after = tuple(target.shape), tuple(logits.shape)[:axis], tuple(logits.shape)[axis + 1 :]
-    rows, columns, shape = (*before, *after), (*before, 1, *after), (*before, classes, *after)
+    target = reading.as_tensor("y_true", target, rows)
+    given, before, after = tuple(target.shape), logits_shape[:axis], logits_shape[axis + 1 :]
+    of_rows, columns, shape = (*before, *after), (*before, 1, *after), (*before, classes, *after)
     # Size 1 beside an unknown number of classes means a label: with one class the loss would always be 0.
     is_column = reading.fits(given, columns) and given[axis] == 1 and not are_known(shape[axis])
     if reading.fits(given, shape) and not labels_only and not is_column:
@@ -60,11 +71,10 @@ def labels_or_distribution(
                 "one-hot; tf.ensure_shape sets it"
             )
         is_checked = not reading.is_floating(target) and reading.dtype_of(target) != "bool"
-        target = _wide(target) if is_checked else ops.cast(target, reading.compute_dtype(logits))
+        target = _wide(target) if is_checked else ops.cast(target, rows.dtype)
         return class_axis_last(target, axis), False  # [..., C]
-    if not reading.fits(given, rows) and not reading.fits(given, columns):
-        wanted = f"class indices of shape {rows}" + ("" if labels_only else f" or a distribution of shape {shape}")
-        logits_shape = tuple(logits.shape)
+    if not reading.fits(given, of_rows) and not reading.fits(given, columns):
+        wanted = f"class indices of shape {of_rows}" + ("" if labels_only else f" or a distribution of shape {shape}")
         fits = [
             place
             for place in range(1, len(logits_shape))
@@ -74,11 +84,11 @@ def labels_or_distribution(
         raise ValueError(f"y_true must be {wanted}, got shape {given}{hint}")
     if reading.dtype_of(target) == "bool":
         raise TypeError("y_true must hold class indices of an integer dtype, got bool")
-    if len(given) > len(rows) and given[axis] == 1:
+    if len(given) > len(of_rows) and given[axis] == 1:
         target = ops.squeeze(target, axis)
-    elif len(given) > len(rows):
+    elif len(given) > len(of_rows):
         target = ops.reshape(target, reading.without_axis(reading.sizes(target), axis))  # fails where it is not 1
-    return reading.fitted("y_true", _wide(target), class_axis_last(logits, axis)[..., 0]), True  # [...]
+    return reading.fitted("y_true", _wide(target), rows), True  # [...]
 
 
 def teacher_and_label(target: Any, logits: Any, axis: int | None, *, has_label: bool) -> tuple[Tensor, Tensor | None]:

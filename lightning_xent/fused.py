@@ -11,8 +11,8 @@ from torch.nn.functional import linear
 
 from lightning_xent import kernels, reading, reduction, targets, weighting
 from lightning_xent.kernels import tensors
-from lightning_xent.kernels.linear import ByLabel, ByRows, Chunks, Head, Work, chunks
-from lightning_xent.kernels.statistics import Reads
+from lightning_xent.kernels.linear import Chunks, Head, Work, chunks
+from lightning_xent.kernels.work import work_of
 from lightning_xent.reduction import Rows
 from shared_specs.common import arguments, guard
 
@@ -293,29 +293,6 @@ def _without(head: Head, read: Tensor | None) -> tuple[Head, Tensor | None]:
     return head._replace(hidden=head.hidden.index_select(0, places)), places
 
 
-def takes_statistics(loss: "CategoricalLoss") -> bool:
-    """Whether the loss of a label is a function of the statistics of its row."""
-    return loss._reads_what_kernels_know and loss._goes_by_label(has_margin=False)
-
-
-def statistics_of(loss: "CategoricalLoss", class_weight: Tensor | None, like: Tensor) -> Reads:
-    """Return what a loss that `takes_statistics` reads of a row."""
-    smooths = loss.label_smoothing > 0.0
-    if smooths and class_weight is None:
-        class_weight = torch.ones((), dtype=reading.compute_dtype(like), device=like.device)
-    return Reads(
-        loss.temperature, loss.softcap, class_weight,
-        others=smooths, log_partition=loss.z_loss != 0.0, entropy=loss.entropy_penalty != 0.0,
-    )  # fmt: skip
-
-
-def of_statistics(loss: "CategoricalLoss", found: kernels.OfLabel, weights: Tensor | None, classes: int) -> Tensor:
-    """Return the losses [n] of labels with their `weights`, given what the statistics say of each row."""
-    losses = loss._of_score(found.log_odds, found.others, weights, classes)
-    regulariser = loss._common_regulariser(found.log_partition, found.entropy)
-    return losses if regulariser is None else losses + regulariser
-
-
 def _work(
     loss: "CategoricalLoss",
     head: Head,
@@ -325,7 +302,7 @@ def _work(
     is_labels: bool,
     is_sharded: bool,
 ) -> Work:
-    """Return the work for a loss: by statistics of the label where they are enough, or else by any loss of rows."""
+    """Return the work for a loss."""
 
     def target_of(rows: slice | Tensor) -> Tensor:
         if isinstance(target, TopK):
@@ -335,28 +312,5 @@ def _work(
         found: Tensor = target[rows]
         return found if is_labels else found.to(reading.compute_dtype(head.hidden))
 
-    def plain(logits: Tensor) -> Tensor:
-        logits = logits.to(reading.compute_dtype(logits))
-        return loss._losses(logits, target_of(slice(None)), class_weight, is_labels)
-
-    reads_once = kernels.reads_once(head.hidden)
-    if is_labels and takes_statistics(loss) and (is_sharded or not reads_once):
-        reads = statistics_of(loss, class_weight, head.hidden)
-
-        def by_label(found: kernels.OfLabel, rows: slice | Tensor) -> Tensor:
-            return of_statistics(loss, found, None if weights is None else weights[rows], len(head.weight))
-
-        is_narrow = head.hidden.dtype != reading.compute_dtype(head.hidden)
-        copies = 1 + int(reads.entropy) + int(loss.softcap is not None) + int(is_narrow)
-        size = chunks(head, copies, splits_classes=True)
-        return ByLabel(by_label, plain, target, reads, size)
-
-    def by_rows(logits: Tensor, rows: slice | Tensor) -> Tensor:
-        chosen, of_rows = target_of(rows), None if weights is None else weights[rows]
-        once = kernels.reads_once(logits, chosen)
-        if loss._is_direct(is_labels, once):
-            return loss._direct(logits, chosen, class_weight, of_rows, None, is_labels, once)
-        return loss._indirect(logits.to(reading.compute_dtype(logits)), chosen, class_weight, is_labels)
-
-    size = chunks(head, 2 if reads_once and is_labels else 4, splits_classes=False)
-    return ByRows(by_rows, plain, size.rows)
+    label = target if is_labels else None
+    return work_of(loss, head, target_of, label, class_weight, weights, is_sharded=is_sharded)

@@ -16,6 +16,7 @@ from lightning_xent.kernels import sharded, tensors
 from lightning_xent.kernels.linear import ByLabel, Head
 from lightning_xent.kernels.sharded import Exchange, Label, Part
 from lightning_xent.kernels.statistics import Reads, Statistics, found
+from lightning_xent.kernels.work import of_statistics, statistics_of, takes_statistics
 from lightning_xent.reduction import Rows
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def of_logits(
     exchange = Exchange()
     wide = placed.whole.new_empty(0, dtype=reading.compute_dtype(placed.whole))
     read = exchange.attempt(lambda: _read(loss, placed, target, sample_weight, mask, check_labels))
-    reads, statistics = fused.statistics_of(loss, None if read is None else read.class_weight, placed.whole), None
+    reads, statistics = statistics_of(loss, None if read is None else read.class_weight, placed.whole), None
     if placed.of_classes is not None and read is None:
         count = math.prod(reading.without_axis(placed.own_shape, placed.axis))
         sharded.send_failure(wide, reads, placed.of_classes, exchange, count)
@@ -115,7 +116,7 @@ def of_layer(
             "DTensor.from_local(hidden, weight.device_mesh, [Replicate()]). If FSDP has sharded the weight, each rank "
             "has rows of its own: call the LinearLoss itself, which FSDP gives the whole weight"
         )
-    if not parts or set(parts) != {0} or not loss.reads_one_logits or not fused.takes_statistics(loss):
+    if not parts or set(parts) != {0} or not loss.reads_one_logits or not takes_statistics(loss):
         return None
     hidden, target, sample_weight, mask = map(reading.whole, (hidden, target, sample_weight, mask))
     shape = (*hidden.shape[:-1], weight.shape[0])
@@ -131,7 +132,7 @@ def of_layer(
     call = exchange.attempt(lambda: fused._read(loss, *given, is_ranked=is_ranked, is_sharded=True))
     wide, count = zero.new_empty(0, dtype=reading.compute_dtype(hidden)), math.prod(shape[:-1])
     if call is None:
-        sharded.send_failure(wide, fused.statistics_of(loss, None, hidden), part, exchange, count)
+        sharded.send_failure(wide, statistics_of(loss, None, hidden), part, exchange, count)
     else:
         work: ByLabel = call.work
         dtype = call.head.hidden.dtype
@@ -150,7 +151,7 @@ def _placed(loss: "CategoricalLoss", logits: Any, target: Any) -> _Logits | None
         return None
     shape, axis = tuple(logits.shape), targets.class_axis(logits, loss.axis)
     of_classes = parts.pop(axis, None)
-    if of_classes is not None and (not fused.takes_statistics(loss) or _is_distribution(target, shape, axis)):
+    if of_classes is not None and (not takes_statistics(loss) or _is_distribution(target, shape, axis)):
         return None
     if len(parts) > 1:
         return None
@@ -209,7 +210,7 @@ def _losses(
     """Return the losses of the rows of this rank."""
     if statistics is not None:
         weights = None if read.weights is None else placed.own_rows(read.weights).reshape(-1)
-        losses = fused.of_statistics(loss, found(statistics, reads), weights, placed.whole.shape[placed.axis])
+        losses = of_statistics(loss, found(statistics, reads), weights, placed.whole.shape[placed.axis])
         return losses.reshape(reading.without_axis(placed.own_shape, placed.axis))
     target = placed.own_rows(read.target)
     target = target if read.is_labels else target.movedim(-1, placed.axis)

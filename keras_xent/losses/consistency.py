@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 from keras import KerasTensor as Tensor
@@ -35,6 +35,8 @@ class JensenShannonConsistency(CategoricalCrossEntropy):
 
     views: int = arguments.field(3, arguments.integer, 2)
     weight: float = arguments.field(12.0, arguments.number, "[0, inf)")
+
+    reads_one_logits: ClassVar[bool] = False
 
     def count_classes(self, size: Any) -> Any:
         if isinstance(size, int) and size % self.views:

@@ -45,7 +45,10 @@ def _predictions(loss: Loss, y_true: Any, y_pred: Any, sample_weight: Any, mask:
             teacher, label = targets.teacher_and_label(y_true, logits, loss.axis, has_label=loss.alpha < 1.0)
             y_true = teacher if label is None else label
         classes = loss.count_classes(logits.shape[axis])
-        target, is_label = targets.labels_or_distribution(y_true, logits, axis, classes, labels_only=loss.labels_only)
+        rows, shape = targets.rows_of(logits, axis), tuple(logits.shape)
+        target, is_label = targets.labels_or_distribution(
+            y_true, rows, shape, axis, classes, labels_only=loss.labels_only
+        )
         probability = targets.class_axis_last(probability, axis)  # [..., K]
         like, classes = probability[..., 0], probability.shape[-1]
     else:

@@ -1,0 +1,91 @@
+"""The work for the loss of a last layer: by statistics of the label where they are enough, or else by rows."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_xent import kernels
+from lightning_xent.kernels.blocks import compute_dtype
+from lightning_xent.kernels.linear import ByLabel, ByRows, Head, Work, chunks
+from lightning_xent.kernels.plain import OfLabel
+from lightning_xent.kernels.statistics import Reads
+
+Places = slice | Tensor
+"""Some rows: a slice, or their numbers."""
+
+
+def takes_statistics(loss: Any) -> bool:
+    """Whether the loss of a label is a function of the statistics of its row."""
+    return bool(loss._reads_what_kernels_know and loss._goes_by_label(has_margin=False))
+
+
+def statistics_of(loss: Any, class_weight: Tensor | None, like: Tensor) -> Reads:
+    """Return what a loss that `takes_statistics` reads of a row."""
+    smooths = loss.label_smoothing > 0.0
+    if smooths and class_weight is None:
+        class_weight = torch.ones((), dtype=compute_dtype(like), device=like.device)
+    return Reads(
+        loss.temperature, loss.softcap, class_weight,
+        others=smooths, log_partition=loss.z_loss != 0.0, entropy=loss.entropy_penalty != 0.0,
+    )  # fmt: skip
+
+
+def of_statistics(loss: Any, found: OfLabel, weights: Tensor | None, classes: int) -> Tensor:
+    """Return the losses [n] of labels with their `weights`, given what the statistics say of each row."""
+    losses: Tensor = loss._of_score(found.log_odds, found.others, weights, classes)
+    regulariser = loss._common_regulariser(found.log_partition, found.entropy)
+    return losses if regulariser is None else losses + regulariser
+
+
+def work_of(
+    loss: Any,
+    head: Head,
+    target_of: Callable[[Places], Tensor],
+    label: Tensor | None,
+    class_weight: Tensor | None,
+    weights: Tensor | None,
+    *,
+    is_sharded: bool = False,
+) -> Work:
+    """Return the work for a loss.
+
+    Args:
+        loss: A CategoricalLoss, of either package.
+        head: The last layer.
+        target_of: Returns the targets of some rows: class indices, or distributions in the compute dtype.
+        label: The class indices [N] of all rows; None if targets are distributions.
+        class_weight: Weights [C] of the classes.
+        weights: Weights [N] of the targets.
+        is_sharded: Whether the classes are on several devices.
+    """
+    dtype, is_labels = compute_dtype(head.hidden), label is not None
+
+    def plain(logits: Tensor) -> Tensor:
+        losses: Tensor = loss._losses(logits.to(dtype), target_of(slice(None)), class_weight, is_labels)
+        return losses
+
+    reads_once = kernels.reads_once(head.hidden)
+    if label is not None and takes_statistics(loss) and (is_sharded or not reads_once):
+        reads = statistics_of(loss, class_weight, head.hidden)
+
+        def by_label(found: OfLabel, rows: Places) -> Tensor:
+            return of_statistics(loss, found, None if weights is None else weights[rows], len(head.weight))
+
+        copies = 1 + int(reads.entropy) + int(loss.softcap is not None) + int(head.hidden.dtype != dtype)
+        size = chunks(head, copies, splits_classes=True)
+        return ByLabel(by_label, plain, label, reads, size)
+
+    def by_rows(logits: Tensor, rows: Places) -> Tensor:
+        chosen, of_rows = target_of(rows), None if weights is None else weights[rows]
+        once = kernels.reads_once(logits, chosen)
+        losses: Tensor
+        if loss._is_direct(is_labels, once):
+            losses = loss._direct(logits, chosen, class_weight, of_rows, None, is_labels, once)
+        else:
+            losses = loss._indirect(logits.to(dtype), chosen, class_weight, is_labels)
+        return losses
+
+    size = chunks(head, 2 if reads_once and is_labels else 4, splits_classes=False)
+    return ByRows(by_rows, plain, size.rows)
