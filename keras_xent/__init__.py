@@ -3,7 +3,9 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from keras_xent.check import check_model, check_outputs
+from keras_xent.fused import TopK
 from keras_xent.information import cross_entropy, entropy, kl_divergence
+from keras_xent.layers import LinearLoss as LinearLoss
 from keras_xent.losses.asymmetric import AsymmetricLoss
 from keras_xent.losses.bi_tempered import BiTemperedLogistic
 from keras_xent.losses.bootstrapping import Bootstrapping
@@ -67,6 +69,7 @@ __all__ = [
     "QualityFocalLoss",
     "SparseCategoricalCrossEntropy",
     "SquaredEarthMoverDistance",
+    "TopK",
     "VarifocalLoss",
     "check_model",
     "check_outputs",

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
+import keras
 from keras import KerasTensor as Tensor
 from keras import ops
 
-from keras_xent import kernels, log_odds, reading, targets, weighting
+from keras_xent import fused, kernels, log_odds, reading, reduction, targets, weighting
 from keras_xent.base import Loss
 from keras_xent.reduction import Rows
 from keras_xent.shapes import along_classes, class_count, has_unknown_classes, with_classes
@@ -142,6 +143,71 @@ class CategoricalLoss(Loss):
     def count_classes(self, size: Any) -> Any:
         """Return the number of classes, given the size of the class axis of the logits; None if it is unknown."""
         return size
+
+    def linear(
+        self,
+        y_true: Any,
+        hidden: Any,
+        kernel: Any,
+        bias: Any = None,
+        sample_weight: Any = None,
+        mask: Any = None,
+        denominator: Any = None,
+    ) -> Tensor:
+        """Return the loss of the logits hidden @ kernel + bias, whose classes are last, without holding all logits.
+
+        Value and gradients are those of the loss on the logits; `axis` has no effect. A chunk has 1 / 8 of the logits,
+        or 8 MiB if that is more, at most 256 MiB. Gradients are computed in the forward pass, and those of the kernel
+        are summed in float32. With the reduction "none" or a hard_fraction the backward pass computes the logits again.
+        Ignored rows are never multiplied in eager code of TensorFlow and torch; elsewhere their hidden states become 0.
+        On TensorFlow the target gets no gradient. Under torch.compile and other traces of torch the logits are whole.
+
+        Args:
+            y_true: Class indices [...], a distribution [..., C], or a `TopK`; a tuple (indices, probabilities) too.
+            hidden: Input [..., D] of the last layer. Its Keras mask counts beside `mask`.
+            kernel: Its kernel [D, C], as that of keras.layers.Dense.
+            bias: Its bias [C].
+            sample_weight: As in a call.
+            mask: As in a call.
+            denominator: As in a call.
+
+        Raises:
+            ValueError: As in a call; a loss that reads more than one tensor of logits, or probabilities.
+            TypeError: Tensors that are not floating point.
+        """
+        with keras.name_scope(self.name):
+            return self._linear(y_true, hidden, kernel, bias, sample_weight, mask, denominator)
+
+    def _linear(
+        self,
+        y_true: Any,
+        hidden: Any,
+        kernel: Any,
+        bias: Any,
+        sample_weight: Any,
+        mask: Any,
+        denominator: Any,
+        *,
+        trains: bool = True,
+    ) -> Tensor:
+        """`linear`; without `trains`, gradients are not computed in the forward pass."""
+        given = hidden, kernel, bias, y_true, sample_weight, mask
+        if self.reduction == "none" or self.hard_fraction < 1.0:
+            return reduction.reduce(fused.rows(self, *given), self.reduction, denominator, self.check_labels)
+        total, count = fused.parts(self, *given, trains=trains)
+        return reduction.of_parts(total, count, self.reduction, denominator, self.check_labels)
+
+    def linear_parts(
+        self, y_true: Any, hidden: Any, kernel: Any, bias: Any = None, sample_weight: Any = None, mask: Any = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the `parts` of `linear`: (weighted sum of the row losses, denominator), whose quotient is the loss."""
+        if self.reduction == "none":
+            raise ValueError('reduction must be "mean", "weighted_mean" or "sum" for linear_parts(), got "none"')
+        given = hidden, kernel, bias, y_true, sample_weight, mask
+        with keras.name_scope(self.name):
+            if self.hard_fraction < 1.0:
+                return reduction.parts(fused.rows(self, *given), self.reduction)
+            return fused.parts(self, *given)
 
     def probabilities(self, logits: Any) -> Tensor:
         """Return the probabilities of the K classes, on the class axis of the logits.

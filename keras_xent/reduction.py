@@ -80,15 +80,22 @@ def reduce(rows: Rows, reduction: str, denominator: Any = None, check: bool | No
 
     If the caller gives a `denominator`, it divides the sum. It is read as labels are, with `check`.
     """
-    if denominator is not None:
-        _needs_a_sum(reduction)
-        total = ops.sum(weighted_losses(rows))
-        whole = total if _replicas() == 1 else _over_replicas(total, None)
-        return quotient(whole, weighting.scalar("denominator", denominator, total, check))
     if reduction == "none":
+        if denominator is not None:
+            raise ValueError(
+                'denominator must be None with the reduction "none", which does not divide: '
+                'set the reduction to "mean", "weighted_mean" or "sum"'
+            )
         return weighted_losses(rows)
-    total, own = parts(rows, reduction)
-    if _replicas() == 1:
+    return of_parts(*parts(rows, reduction), reduction, denominator, check)
+
+
+def of_parts(total: Tensor, own: Tensor, reduction: str, denominator: Any = None, check: bool | None = None) -> Tensor:
+    """Return the loss of the rows of all replicas, given the `parts` of this one; see `reduce`."""
+    if denominator is not None:
+        whole = total if replicas() == 1 else _over_replicas(total, None)
+        return quotient(whole, weighting.scalar("denominator", denominator, total, check))
+    if replicas() == 1:
         return quotient(total, own)
     return _over_replicas(total, None if reduction == "sum" else own)
 
@@ -100,7 +107,7 @@ def quotient(total: Tensor, denominator: Tensor) -> Tensor:
     return total / ops.where(is_empty, ops.ones_like(denominator), denominator)
 
 
-def _replicas() -> int:
+def replicas() -> int:
     """Number of replicas of tf.distribute that share a batch; 1 outside of a replica."""
     return tensorflow_graph.replicas() if _IS_ON_TENSORFLOW else 1
 
@@ -113,16 +120,8 @@ def _over_replicas(total: Tensor, denominator: Tensor | None) -> Tensor:
     """
     own = ops.stack([total, ops.zeros_like(total) if denominator is None else denominator])
     total, whole = ops.unstack(tensorflow_graph.sum_over_replicas(own))
-    total = total / _replicas()
+    total = total / replicas()
     return total if denominator is None else quotient(total, whole)
-
-
-def _needs_a_sum(reduction: str) -> None:
-    if reduction == "none":
-        raise ValueError(
-            'denominator must be None with the reduction "none", which does not divide: '
-            'set the reduction to "mean", "weighted_mean" or "sum"'
-        )
 
 
 def _count(losses: Tensor, kept: Tensor | None) -> Tensor:

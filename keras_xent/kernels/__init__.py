@@ -8,6 +8,7 @@ import keras
 IS_ON_TORCH = keras.backend.backend() == "torch"
 
 if IS_ON_TORCH:
+    from keras_xent.kernels.linear_of_torch import all_logits, fuses, head, losses, total, work_of
     from lightning_xent.kernels import (
         all_of_label,
         applies,
@@ -20,9 +21,13 @@ if IS_ON_TORCH:
         tensors,
     )
 else:
-    from keras_xent.kernels.xla import applies, of_label, of_label_and_others
+    from keras_xent.kernels.linear import Work, all_logits, fuses, head
+    from keras_xent.kernels.xla import applies, losses, of_label, of_label_and_others, total
 
-__all__ = ["IS_ON_TORCH", "applies", "of_label", "of_label_and_others"]
+__all__ = ["IS_ON_TORCH", "all_logits", "applies", "fuses", "head", "losses", "of_label", "of_label_and_others"]
+__all__ += ["total"]
 
 if IS_ON_TORCH:
-    __all__ += ["all_of_label", "elementwise", "of_distribution", "reads_once", "rowwise", "tensors"]
+    __all__ += ["all_of_label", "elementwise", "of_distribution", "reads_once", "rowwise", "tensors", "work_of"]
+else:
+    __all__ += ["Work"]

@@ -7,9 +7,13 @@ from keras import ops
 from keras_xent.kernels.passes import compute_dtype
 
 if keras.backend.backend() == "tensorflow":
+    from keras_xent.kernels.linear_of_tensorflow import losses, total
     from keras_xent.kernels.of_tensorflow import kernel
 else:
+    from keras_xent.kernels.linear_of_jax import losses, total
     from keras_xent.kernels.of_jax import kernel
+
+__all__ = ["applies", "losses", "of_label", "of_label_and_others", "total"]
 
 
 def applies(logits: Tensor, *constants: Tensor | None) -> bool:

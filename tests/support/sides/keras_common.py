@@ -1,10 +1,13 @@
 """What the Keras backends share."""
 
 import os
+from contextlib import contextmanager
+from unittest import mock
 
 import keras
 
 import keras_xent as package
+from keras_xent import targets
 
 if keras.backend.backend() != os.environ["KERAS_BACKEND"]:
     raise RuntimeError(f"Keras runs on {keras.backend.backend()}, wanted {os.environ['KERAS_BACKEND']}")
@@ -30,3 +33,42 @@ def fit(loss, inputs, target, *, outputs, epochs, sample_weight=None):
     model.compile(optimizer=keras.optimizers.SGD(0.5), loss=loss)
     history = model.fit(inputs, target, sample_weight=sample_weight, batch_size=32, epochs=epochs, verbose=0)
     return history.history["loss"], lambda inputs: model.predict(inputs, verbose=0)
+
+
+def class_axis(loss, logits):
+    """The class axis of logits."""
+    return targets.class_axis(logits, loss.axis)
+
+
+def value_of_layer(loss, hidden, kernel, bias, target, *, fused, **more):
+    """The loss of a last layer, in chunks or of all logits."""
+    if fused:
+        return loss.linear(target, hidden, kernel, bias, **more)
+    logits = keras.ops.matmul(hidden, kernel)
+    return loss(target, logits if bias is None else logits + bias, **more)
+
+
+def layer_value(loss, hidden, weight, bias, target):
+    """The loss of a last layer, in chunks."""
+    return loss.linear(target, hidden, keras.ops.transpose(weight), bias)
+
+
+def layer_parts(loss, hidden, weight, bias, target):
+    """The sum and the denominator of the loss of a last layer."""
+    found = loss.linear_parts(target, hidden, keras.ops.transpose(weight), bias)
+    return [float(keras.ops.convert_to_numpy(each)) for each in found]
+
+
+target_name, weight_name = "y_true", "kernel"
+# Everything in one chunk, and a row or two in a chunk.
+linear_plans = {"whole": (1 << 23, 1 << 28), "rows": (40, 40)}
+
+
+@contextmanager
+def planned(plan):
+    """Compute losses of layers in small chunks, on TensorFlow and JAX."""
+    from keras_xent.kernels import linear
+
+    least, most = linear_plans[plan]
+    with mock.patch.multiple(linear, LEAST=least, MOST=most):
+        yield

@@ -4,7 +4,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sides.keras_common import call, fit, given, package, parts
+from keras_xent.kernels import linear
+from sides.keras_common import (
+    call,
+    class_axis,
+    fit,
+    given,
+    layer_parts,
+    layer_value,
+    package,
+    parts,
+    planned,
+    target_name,
+    value_of_layer,
+    weight_name,
+)
 
 # JAX has no float64 by default.
 dtypes = ("float32", "bfloat16", "float16")
@@ -59,3 +73,30 @@ def values_and_gradients(functions, inputs, mode):
 def value_and_gradient(function, logits, mode, *rest):
     (result,) = values_and_gradients([function], [(logits, *rest)], mode)
     return result
+
+
+def layer(loss, hidden, weight, bias, target, *, fused, **more):
+    """The loss of a last layer, in chunks or of all logits, and the gradients of hidden, weight and bias of its sum."""
+
+    rest = target.rest if isinstance(target, package.TopK) else None
+    target = target if rest is None else (target.indices, target.probabilities)
+
+    def total(layer, target, more):
+        hidden, weight, bias = layer
+        target = target if rest is None else package.TopK(*target, rest)
+        value = value_of_layer(loss, hidden, weight.T, bias, target, fused=fused, **more)
+        return value.sum(), value
+
+    # A function with the same key is the same function, which is compiled once.
+    key = type(loss).__name__, repr(loss.get_config()), fused, linear.LEAST, rest, *more
+    step = STEPS.setdefault(key, jax.jit(jax.grad(total, has_aux=True)))
+    gradients, value = step((hidden, weight, bias), target, more)
+    return [numpy(each) for each in (value, *gradients) if each is not None]
+
+
+STEPS = {}
+# One case of so many, because JAX compiles each.
+linear_share = 24
+linear_dtypes = ("float32",)
+layer_dtype, layer_tolerance = "float32", 1e-5
+linear_plans = {"rows": (40, 40)}

@@ -2,7 +2,21 @@
 
 import tensorflow as tf
 
-from sides.keras_common import call, fit, given, package, parts
+from sides.keras_common import (
+    call,
+    class_axis,
+    fit,
+    given,
+    layer_parts,
+    layer_value,
+    linear_plans,
+    package,
+    parts,
+    planned,
+    target_name,
+    value_of_layer,
+    weight_name,
+)
 
 dtypes = ("float64", "float32", "bfloat16", "float16")
 eager_modes = ("eager",)
@@ -60,3 +74,19 @@ def value_and_gradient(function, logits, mode, *rest):
 def prepared(function, mode):
     """`function` as the mode runs it."""
     return tf.function(function, jit_compile="jit" in mode) if mode in compiled_modes else function
+
+
+def layer(loss, hidden, weight, bias, target, *, fused, **more):
+    """The loss of a last layer, in chunks or of all logits, and the gradients of hidden, weight and bias of its sum."""
+    wanted = [each for each in (hidden, weight, bias) if each is not None]
+    with tf.GradientTape() as tape:
+        tape.watch(wanted)
+        value = value_of_layer(loss, hidden, tf.transpose(weight), bias, target, fused=fused, **more)
+        total = tf.reduce_sum(value)
+    return [numpy(each) for each in (value, *tape.gradient(total, wanted))]
+
+
+# One case of so many: each dtype takes a tenth of a second.
+linear_share = 12
+linear_dtypes = dtypes
+layer_dtype, layer_tolerance = "float64", 1e-12

@@ -1,24 +1,22 @@
 """torch, through lightning_xent."""
 
-from contextlib import contextmanager
-from unittest import mock
-
 import torch
 from pytorch_lightning import Callback, Trainer
 from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_xent as package
-from lightning_xent import kernels, targets
-from lightning_xent.kernels.linear import Limits
+from lightning_xent import targets
 from lightning_xent.module import XentModule
 from sides.torch_gradient import (
     compiled_modes,
     dtype_name,
     eager_modes,
     group_size,
+    linear_plans,
     modes,
     numpy,
     parts_mode,
+    planned,
     tensor,
     value_and_gradient,
     values_and_gradients,
@@ -90,21 +88,17 @@ def layer(loss, hidden, weight, bias, target, *, fused, **more):
     return [numpy(each) for each in (value, *torch.autograd.grad(value.sum(), wanted))]
 
 
+def layer_value(loss, hidden, weight, bias, target):
+    """The loss of a last layer, in chunks."""
+    return loss.linear(hidden, weight, target, bias)
+
+
 def layer_parts(loss, hidden, weight, bias, target):
     """The sum and the denominator of the loss of a last layer."""
     return [float(each) for each in loss.linear_parts(hidden, weight, target, bias)]
 
 
+linear_share = 1
 linear_dtypes = dtypes
 layer_dtype, layer_tolerance = "float64", 1e-12
 target_name, weight_name = "target", "weight"
-# Everything in one chunk, a row or two in a chunk, and a class or two in a chunk.
-linear_plans = {"whole": None, "rows": Limits(40, 40, 0, 40), "classes": Limits(40, 40, 1000, 40)}
-
-
-@contextmanager
-def planned(plan):
-    """Compute losses of layers in small chunks."""
-    limits = linear_plans[plan]
-    with mock.patch.dict(kernels.linear.LIMITS, {} if limits is None else {"cpu": limits}):
-        yield

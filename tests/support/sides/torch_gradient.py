@@ -8,7 +8,9 @@ from unittest import mock
 import numpy as np
 import torch
 
+from lightning_xent import kernels
 from lightning_xent.kernels import blocks
+from lightning_xent.kernels.linear import Limits
 
 eager_modes = ("eager", "blocks")
 compiled_modes = ("inductor",)
@@ -73,3 +75,15 @@ def value_and_gradient(function, logits, mode, *rest):
 
 def of_all(functions, inputs):
     return [function(*of_one) for function, of_one in zip(functions, inputs, strict=True)]
+
+
+# Everything in one chunk, a row or two in a chunk, and a class or two in a chunk.
+linear_plans = {"whole": None, "rows": Limits(40, 40, 0, 40), "classes": Limits(40, 40, 1000, 40)}
+
+
+@contextmanager
+def planned(plan):
+    """Compute losses of layers in small chunks."""
+    limits = linear_plans[plan]
+    with mock.patch.dict(kernels.linear.LIMITS, {} if limits is None else {"cpu": limits}):
+        yield

@@ -1,0 +1,83 @@
+"""The last linear layer with its loss on TensorFlow and JAX: chunks of rows of the logits, and never all of them.
+
+The gradients of hidden states, kernel and bias are computed in the forward pass, from logits that are there: three
+products. Where the slopes of the rows are not known by then, the logits are computed again: four. The files of the
+backends have the loop.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from keras import KerasTensor as Tensor
+from keras import ops
+
+from keras_xent.kernels.passes import compute_dtype
+
+SHARE = 8
+"""A chunk holds 1 / SHARE of the logits, within these bounds in bytes."""
+LEAST, MOST = 1 << 23, 1 << 28
+
+
+class Head(NamedTuple):
+    """The last layer of a network and its input: the logits are hidden @ kernel + bias."""
+
+    hidden: Tensor
+    """[N, D]"""
+    kernel: Tensor
+    """[D, C]"""
+    bias: Tensor | None = None
+    """[C]"""
+
+
+def head(hidden: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Any:
+    """Return the layer."""
+    return Head(hidden, kernel, bias)
+
+
+def all_logits(head: Any) -> Tensor:
+    """Return the logits [N, C], in the dtype of the hidden states."""
+    logits = ops.matmul(head.hidden, head.kernel)
+    return logits if head.bias is None else logits + head.bias
+
+
+def fuses(head: Any, target: Tensor) -> bool:
+    """Whether chunks can be computed: not of symbolic tensors, nor of no rows."""
+    count = head.hidden.shape[0]
+    has_values = not any(isinstance(tensor, Tensor) for tensor in (*head, target))
+    return has_values and count != 0 and (count is None or isinstance(count, int))
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """Computes the losses of any rows of a head."""
+
+    losses_of: Callable[..., Tensor]
+    """Returns the losses [n], given logits [n, C] and the same rows of `data`."""
+    data: tuple[Tensor, ...]
+    """What the loss needs of each row, [N] or [N, ...]; the first says whether a row counts: it may hold any logits."""
+    copies: int
+    """How many tensors of the size of a chunk its loss needs."""
+
+    def plain(self, logits: Tensor) -> Tensor:
+        """Return the losses [N] of all logits [N, C] at once."""
+        return self.losses_of(logits, *self.data)
+
+
+def rows_of_chunk(count: Any, head: Head, copies: int, least: Any = max, most: Any = min) -> Any:
+    """Return how many rows a chunk has, given the `count` of all rows, a number or a tensor.
+
+    `least` and `most` are max and min of such numbers.
+    """
+    bytes_of_row = head.kernel.shape[1] * copies * (8 if compute_dtype(head.hidden) == "float64" else 4)
+    share = -(-count // (SHARE * copies))
+    rows = most(least(least(share, LEAST // bytes_of_row), 1), max(1, MOST // bytes_of_row))
+    chunks = least(-(-count // rows), 1)  # of even size
+    return least(-(-count // chunks), 1)
+
+
+def without(head: Head, data: tuple[Tensor, ...], slopes: Tensor) -> tuple[Head, tuple[Tensor, ...]]:
+    """Return a layer and its data without the rows whose slope is 0: they get hidden states of 0, and do not count."""
+    counts = slopes != 0
+    hidden = ops.where(ops.expand_dims(counts, 1), head.hidden, ops.zeros_like(head.hidden))
+    return head._replace(hidden=hidden), (ops.logical_and(data[0], counts), *data[1:])

@@ -1,0 +1,157 @@
+"""The last linear layer with its loss on TensorFlow: a loop over chunks of rows, which XLA compiles in a graph."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import tensorflow as tf
+
+from keras_xent.kernels.linear import Head, Work, all_logits, rows_of_chunk, without
+from keras_xent.kernels.of_tensorflow import COMPILED_FROM
+from keras_xent.kernels.passes import compute_dtype
+
+# Autograph cannot convert functions with a gradient of their own.
+untouched = tf.autograph.experimental.do_not_convert
+
+
+@untouched  # type: ignore[untyped-decorator]
+def total(head: Head, slopes: Any, work: Work) -> Any:
+    """Return sum_i slopes_i l_i, whose gradients are computed at once; that of the slopes [N] are the losses."""
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def of(slopes: Any, *layer: Any) -> Any:
+        found, *gradients = _run(_gradient, Head(*layer), slopes, work)
+
+        def backward(factor: Any) -> Any:
+            scaled = [factor * tf.cast(each, factor.dtype) for each in gradients]
+            return factor * found, *_differentiable(scaled, factor * slopes, layer, work)
+
+        return tf.reduce_sum(slopes * found), backward
+
+    return of(slopes, *_given(head))
+
+
+@untouched  # type: ignore[untyped-decorator]
+def losses(head: Head, work: Work) -> Any:
+    """Return the losses [N]; the gradient computes the logits again."""
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def of(*layer: Any) -> Any:
+        (found,) = _run(_losses, Head(*layer), tf.ones(()), work)
+
+        def backward(slopes: Any) -> Any:
+            _, *gradients = _run(_gradient, Head(*layer), slopes, work)
+            return _differentiable(gradients, slopes, layer, work)
+
+        return found, backward
+
+    return of(*_given(head))
+
+
+def _given(head: Head) -> list[Any]:
+    return [each for each in head if each is not None]
+
+
+def _differentiable(gradients: Sequence[Any], slopes: Any, layer: Sequence[Any], work: Work) -> Any:
+    """Return the gradients of sum_i slopes_i losses_i; their own gradient comes from all logits at once."""
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def of(*inputs: Any) -> Any:
+        def backward(*cotangents: Any) -> Any:
+            with tf.GradientTape() as outer:
+                outer.watch(inputs)
+                with tf.GradientTape() as inner:
+                    inner.watch(inputs)
+                    slopes, *layer = inputs
+                    head, data = without(Head(*layer), work.data, slopes)
+                    value = tf.reduce_sum(slopes * work.losses_of(all_logits(head), *data))
+                first = inner.gradient(value, layer)
+            return outer.gradient(first, inputs, cotangents, unconnected_gradients="zero")
+
+        return [tf.cast(each, like.dtype) for each, like in zip(gradients, layer, strict=True)], backward
+
+    return of(slopes, *layer)
+
+
+def _run(function: Callable[..., Any], head: Head, slopes: Any, work: Work) -> Any:
+    """Return function(layer, slopes, data): in a graph, XLA compiles it if there are many classes."""
+    run = partial(function, work.losses_of, work.copies)
+    if tf.executing_eagerly() or head.kernel.shape[1] < COMPILED_FROM:
+        return run(_given(head), slopes, work.data)
+    return tf.function(run, jit_compile=True, autograph=False)(_given(head), slopes, work.data)
+
+
+def _losses(losses_of: Callable[..., Any], copies: int, layer: Sequence[Any], _: Any, data: Any) -> Any:
+    head = Head(*layer)
+
+    def of_chunk(sums: Any, hidden: Any, *data: Any) -> tuple[Any, Any]:
+        return sums, [losses_of(all_logits(head._replace(hidden=hidden)), *data)]
+
+    wide = compute_dtype(head.hidden)
+    return _each(of_chunk, [], head, copies, (head.hidden, *data), [(wide, ())])[1]
+
+
+def _gradient(losses_of: Callable[..., Any], copies: int, layer: Sequence[Any], slopes: Any, data: Any) -> Any:
+    """Return the losses [N], and the gradients of sum_i slopes_i losses_i in the layer."""
+    head = Head(*layer)
+    wide = compute_dtype(head.hidden)
+    some, data = without(head, data, slopes)
+
+    def of_chunk(sums: Any, hidden: Any, slopes: Any, *data: Any) -> tuple[Any, Any]:
+        logits = all_logits(head._replace(hidden=hidden))
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            found = losses_of(logits, *data)
+        of_logits = tape.gradient(found, logits, slopes, unconnected_gradients="zero")
+        sums = [
+            sums[0] + tf.cast(tf.matmul(hidden, of_logits, transpose_a=True), wide),
+            *(each + tf.reduce_sum(tf.cast(of_logits, wide), 0) for each in sums[1:]),
+        ]
+        return sums, [found, tf.matmul(of_logits, head.kernel, transpose_b=True)]
+
+    zeros = [tf.zeros(tf.shape(each), wide) for each in layer[1:]]
+    kinds = [(wide, ()), (head.hidden.dtype, head.hidden.shape[1:])]
+    sums, (found, of_hidden) = _each(of_chunk, zeros, head, copies, (some.hidden, slopes, *data), kinds)
+    return [found, of_hidden, *sums]
+
+
+def _each(
+    function: Callable[..., Any], sums: Any, head: Head, copies: int, arrays: Sequence[Any], kinds: Sequence[Any]
+) -> tuple[Any, Any]:
+    """Return the sums and the values, joined, of (sums, values) = function(sums, *chunk) over chunks of the arrays.
+
+    `kinds` are the dtypes and the shapes, without the rows, of the values.
+    """
+    count = head.hidden.shape[0]
+    if count is None:
+        count = tf.shape(head.hidden)[0]
+        rows = rows_of_chunk(count, head, copies, tf.maximum, tf.minimum)
+    else:
+        rows = rows_of_chunk(count, head, copies)
+        if count <= rows:
+            return function(sums, *arrays)
+    chunks = -(-count // rows)
+    missing = chunks * rows - count
+    arrays = [tf.pad(each, [[0, missing]] + [[0, 0]] * (each.shape.rank - 1)) for each in arrays]
+    if tf.executing_eagerly():
+        found = []
+        for first in range(0, count, rows):
+            sums, part = function(sums, *(each[first : first + rows] for each in arrays))
+            found.append(part)
+        return sums, [tf.concat(parts, 0)[:count] for parts in zip(*found, strict=True)]
+    shapes = [tf.concat([[chunks, rows], tf.shape(each)[1:]], 0) for each in arrays]
+    cut = [tf.reshape(each, shape) for each, shape in zip(arrays, shapes, strict=True)]
+    size = rows if isinstance(rows, int) else None
+    for piece, each in zip(cut, arrays, strict=True):
+        piece.set_shape([None, size, *each.shape[1:]])
+    values = [tf.TensorArray(dtype, chunks, element_shape=[size, *shape]) for dtype, shape in kinds]
+
+    def step(place: Any, sums: Any, values: Any) -> Any:
+        sums, found = function(sums, *(tf.gather(each, place) for each in cut))
+        return place + 1, sums, [array.write(place, each) for array, each in zip(values, found, strict=True)]
+
+    _, sums, values = tf.while_loop(
+        lambda place, *_: place < chunks, step, (tf.constant(0), sums, values), parallel_iterations=1
+    )
+    joined = [array.concat()[:count] for array in values]
+    return sums, joined

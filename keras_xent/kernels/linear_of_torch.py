@@ -1,0 +1,25 @@
+"""The last linear layer with its loss on torch: that of lightning_xent, whose weight is the transposed kernel."""
+
+from typing import Any
+
+from lightning_xent.kernels import takes_chunks
+from lightning_xent.kernels.linear import Head, losses, total
+from lightning_xent.kernels.work import work_of
+
+__all__ = ["all_logits", "fuses", "head", "losses", "total", "work_of"]
+
+
+def head(hidden: Any, kernel: Any, bias: Any = None) -> Any:
+    """Return the layer."""
+    return Head(hidden, kernel.T, bias)
+
+
+def all_logits(head: Any) -> Any:
+    """Return the logits [N, C]."""
+    logits = head.hidden @ head.weight.T
+    return logits if head.bias is None else logits + head.bias
+
+
+def fuses(head: Any, target: Any) -> bool:
+    """Whether chunks can be computed."""
+    return takes_chunks(*(tensor for tensor in head if tensor is not None)) and not target.requires_grad
