@@ -26,6 +26,8 @@ ONE_SIDED = {
     "lightning.py",
     "module.py",
     "training.py",
+    # JAX shards tensors itself, and torch leaves it to the caller.
+    "shards.py",
     # Keras has its own classes of metrics, Lightning has torchmetrics.
     "metrics/classification.py",
     "metrics/losses.py",
@@ -38,6 +40,7 @@ ONE_SIDED = {
     "kernels/elementwise.py",
     "kernels/labels.py",
     "kernels/plain.py",
+    "kernels/sharded.py",
     "kernels/statistics.py",
     "kernels/tensors.py",
     "kernels/triton_code.py",
@@ -137,6 +140,7 @@ LAYERS = {
     "reduction.py": {"kernels", "reading", "shapes", "weighting"},
     "watch.py": {"kernels", "reading", "reduction"},
     "base.py": {"kernels", "private", "reading", "reduction", "watch"},
+    "shards.py": {"base", "categorical", "fused", "kernels", "reading", "reduction", "targets", "weighting"},
     "fused.py": {"categorical", "kernels", "private", "reading", "reduction", "shapes", "targets", "weighting"},
     "categorical.py": {
         "base",
@@ -148,6 +152,7 @@ LAYERS = {
         "shapes",
         "targets",
         "weighting",
+        "shards",
     },
     "binary.py": {"base", "log_odds", "reading", "reduction", "targets", "weighting"},
     "batches.py": set(),

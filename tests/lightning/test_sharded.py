@@ -24,13 +24,8 @@ import examples
 import lightning_xent
 import model_parallel
 from examples import CLASSES
-<<<<<<< HEAD
 from lightning_xent import CategoricalCrossEntropy, CategoricalFocalCrossEntropy, LinearLoss, check_outputs
-from lightning_xent.fused import takes_statistics
-=======
-from lightning_xent import CategoricalCrossEntropy, CategoricalFocalCrossEntropy, check_outputs
 from lightning_xent.kernels.work import takes_statistics
->>>>>>> 23ce052 (Keras: what is given is read in one function, and the losses of the rows are computed in another, as in torch; the work of a last layer stands with the kernels of torch, for Keras too)
 from lightning_xent.metrics import ExpectedCalibrationError, predictions
 from ports import free_port
 from shared_specs import load

@@ -44,7 +44,7 @@ def test_every_public_name_is_described_once(package):
     described = re.findall(r"^\*\*`(\w+)`\*\*`\(", PAGE, flags=re.MULTILINE)
     assert len(described) == len(set(described))
     others = {"Loss", "CategoricalLoss", "BinaryLoss", "CheckModel", "ClassWeighting"}
-    assert set(described) - others == set(public_names(package)) - {"get"}
+    assert set(described) - others == set(public_names(package)) - {"get", "TopK"}
 
 
 def test_links_lead_somewhere():
