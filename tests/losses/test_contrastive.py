@@ -9,18 +9,18 @@ PAIRS, FEATURES, TOLERANCE = 24, 6, 1e-6
 SCALES = {"flat": 1.0, "at the start of CLIP": 1 / 0.07, "sharp": 100.0}
 WEIGHTS = np.arange(PAIRS) % 3 / 2.0
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(side.package.CategoricalCrossEntropy, "linear"), reason="this side has no linear"
-)
-
 
 def embeddings():
     """Images and texts [N, D] of length 1: pairs that are alike, half of them."""
     rng = np.random.default_rng(0)
     images, texts = rng.normal(size=(2, PAIRS, FEATURES))
     texts[::2] = images[::2] + 0.3 * texts[::2]
-    return [side.numpy(side.tensor(each / np.linalg.norm(each, axis=1, keepdims=True), side.layer_dtype))
-            for each in (images, texts)]  # fmt: skip
+    return [rounded(each / np.linalg.norm(each, axis=1, keepdims=True)) for each in (images, texts)]
+
+
+def rounded(array):
+    """The array as this side computes with it."""
+    return side.numpy(side.tensor(array, side.layer_dtype))
 
 
 def info_nce(queries, keys, scale, weights):
@@ -62,7 +62,7 @@ def compare(found, wanted, tolerance=TOLERANCE):
         np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * np.abs(want).max(), err_msg=name)
 
 
-@pytest.mark.parametrize("plan", getattr(side, "linear_plans", {}))
+@pytest.mark.parametrize("plan", side.linear_plans)
 @pytest.mark.parametrize("is_weighted", [False, True])
 @pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
 def test_linear_is_info_nce_and_clip(scale, is_weighted, plan):
@@ -87,7 +87,7 @@ def test_more_negatives_are_more_classes():
     """A queue of 8 older texts: the softmax of a row has 8 more terms."""
     images, texts = embeddings()
     queue = np.random.default_rng(1).normal(size=(8, FEATURES))
-    queue = side.numpy(side.tensor(queue / np.linalg.norm(queue, axis=1, keepdims=True), side.layer_dtype))
+    queue = rounded(queue / np.linalg.norm(queue, axis=1, keepdims=True))
     loss = side.package.CategoricalCrossEntropy()
     value, _, of_keys = in_chunks(loss, images, np.concatenate([texts, queue]), 10.0, "whole")
     scores = 10.0 * images.astype("float64") @ np.concatenate([texts, queue]).astype("float64").T
