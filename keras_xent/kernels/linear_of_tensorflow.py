@@ -81,7 +81,8 @@ def _run(function: Callable[..., Any], head: Head, slopes: Any, work: Work) -> A
     return tf.function(run, jit_compile=True, autograph=False)(_given(head), slopes, work.data)
 
 
-def _losses(losses_of: Callable[..., Any], copies: int, layer: Sequence[Any], _: Any, data: Any) -> Any:
+def _losses(losses_of: Callable[..., Any], copies: int, layer: Sequence[Any], slopes: Any, data: Any) -> Any:
+    """Return the losses [N]. The slopes are there for `_gradient`; TensorFlow warns of an argument named _."""
     head = Head(*layer)
 
     def of_chunk(sums: Any, hidden: Any, *data: Any) -> tuple[Any, Any]:
