@@ -19,6 +19,8 @@ ENVIRONMENT = {
     # A GPU may multiply in TF32, with differences of 1e-3.
     "CUDA_VISIBLE_DEVICES": "",
     "JAX_PLATFORMS": "cpu",
+    # torch's profiler, which measures memory, says when it starts and stops.
+    "KINETO_LOG_LEVEL": "6",
     # TensorFlow logs as an error that it finds no GPU, and oneDNN that it is on.
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TF_ENABLE_ONEDNN_OPTS": "0",
@@ -87,6 +89,8 @@ def train_example(run: ExampleSettings, config: Path, backend: str, keras: Path,
         "data.init_args.seed": run.seed,
         "recorder.path": lightning,
     }
+    if run.layer is not None:
+        replaced["model.init_args.loss.init_args.seed"] = run.seed
     arguments = [f"--{name}={value}" for name, value in replaced.items()]
     _run("demo.examples.lightning_example", ["fit", "--config", config, *arguments])
 

@@ -10,7 +10,7 @@ from demo.command_line import BAD_INPUT, FAILED, Parser, errors_in_one_line, exi
 from demo.data import Split
 from demo.examples import EXAMPLES, pictures, settings
 from demo.examples.example import Example
-from demo.examples.recording import Record
+from demo.examples.recording import IN_CHUNKS, WHOLE, Record
 from demo.examples.settings import ExampleSettings
 from demo.report import LIMIT, relative_differences
 from demo.settings import CONFIGS
@@ -22,8 +22,13 @@ PICTURES: dict[str, Callable[[Split, list[Record], Path], None]] = {
     "token_classification": pictures.confusion,
     "segmentation": pictures.masks,
     "language_modelling": pictures.perplexities,
+    "many_classes": pictures.recalls,
 }
 """What each example draws beside its losses."""
+
+LAST_LAYER_HELP = (
+    f"or if the first steps in chunks of the logits give other losses than those of all logits, by {LIMIT:g} relative; "
+)
 
 
 def main(name: str, arguments: list[str]) -> int:
@@ -45,7 +50,9 @@ def command_line(name: str, example: Example, run: ExampleSettings) -> Parser:
         epilog=f"Exit code: {FAILED} if a loss is not finite or does not fall, if the {example.score_name} on the test "
         f"rows is not {example.margin:g} above a baseline, or if both sides differ: the losses of "
         f"the initial weights by more than {LIMIT:g} relative, the scores by more than {example.tolerance:g}; "
-        f"{BAD_INPUT} for bad input; that of a side that breaks off. Network, loss and optimizer are those of "
+        + LAST_LAYER_HELP
+        * (run.layer is not None)
+        + f"{BAD_INPUT} for bad input; that of a side that breaks off. Network, loss and optimizer are those of "
         f"demo/configs/{name}.yaml.",
     )
     add = parser.add_argument
@@ -98,7 +105,21 @@ def table(example: Example, split: Split, records: list[Record], scores: list[fl
     told = ", ".join(f"{score:.4f} ({record.framework})" for score, record in zip(scores, records, strict=True))
     lines.append(f"{example.score_name} on the test rows: {told}; baseline {baseline:.4f}, ")
     lines[-1] += f"at least {baseline + example.margin:.4f} is wanted."
-    return "\n".join(lines)
+    return "\n".join([*lines, *last_layer_table(records)])
+
+
+def last_layer_table(records: list[Record]) -> list[str]:
+    """Return the first steps and the memory of a last layer that has the loss, in chunks and by all logits."""
+    lines = []
+    for record in (record for record in records if record.first_steps):
+        lines.append(f"{record.framework}, the last layer in chunks and by all logits:")
+        for name, losses in record.first_steps.items():
+            taken = record.memory[name]
+            told = "not measured" if taken is None else f"{taken / 1e6:.0f} MB"
+            steps = "".join(f"{loss:11.6f}" for loss in losses)
+            lines.append(f"  {name:10}  losses of the first steps {steps}  memory of loss and gradients {told}")
+        lines.append(f"  the losses differ by {_worst_step(record):.1e} relative at most")
+    return lines
 
 
 def problems(example: Example, split: Split, records: list[Record], scores: list[float]) -> list[str]:
@@ -116,6 +137,9 @@ def problems(example: Example, split: Split, records: list[Record], scores: list
             found.append(f"{record.framework}: {example.score_name} {score:.4f} is below {wanted:.4f}")
     if found:
         return found
+    for record in records:
+        if not _worst_step(record) <= LIMIT:
+            found.append(f"{record.framework}: in chunks the first steps differ by {_worst_step(record):.1e} relative")
     first, second = (record.test_losses[:1] for record in records)
     difference = relative_differences(first, second)[0]
     if difference > LIMIT:
@@ -124,6 +148,14 @@ def problems(example: Example, split: Split, records: list[Record], scores: list
         told = " and ".join(f"{score:.4f}" for score in scores)
         found.append(f"{example.score_name} {told} differ by more than {example.tolerance:g}")
     return found
+
+
+def _worst_step(record: Record) -> float:
+    """Return how far the first steps in chunks are from those of all logits; 0 without such steps."""
+    if not record.first_steps:
+        return 0.0
+    differences = relative_differences(record.first_steps[IN_CHUNKS], record.first_steps[WHOLE])
+    return max(differences, key=lambda difference: (math.isnan(difference), difference))
 
 
 def _is_finite(record: Record) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import classification_report
 
-from demo.data import Split
+from demo.data import Split, initial_kernels
 
 LogitsOf = Callable[[NDArray], NDArray]
 """Inputs [N, ...] to logits, the class axis last."""
@@ -34,6 +34,10 @@ class Example(ABC):
     @abstractmethod
     def load(self, seed: int) -> Split:
         """Return the rows: images [N, H, W, 1], channels last, or word numbers [N, T]; targets without class axis."""
+
+    def last_kernel(self, shape: tuple[int, int], seed: int) -> NDArray:
+        """Return the initial kernel [D, C] of the last layer, where that has the loss."""
+        return initial_kernels([shape], seed)[0]
 
     @abstractmethod
     def score(self, split: Split, predicted: NDArray) -> float:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 import keras_xent
 from demo.command_line import whole_number
-from demo.examples import EXAMPLES, settings
+from demo.examples import EXAMPLES, keras_last_layer, settings
 from demo.examples.keras_networks import NETWORKS
-from demo.examples.recording import Record, RecorderOfSide
+from demo.examples.recording import IN_CHUNKS, WHOLE, Record, RecorderOfSide
 from demo.examples.settings import ExampleSettings
 from demo.keras_side import FRAMEWORK, optimizer
 
@@ -47,6 +47,9 @@ class EpochMean(keras.metrics.Metric):
 class Recorder(RecorderOfSide, keras.callbacks.Callback):
     """Record the losses of each epoch, and what the example observes."""
 
+    predicting: keras.Model | None = None
+    """Returns logits, where the model that is trained does not."""
+
     def __init__(self, run: ExampleSettings) -> None:
         super().__init__()
         self.example = EXAMPLES[run.name]
@@ -55,15 +58,18 @@ class Recorder(RecorderOfSide, keras.callbacks.Callback):
         self.record = Record(FRAMEWORK)
 
     def logits(self, inputs: NDArray) -> NDArray:
-        return self.model.predict_on_batch(inputs)
+        return (self.predicting or self.model).predict_on_batch(inputs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self.record.train_losses.append(float(logs[EXACT]))
-        self.record.test_losses.append(float(logs[f"val_{EXACT}"]))
+        name = EXACT if EXACT in logs else "loss"
+        self.record.train_losses.append(float(logs[name]))
+        self.record.test_losses.append(float(logs[f"val_{name}"]))
 
 
 def train(run: ExampleSettings) -> Record:
     """Train as `run` says."""
+    if run.layer is not None:
+        return train_last_layer(run)
     recorder = Recorder(run)
     split, loss = recorder.split, keras_xent.get(run.loss)
     model = NETWORKS[run.network](**run.network_arguments)
@@ -83,6 +89,22 @@ def train(run: ExampleSettings) -> Record:
     )
     recorder.observe()
     return recorder.record
+
+
+def train_last_layer(run: ExampleSettings) -> Record:
+    """Train as `run` says, where the last layer has the loss, which Keras weights by rows: no row is ignored."""
+    recorder, steps = Recorder(run), keras_last_layer.StepLosses()
+    split, record = recorder.split, recorder.record
+    network, layer, model, recorder.predicting = keras_last_layer.models(run, split)
+    model.compile(optimizer(run.optimizer, run.optimizer_arguments))
+    record.memory = keras_last_layer.memory_of(run, network, layer, split)
+    record.first_steps = {IN_CHUNKS: steps.losses, WHOLE: keras_last_layer.steps_of_all_logits(run, split)}
+    train, test = [split.train_inputs, split.train_target], [split.test_inputs, split.test_target]
+    record.test_losses.append(model.evaluate(test, batch_size=run.batch_size, verbose=0))
+    callbacks, options = [recorder, steps], {"batch_size": run.batch_size, "epochs": run.epochs, "shuffle": False}
+    model.fit(train, validation_data=(test,), callbacks=callbacks, **options)
+    recorder.observe()
+    return record
 
 
 def main() -> None:

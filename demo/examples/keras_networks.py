@@ -54,12 +54,19 @@ def segmenter(channels: int, classes: int, seed: int = 0) -> keras.Model:
 
 
 def language_model(vocabulary: int, size: int, seed: int = 0) -> keras.Model:
-    """Word numbers [N, T] to logits [N, T, V] of the next word: each sees the last five words."""
+    """Word numbers [N, T] to hidden states [N, T, size] for the next word: each sees the last five words."""
     inputs = keras.Input((None,), dtype="int32")
     hidden = Embedding(vocabulary, size)(inputs)  # [N, T, size]
     hidden = layers.Conv1D(size, 3, padding="causal", activation="relu")(hidden)
     hidden = layers.Conv1D(size, 3, padding="causal", activation="relu")(hidden)
-    return initialised(keras.Model(inputs, layers.Dense(vocabulary)(hidden)), seed)
+    return initialised(keras.Model(inputs, hidden), seed)
+
+
+def embedder(hidden: int, size: int, scale: float, seed: int = 0) -> keras.Model:
+    """Images [N, 64] to embeddings [N, size] of the length `scale`."""
+    inputs = keras.Input((64,))
+    found = layers.Dense(size)(layers.Dense(hidden, activation="tanh")(inputs))
+    return initialised(keras.Model(inputs, scale * ops.normalize(found, axis=-1)), seed)
 
 
 def initialised(model: keras.Model, seed: int) -> keras.Model:
@@ -77,5 +84,6 @@ NETWORKS: dict[str, Any] = {
     "demo.examples.torch_networks.TokenClassifier": token_classifier,
     "demo.examples.torch_networks.Segmenter": segmenter,
     "demo.examples.torch_networks.LanguageModel": language_model,
+    "demo.examples.torch_networks.Embedder": embedder,
 }
 """What stands here for a network that a config names."""

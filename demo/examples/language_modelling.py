@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from demo.data import Split
+from demo.data import Split, initial_kernels
 from demo.examples import text
 from demo.examples.example import Example, LogitsOf, Observed
 
@@ -46,6 +46,11 @@ class LanguageModelling(Example):
         # One block of memory each, as torch wants it.
         rows = [np.ascontiguousarray(part) for part in (train[:, :-1], train[:, 1:], test[:, :-1], test[:, 1:])]
         return Split(*rows, class_names=[*NOT_A_WORD, *numbers])
+
+    def last_kernel(self, shape: tuple[int, int], seed: int) -> NDArray:
+        size, words = shape
+        # The random numbers after those of the network.
+        return initial_kernels([(words, size), (3, size, size), (3, size, size), shape], seed)[-1]
 
     def score(self, split: Split, predicted: NDArray) -> float:
         """Return the mean log-probability [nats] of the test words, given their own log-probabilities."""

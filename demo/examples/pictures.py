@@ -10,6 +10,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_curve
 
 from demo import plots
 from demo.data import Split
+from demo.examples import many_classes
 from demo.examples.example import kept
 from demo.examples.language_modelling import LanguageModelling
 from demo.examples.recording import Record
@@ -112,6 +113,23 @@ def perplexities(split: Split, records: list[Record], folder: Path) -> None:
     axes.set(xscale="log", xlabel="perplexity on the test words, lower is better", xlim=(100, 30_000))
     axes.invert_yaxis()
     plots.save(figure, folder / "perplexity.png")
+
+
+def recalls(split: Split, records: list[Record], folder: Path) -> None:
+    """Draw the recall@1 of digits and of distractors: nearest in pixels, and of both networks."""
+    found = {"nearest in pixels": many_classes.nearest(split)}
+    found |= {record.framework: np.asarray(record.observed["predicted"]) for record in records}
+    figure, axes = plt.subplots(figsize=(8, 3.2), layout="constrained")
+    colors = ["gray", *(style["line"]["color"] for style in plots.SIDES)]
+    for place, ((name, predicted), color) in enumerate(zip(found.items(), colors, strict=True)):
+        values = many_classes.recalls(split, predicted)
+        drawn = axes.barh([place, place + 4], values, color=color, label=name)
+        axes.bar_label(drawn, fmt="{:.2f}", padding=4)
+    axes.set(xlabel=f"recall@1 among {many_classes.PROTOTYPES:,} prototypes", xlim=(0, 1.1))
+    axes.set_yticks([1, 5], ["digits", "distractors"])
+    axes.invert_yaxis()
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False)
+    plots.save(figure, folder / "recall.png")
 
 
 def _show(axes: plt.Axes, image: NDArray) -> None:

@@ -11,6 +11,12 @@ from numpy.typing import NDArray
 from demo.data import Split
 from demo.examples.example import Example, Observed
 
+FIRST_STEPS = 5
+"""Steps that are done once more with all logits in memory."""
+
+IN_CHUNKS, WHOLE = "in chunks", "all logits"
+"""Names of the two ways to compute a last layer with its loss."""
+
 
 @dataclass
 class Record:
@@ -21,12 +27,16 @@ class Record:
         train_losses: Loss over each epoch, while the weights change.
         test_losses: Loss of the test rows, before the first epoch and after each.
         observed: What `Example.observe` returned after the last epoch.
+        first_steps: Where the last layer has the loss: the losses of the first steps, as trained and by all logits.
+        memory: The most bytes that loss and gradients of the last layer take in a step, likewise; None: not measured.
     """
 
     framework: str
     train_losses: list[float] = field(default_factory=list)
     test_losses: list[float] = field(default_factory=list)
     observed: Observed = field(default_factory=dict)
+    first_steps: dict[str, list[float]] = field(default_factory=dict)
+    memory: dict[str, int | None] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")

@@ -6,10 +6,15 @@ from typing import Any
 
 import yaml
 
+LAST_LAYER = "demo.examples.torch_networks.LastLayer"
+
 
 @dataclass(frozen=True)
 class ExampleSettings:
-    """What the Keras side needs to train as the Lightning side does. `loss` is a spec."""
+    """What the Keras side needs to train as the Lightning side does. `loss` is a spec.
+
+    `layer` has the size of the last layer, where that has the loss: in_features, classes and bias; else None.
+    """
 
     name: str
     seed: int
@@ -20,6 +25,7 @@ class ExampleSettings:
     loss: dict[str, Any]
     optimizer: str
     optimizer_arguments: dict[str, Any]
+    layer: dict[str, Any] | None = None
 
 
 def read(path: Path, epochs: int | None = None, seed: int | None = None) -> ExampleSettings:
@@ -27,6 +33,10 @@ def read(path: Path, epochs: int | None = None, seed: int | None = None) -> Exam
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     model, data = config["model"]["init_args"], config["data"]["init_args"]
     network, loss, optimizer = model["network"], model["loss"], model["optimizer"]
+    layer = None
+    if loss["class_path"] == LAST_LAYER:
+        given, loss = loss["init_args"], loss["init_args"]["loss"]
+        layer = {"in_features": given["in_features"], "classes": given["classes"], "bias": given["bias"]}
     seed = data["seed"] if seed is None else seed
     return ExampleSettings(
         data["name"],
@@ -38,4 +48,5 @@ def read(path: Path, epochs: int | None = None, seed: int | None = None) -> Exam
         {"loss": loss["class_path"].removeprefix("lightning_xent."), "config": loss.get("init_args", {})},
         optimizer["class_path"],
         optimizer["init_args"],
+        layer,
     )

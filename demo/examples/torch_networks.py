@@ -5,6 +5,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from demo import data
+from demo.examples import EXAMPLES
+from lightning_xent import LinearLoss
+from lightning_xent.categorical import CategoricalLoss
 
 
 class ImageClassifier(nn.Module):
@@ -70,21 +73,56 @@ class Segmenter(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """Word numbers [N, T] to logits [N, V, T] of the next word: each sees the last five words."""
+    """Word numbers [N, T] to hidden states [N, T, size] for the next word: each sees the last five words."""
 
     def __init__(self, vocabulary: int, size: int, seed: int = 0) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, size)
         self.first = nn.Conv1d(size, size, 3)
         self.second = nn.Conv1d(size, size, 3)
-        self.last = nn.Linear(size, vocabulary)
         initialise(self, seed)
 
     def forward(self, inputs: Tensor) -> Tensor:
         hidden = self.embedding(inputs).transpose(1, 2)  # [N, size, T]
         hidden = self.first(functional.pad(hidden, (2, 0))).relu()
         hidden = self.second(functional.pad(hidden, (2, 0))).relu()
-        return self.last(hidden.transpose(1, 2)).transpose(1, 2)
+        return hidden.transpose(1, 2)
+
+
+class Embedder(nn.Module):
+    """Images [N, 64] to embeddings [N, size] of the length `scale`."""
+
+    def __init__(self, hidden: int, size: int, scale: float, seed: int = 0) -> None:
+        super().__init__()
+        self.first = nn.Linear(64, hidden)
+        self.second = nn.Linear(hidden, size)
+        self.scale = scale
+        initialise(self, seed)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.scale * functional.normalize(self.second(self.first(inputs).tanh()), dim=1)
+
+
+class LastLayer(LinearLoss):
+    """The last layer of an example with its loss, whose initial kernel is the same on the other side; the bias is 0.
+
+    Args:
+        example: Name of the example.
+        in_features: Number of features of the hidden states.
+        classes: Number of logits.
+        loss: A categorical loss.
+        bias: Whether the layer has a bias.
+        seed: Seed of the kernel.
+    """
+
+    def __init__(
+        self, example: str, in_features: int, classes: int, loss: CategoricalLoss, bias: bool = True, seed: int = 0
+    ) -> None:
+        super().__init__(in_features, classes, loss, bias)
+        kernel = EXAMPLES[example].last_kernel((in_features, classes), seed)
+        self.weight.data = torch.from_numpy(kernel.T.copy())
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The examples: their rows and networks, two short runs, what fails, and their configs in a plain LightningCLI."""
+"""The examples: their rows and networks, short runs, what fails, and their configs in a plain LightningCLI."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from demo.__main__ import main
 from demo.data import initial_kernels
 from demo.examples import EXAMPLES, driver, settings, text
 from demo.examples.example import IGNORED
-from demo.examples.recording import Record
+from demo.examples.recording import IN_CHUNKS, WHOLE, Record
 from demo.settings import CONFIGS
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +54,7 @@ def test_the_rows(name: str, splits) -> None:
 def test_the_config_fits_the_rows(name: str, splits) -> None:
     run, split = settings.read(config_of(name)), splits[name]
     assert (run.name, run.seed) == (name, 0)
-    sizes = run.network_arguments
+    sizes = run.network_arguments | (run.layer or {})
     outputs = sizes.get("classes") or sizes.get("sizes", [sizes.get("vocabulary")])[-1]
     assert outputs in (1, len(split.class_names))
     if "vocabulary" in sizes:
@@ -146,6 +146,72 @@ def test_an_example_from_end_to_end(tmp_path: Path) -> None:
     np.testing.assert_allclose(keras.test_losses, lightning.test_losses, rtol=1e-5)
 
 
+FEW_ROWS = """
+import runpy, sys
+from dataclasses import replace
+from demo.examples import EXAMPLES
+module, name, train, test = sys.argv[1:5]
+del sys.argv[1:5]
+example = EXAMPLES[name]
+load = example.load
+def few(seed):
+    split = load(seed)
+    parts = {"train_inputs": train, "train_target": train, "test_inputs": test, "test_target": test}
+    return replace(split, **{part: getattr(split, part)[:int(rows)] for part, rows in parts.items()})
+example.load = few
+runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize(("name", "rows", "share"), [("language_modelling", 16, 0.25), ("many_classes", 256, 0.5)])
+def test_the_first_steps_in_chunks_are_those_of_all_logits(
+    name: str, rows: int, share: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    files = tmp_path / "keras.json", tmp_path / "lightning.json"
+    config, few = config_of(name), (name, 5 * rows, 32)
+    options = "--trainer.max_epochs=1", f"--recorder.path={files[1]}"
+    for command in (
+        ("demo.examples.keras_example", *few, config, "--epochs", 1, "--output", files[0]),
+        ("demo.examples.lightning_example", *few, "fit", "--config", config, *options),
+    ):
+        process = run_python("-c", FEW_ROWS, *command)
+        assert process.returncode == 0, process.stderr
+    records = list(map(Record.read, files))
+    wanted = records[0].first_steps[WHOLE]
+    assert len(wanted) == 5
+    assert len(set(wanted)) == 5
+    for record in records:
+        assert list(record.first_steps) == list(record.memory) == [IN_CHUNKS, WHOLE]
+        for losses in record.first_steps.values():
+            np.testing.assert_allclose(losses, wanted, rtol=1e-5)
+        if None not in record.memory.values():
+            assert 0 < record.memory[IN_CHUNKS] < share * record.memory[WHOLE]
+    assert None not in records[1].memory.values()
+
+
+def test_the_steps_and_the_memory_are_in_the_table() -> None:
+    record = Record(
+        "Keras", first_steps={IN_CHUNKS: [3.0], WHOLE: [3.00003]}, memory={IN_CHUNKS: 7 * 10**6, WHOLE: None}
+    )
+    text = "\n".join(driver.last_layer_table([record, Record("Lightning")]))
+    assert "Lightning" not in text
+    assert all(words in text for words in ("3.000030", "7 MB", "not measured", "1.0e-05 relative"))
+
+
+def test_distractors_are_quadrants_of_training_images(splits) -> None:
+    split = splits["many_classes"]
+    assert split.prototypes.shape == (100_000, 64)
+    distractors = split.prototypes[10:].reshape(-1, 2, 4, 2, 4)
+    known = {image[:4, :4].tobytes() for image in split.train_inputs.reshape(-1, 8, 8)}
+    assert all(np.ascontiguousarray(image[0, :, 0]).tobytes() in known for image in distractors[:100])
+    for target in (split.train_target, split.test_target):
+        assert (target < 10).mean() == 0.5
+        views = target[target >= 10]
+        assert len(set(views)) == len(views)
+    assert not set(split.train_target[split.train_target >= 10]) & set(split.test_target)
+
+
 def test_an_example_that_learns_nothing_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -172,6 +238,9 @@ JUDGED = {
     "below the bar": (([1.0, 0.5], [2.0, 0.9, 0.6], 0.78), "accuracy 0.7800 is below 0.8022"),
     "other weights": (([1.0, 0.5], [2.001, 0.9, 0.6], 0.9), "initial weights differ by 5.0e-04"),
     "other scores": (([1.0, 0.5], [2.0, 0.9, 0.6], 0.96), "differ by more than 0.05"),
+    "rounding in chunks": ((*GOOD, [3.0, 2.00001]), None),
+    "other steps in chunks": ((*GOOD, [3.0, 2.0001]), "the first steps differ by 5.0e-05"),
+    "NaN in chunks": ((*GOOD, [3.0, np.nan]), "the first steps differ by nan"),
 }
 
 
@@ -179,6 +248,8 @@ JUDGED = {
 def test_what_an_example_fails_for(side, problem: str | None, splits) -> None:
     name = "image_classification"
     records = [Record("Keras", *side[:2]), Record("Lightning", *GOOD[:2])]
+    for steps in side[3:]:
+        records[0].first_steps = {IN_CHUNKS: steps, WHOLE: [3.0, 2.0]}
     found = driver.problems(EXAMPLES[name], splits[name], records, [side[2], GOOD[2]])
     assert len(found) == (problem is not None)
     assert (problem or "") in "".join(found)
@@ -207,7 +278,8 @@ def test_a_plain_lightning_cli_takes_the_configs() -> None:
         ["ImageClassifier", [64, 10], [64, 10]],
         ["TokenClassifier", [32, 4, 32], [32, 32]],
         ["Segmenter", [16, 11, 24, 24], [16, 24, 24]],
-        ["LanguageModel", [16, 10000, 32], [16, 32]],
+        ["LanguageModel", [16, 32, 10000], [16, 32]],
+        ["Embedder", [256, 100000], [256]],
     ]
 
 
