@@ -66,7 +66,9 @@ def work_of(
         losses: Tensor = loss._losses(logits.to(dtype), target_of(slice(None)), class_weight, is_labels)
         return losses
 
-    reads_once = kernels.reads_once(head.hidden)
+    # Kernels that read the logits once need all classes of a row.
+    is_wide = chunks(head, 2, splits_classes=True).classes < len(head.weight)
+    reads_once = kernels.reads_once(head.hidden) and not is_wide
     if label is not None and takes_statistics(loss) and (is_sharded or not reads_once):
         reads = statistics_of(loss, class_weight, head.hidden)
 
