@@ -1,0 +1,206 @@
+"""What the backends of Keras ask of the loss of the last layer: graphs, sizes unknown to them, memory, derivatives."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_xent
+from sides import name as side_name
+from sides import side
+
+only_tensorflow = pytest.mark.skipif(side_name != "keras-tensorflow", reason="what only TensorFlow has")
+only_jax = pytest.mark.skipif(side_name != "keras-jax", reason="what only JAX has")
+
+LOSSES = {
+    "reduced": keras_xent.CategoricalFocalCrossEntropy(ignore_index=3, z_loss=0.01, axis=-1),
+    "kernel": keras_xent.CategoricalCrossEntropy(ignore_index=3, axis=-1),
+    "hardest": keras_xent.CategoricalCrossEntropy(ignore_index=3, hard_fraction=0.5, axis=-1),
+}
+
+
+def layer(shape=(4, 3), features=5, classes=7):
+    """Hidden states with NaN in the rows with the label 3, kernel, bias and labels, as arrays."""
+    rng = np.random.default_rng(0)
+    hidden, kernel = rng.normal(size=(*shape, features)), rng.normal(size=(features, classes))
+    labels = rng.integers(0, classes, shape)
+    labels.flat[1::4] = 3
+    hidden[labels == 3] = np.nan
+    return [array.astype("float32") for array in (hidden, kernel, rng.normal(size=classes))], labels
+
+
+def close(found, wanted, tolerance=1e-5):
+    for got, want in zip(found, wanted, strict=True):
+        got, want = (np.asarray(keras.ops.convert_to_numpy(each)) for each in (got, want))
+        np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * max(1.0, np.abs(want).max()))
+
+
+def without_nan(arrays):
+    return [np.nan_to_num(array) for array in arrays]
+
+
+# From 1000 classes on XLA compiles the loop.
+@only_tensorflow
+@pytest.mark.parametrize(
+    ("name", "classes", "jit_compile"),
+    [("kernel", 7, False), ("kernel", 1001, False), ("reduced", 7, True), ("hardest", 1001, True)],
+)
+def test_graphs_of_unknown_sizes(name, classes, jit_compile):
+    import tensorflow as tf
+
+    loss, (arrays, labels) = LOSSES[name], layer(classes=classes)
+
+    def step(target, hidden, kernel, bias, is_fused=True):
+        with tf.GradientTape() as tape:
+            tape.watch((hidden, kernel, bias))
+            if is_fused:
+                value = loss.linear(target, hidden, kernel, bias)
+            else:
+                value = loss(target, tf.einsum("...d,dc->...c", hidden, kernel) + bias)
+        return value, *tape.gradient(value, (hidden, kernel, bias))
+
+    signature = [tf.TensorSpec([None, None], tf.int64), tf.TensorSpec([None, None, 5])]
+    signature += [tf.TensorSpec([5, classes]), tf.TensorSpec([classes])]
+    graph = tf.function(step, input_signature=signature, jit_compile=jit_compile)
+    with side.planned("rows"):
+        for count in (4, 1):
+            given = [arrays[0][:count], *arrays[1:]]
+            wanted = step(labels[:count], *map(tf.constant, without_nan(given)), is_fused=False)
+            close(graph(labels[:count], *map(tf.constant, given)), wanted)
+
+
+@only_tensorflow
+def test_a_graph_asserts_labels():
+    import tensorflow as tf
+
+    (arrays, labels), loss = layer(), LOSSES["kernel"]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="whole numbers from 0 to"):
+        tf.function(loss.linear)(tf.constant(labels + 7), *map(tf.constant, arrays))
+
+
+@pytest.mark.skipif(side_name == "keras-torch", reason="that of lightning_xent: tests/lightning/test_linear.py")
+@pytest.mark.parametrize("name", ["kernel", "hardest"])
+def test_second_derivatives(name):
+    loss, (arrays, labels) = LOSSES[name], layer()
+    arrays = without_nan(arrays)
+
+    def value(is_fused, hidden, kernel, bias):
+        if is_fused:
+            return loss.linear(labels, hidden, kernel, bias)
+        return loss(labels, keras.ops.matmul(hidden, kernel) + bias)
+
+    def second(is_fused):
+        """The gradient of the squared norm of the gradient."""
+        if side_name == "keras-jax":
+            import jax
+
+            def norm(*layer):
+                first = jax.grad(value, (1, 2, 3))(is_fused, *layer)
+                return sum((each**2).sum() for each in first)
+
+            return jax.jit(jax.grad(norm, (0, 1, 2)))(*arrays)
+        import tensorflow as tf
+
+        tensors = [tf.constant(array) for array in arrays]
+        with tf.GradientTape() as outer:
+            outer.watch(tensors)
+            with tf.GradientTape() as inner:
+                inner.watch(tensors)
+                found = value(is_fused, *tensors)
+            first = inner.gradient(found, tensors)
+            norm = sum(tf.reduce_sum(each**2) for each in first)
+        return outer.gradient(norm, tensors)
+
+    with side.planned("rows"):
+        close(second(True), second(False), 1e-4)
+
+
+@only_jax
+@pytest.mark.parametrize("is_jitted", [False, True])
+def test_chunks_without_jit_and_gradients_of_targets(is_jitted):
+    import jax
+
+    loss, (arrays, _) = keras_xent.CategoricalCrossEntropy(), layer(shape=(5,))
+    arrays = without_nan(arrays)
+    target = np.random.default_rng(1).dirichlet(np.ones(7), 5).astype("float32")
+
+    def fused(hidden, kernel, bias, target):
+        return loss.linear(target, hidden, kernel, bias)
+
+    def dense(hidden, kernel, bias, target):
+        return loss(target, hidden @ kernel + bias)
+
+    with side.planned("rows"):
+        step = jax.grad(fused, (0, 1, 2, 3))
+        close((jax.jit(step) if is_jitted else step)(*arrays, target), jax.grad(dense, (0, 1, 2, 3))(*arrays, target))
+
+
+@only_jax
+def test_memory_of_a_compiled_step():
+    import jax
+
+    loss, rows, classes = keras_xent.CategoricalCrossEntropy(check_labels=False), 1024, 8192
+    given = [jax.ShapeDtypeStruct(shape, "float32") for shape in ((rows, 16), (16, classes), (classes,))]
+    labels = jax.ShapeDtypeStruct((rows,), "int32")
+    steps = {
+        "fused": lambda hidden, kernel, bias, labels: loss.linear(labels, hidden, kernel, bias),
+        "dense": lambda hidden, kernel, bias, labels: loss(labels, hidden @ kernel + bias),
+    }
+    size = {
+        name: jax.jit(jax.grad(step, (0, 1, 2))).lower(*given, labels).compile().memory_analysis().temp_size_in_bytes
+        for name, step in steps.items()
+    }
+    logits = 4 * rows * classes
+    assert size["dense"] >= logits
+    assert size["fused"] <= 0.4 * logits
+
+
+@only_jax
+def test_a_label_out_of_range_under_jit_gives_nan():
+    import jax
+
+    (arrays, labels), loss = layer(), LOSSES["kernel"]
+    value = jax.jit(lambda labels: loss.linear(labels, *arrays))(labels + 7)
+    assert np.isnan(value)
+
+
+def test_the_mask_of_hidden_states_counts():
+    loss, (arrays, labels) = LOSSES["kernel"], layer()
+    words = np.array([[1, 2, 0], [3, 0, 0], [1, 1, 1], [2, 0, 0]])
+    embedding = keras.layers.Embedding(4, 5, mask_zero=True)
+    hidden = embedding(words)
+    kernel, bias = map(keras.ops.convert_to_tensor, arrays[1:])
+    value = loss.linear(labels, hidden, kernel, bias)
+    logits = keras.ops.matmul(hidden, kernel) + bias
+    close([value], [loss(labels, keras.ops.convert_to_numpy(logits), mask=words != 0)])
+
+
+def test_variables_and_several_dtypes():
+    loss, (arrays, labels) = LOSSES["kernel"], layer()
+    arrays = without_nan(arrays)
+    hidden = keras.ops.cast(keras.ops.convert_to_tensor(arrays[0]), "bfloat16")
+    kernel, bias = (keras.Variable(array) for array in arrays[1:])
+    value = loss.linear(labels, hidden, kernel, bias)
+    assert keras.backend.standardize_dtype(value.dtype) == "float32"
+    close([value], [loss(labels, keras.ops.matmul(keras.ops.cast(hidden, "float32"), kernel) + bias)])
+
+
+TOP = {
+    "shape": ((np.zeros((2, 3), int), np.zeros((2, 4))), ValueError, "probabilities must have the shape"),
+    "floats": ((np.zeros((2, 3)), np.zeros((2, 3))), TypeError, "indices must have an integer dtype"),
+    "rest": ((np.zeros((2, 3), int), np.zeros((2, 3)), "keep"), ValueError, "rest must be one of"),
+}
+
+
+@pytest.mark.parametrize("name", TOP)
+def test_what_top_k_refuses(name):
+    arguments, error, message = TOP[name]
+    with pytest.raises(error, match=message):
+        keras_xent.TopK(*arguments)
+
+
+def test_top_k_of_other_rows_and_of_a_sparse_loss():
+    arrays, _ = layer()
+    top = keras_xent.TopK(np.zeros((4, 2, 1), int), np.ones((4, 2, 1), "float32"))
+    for loss in (keras_xent.CategoricalCrossEntropy(), keras_xent.SparseCategoricalCrossEntropy()):
+        with pytest.raises(ValueError, match="y_true must be"):
+            loss.linear(top, *map(keras.ops.convert_to_tensor, arrays))
