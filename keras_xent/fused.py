@@ -253,11 +253,16 @@ def _head(hidden: Any, kernel: Any, bias: Any) -> tuple[Any, Tensor, int]:
 
 
 def _without(head: Any, read: Tensor | None) -> tuple[Any, Tensor | None]:
-    """Return the layer of the rows that are `read`, and their numbers; under a trace all rows, with 0 in the others."""
+    """Return the layer of the rows that are `read`, and their numbers; under a trace all rows.
+
+    On torch, whose traces compute all logits, the others become 0; TensorFlow and JAX do that with the gradient.
+    """
     if read is None:
         return head, None
     read = ops.reshape(read, (-1,))
     if not _DROPS_ROWS or not all(reading.is_readable(each, True) for each in (head.hidden, read)):
+        if not kernels.IS_ON_TORCH:
+            return head, None
         zeros = ops.zeros_like(head.hidden)
         return head._replace(hidden=ops.where(ops.expand_dims(read, 1), head.hidden, zeros)), None
     (places,) = ops.nonzero(read)

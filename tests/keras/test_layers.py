@@ -73,6 +73,7 @@ def test_a_functional_model_trains_as_with_a_dense_layer(name, weighted, jit_com
     whole.compile(keras.optimizers.SGD(0.5), keras_xent.get(LOSSES[name]), jit_compile=jit_compile)
     trained, predicted = fused(LOSSES[name], weighted)
     trained.compile(keras.optimizers.SGD(0.5), jit_compile=jit_compile)
+    assert predicted.output_shape == (None, CLASSES)
     predicted.set_weights(whole.get_weights())
     inputs = [features, labels, *([weight] if weighted else [])]
     with small_chunks():

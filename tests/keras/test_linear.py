@@ -47,7 +47,7 @@ def without_nan(arrays):
 def test_graphs_of_unknown_sizes(name, classes, jit_compile):
     import tensorflow as tf
 
-    loss, (arrays, labels) = LOSSES[name], layer(classes=classes)
+    loss, (arrays, labels) = LOSSES[name], layer((4, 5), classes=classes)
 
     def step(target, hidden, kernel, bias, is_fused=True):
         with tf.GradientTape() as tape:

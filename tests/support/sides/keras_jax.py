@@ -99,4 +99,4 @@ STEPS = {}
 linear_share = 24
 linear_dtypes = ("float32",)
 layer_dtype, layer_tolerance = "float32", 1e-5
-linear_plans = {"rows": (40, 40)}
+linear_plans = {"rows": (400, 400)}
