@@ -133,6 +133,10 @@ class CategoricalLoss(Loss):
         given = type(self).__name__, self.from_logits, self.takes_cosines, self.temperature
         return guard.Kind(*given, axis=axis, classes=classes, views=views)
 
+    def _kind_of_layer(self, size: int) -> guard.Kind:
+        """Return what the loss takes, given logits [N, C] of a layer."""
+        return guard.Kind(type(self).__name__, True, self.takes_cosines, self.temperature, axis=1, classes=size)
+
     def count_classes(self, size: int) -> int:
         """Return the number of classes, given the size of the class axis of the logits."""
         return size

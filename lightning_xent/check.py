@@ -61,6 +61,11 @@ def problems(
     loss: Loss, outputs: Any, target: Any, sample_weight: Any, mask: Any, activation: str | None
 ) -> tuple[list[str], list[str]]:
     """Return two lists: doubts about the kind of the outputs, and other problems. `activation` made the outputs."""
+    if not isinstance(loss, Loss):
+        raise TypeError(
+            f"loss must be a loss of lightning_xent, got {type(loss).__name__}: of a LinearLoss, check layer.loss with "
+            "a network that returns logits"
+        )
     name, others = type(loss).__name__, []
     outputs, target, sample_weight, mask = map(reading.whole, (outputs, target, sample_weight, mask))
     kind = rows = doubt = None

@@ -35,9 +35,13 @@ class TopK:
     rest: Literal["drop", "spread"] = "drop"
 
     def __post_init__(self) -> None:
+        for name in ("indices", "probabilities"):
+            given: Any = getattr(self, name)
+            if not isinstance(given, Tensor):
+                object.__setattr__(self, name, torch.as_tensor(guard.as_array(name, given)))
         arguments.choice("rest", self.rest, ("drop", "spread"))
         shapes = tuple(self.indices.shape), tuple(self.probabilities.shape)
-        if shapes[0] != shapes[1] or not shapes[0]:
+        if shapes[0] != shapes[1] or not shapes[0] or shapes[0][-1] == 0:
             raise ValueError(f"probabilities must have the shape of indices, (..., k), got {shapes[1]} and {shapes[0]}")
         if self.indices.is_floating_point() or self.indices.dtype == torch.bool:
             raise TypeError(f"indices must have an integer dtype, got {self.indices.dtype}")
@@ -78,6 +82,8 @@ class _Call(NamedTuple):
     """NaN [N] for rows with an invalid target, else 1; None if all are valid."""
     rows: Rows
     """The rows, without their losses."""
+    counts: Tensor | None
+    """Whether [N] each row that is left counts; None if all do."""
     fuses: bool
     """Whether chunks can be computed: not under traces and transforms, nor if the target has a gradient."""
 
@@ -92,14 +98,22 @@ def parts(loss: "CategoricalLoss", *given: Any) -> tuple[Tensor, Tensor]:
     slopes = slopes if call.factor is None else slopes * call.factor
     if call.fuses:
         return kernels.linear.total(call.head, slopes, call.work), denominator
-    return (slopes * call.work.plain(linear(*call.head))).sum(), denominator
+    return (slopes * _of_all_logits(call)).sum(), denominator
 
 
 def rows(loss: "CategoricalLoss", *given: Any) -> Rows:
     """Return all rows of the layer `given`, with their losses."""
     call = _read(loss, *given, is_ranked=loss.hard_fraction < 1.0)
-    losses = kernels.linear.losses(call.head, call.work) if call.fuses else call.work.plain(linear(*call.head))
+    losses = kernels.linear.losses(call.head, call.work) if call.fuses else _of_all_logits(call)
     return rows_of(loss, call, losses)
+
+
+def _of_all_logits(call: _Call) -> Tensor:
+    """Return the losses [N] from all logits, which are 0.5 in rows that do not count."""
+    logits = linear(*call.head)
+    if call.counts is not None:
+        logits = torch.where(call.counts.unsqueeze(1), logits, torch.full_like(logits, 0.5))
+    return call.work.plain(logits)
 
 
 def rows_of(loss: "CategoricalLoss", call: _Call, losses: Tensor) -> Rows:
@@ -152,7 +166,7 @@ def _given(
 ) -> "Given":
     """Return what is given beside the hidden states, in the layout of the rows."""
     logits = _stand_in(head, shape)
-    if isinstance(target, tuple):
+    if isinstance(target, tuple) and len(target) == 2 and all(hasattr(each, "shape") for each in target):
         target = TopK(*target)
     if isinstance(target, TopK):
         return _given_top(loss, logits, target, sample_weight, mask)
@@ -183,6 +197,10 @@ def _read(
     if size == 1 and not loss._watch.has_warned:
         loss._watch.has_warned = True
         guard.warn(f"{type(loss).__name__} {guard.of_one_class((*shape, 1), len(shape))}")
+    if loss.takes_cosines and not loss._watch.has_looked and kernels.takes_chunks(head.hidden, head.weight):
+        few = head.hidden[: reading.CORNER], head.weight, head.bias
+        cosines = linear(*(None if each is None else each.detach() for each in few))  # type: ignore[arg-type]
+        loss._watch.look(loss._kind_of_layer(size), cosines, None)
     logits = _stand_in(head, shape)
     class_weight = None
     if loss._class_weight is not None:
@@ -192,7 +210,8 @@ def _read(
     checked, weights, validity = _checked(loss, logits, given, class_weight)
     if validity is not None:
         loss._watch.say_unchecked(type(loss).__name__, validity, loss.check_labels)
-    head, places = _without(head, given.kept if is_ranked else given.active)
+    counts = given.kept if is_ranked else given.active
+    head, places = _without(head, counts)
     checked = _left(checked, places, 0 if given.is_labels else 1)
     work = _work(loss, head, checked, class_weight, _left(weights, places), given.is_labels, is_sharded)
     losses = logits.new_zeros((), dtype=reading.compute_dtype(logits)).expand(shape)
@@ -200,7 +219,7 @@ def _read(
     soft = checked.probabilities if isinstance(checked, TopK) else checked
     layer = [tensor for tensor in head if tensor is not None]
     fuses = kernels.takes_chunks(*layer) and not soft.requires_grad
-    return _Call(head, work, shape, places, _left(validity, places), rows_of_call, fuses)
+    return _Call(head, work, shape, places, _left(validity, places), rows_of_call, _left(counts, places), fuses)
 
 
 def _given_top(loss: "CategoricalLoss", logits: Tensor, top: TopK, sample_weight: Any, mask: Any) -> "Given":
@@ -268,7 +287,7 @@ def _head(hidden: Any, weight: Any, bias: Any) -> tuple[Head, tuple[int, ...]]:
     if bias is not None and tuple(given["bias"].shape) != (weight.shape[0],):
         raise ValueError(f"bias must have shape ({weight.shape[0]},), got {tuple(given['bias'].shape)}")
     kind = hidden.device.type
-    if torch.is_autocast_enabled(kind) and hidden.dtype != torch.float64:
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind) and hidden.dtype != torch.float64:
         given = {name: tensor.to(torch.get_autocast_dtype(kind)) for name, tensor in given.items()}
     for name, tensor in given.items():
         if tensor.dtype != given["hidden"].dtype:
@@ -285,7 +304,7 @@ def _without(head: Head, read: Tensor | None) -> tuple[Head, Tensor | None]:
     if read is None:
         return head, None
     read = read.reshape(-1)
-    if tensors.is_traced(head.hidden) or tensors.is_traced(read) or not tensors.is_plain(head.hidden):
+    if read.is_meta or tensors.is_traced(head.hidden) or tensors.is_traced(read) or not tensors.is_plain(head.hidden):
         return head._replace(hidden=torch.where(read.unsqueeze(1), head.hidden, 0.0)), None
     places = read.nonzero().squeeze(1)
     if len(places) == len(read):

@@ -1,8 +1,9 @@
 """The last layer of a network together with its loss."""
 
+import copy
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -27,12 +28,12 @@ class LinearLoss(nn.Module):
     Args:
         in_features: Number D of features of the hidden states.
         classes: Number of logits C.
-        loss: A categorical loss, its spec or its name. Its class axis is the last.
+        loss: A categorical loss, its spec or its name. The layer holds a copy with axis=-1, unless it has that.
         bias: Whether the layer has a bias.
 
     Raises:
         ValueError: A number below 1, a loss whose `axis` is not the last, or one that has no `linear`.
-        TypeError: A loss that is not categorical.
+        TypeError: What is not a categorical loss.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class LinearLoss(nn.Module):
         super().__init__()
         self.in_features = arguments.integer("in_features", in_features, 1)
         self.classes = arguments.integer("classes", classes, 1)
-        self.loss = checked_loss(get(loss))
+        self.loss = checked_loss(get(loss) if isinstance(loss, str | Mapping) else loss)
         self.weight = nn.Parameter(torch.empty(self.classes, self.in_features))
         self.bias = nn.Parameter(torch.empty(self.classes)) if bias else None
         self.reset_parameters()
@@ -64,8 +65,8 @@ class LinearLoss(nn.Module):
     ) -> Any:
         """Return the loss of the logits of hidden states [..., D], as `loss.linear` does; without target the logits.
 
-        With `gives_parts` it returns what `parts` does. Everything goes through this call, because FSDP puts a sharded
-        weight together before it.
+        With `gives_parts` it returns what `parts` does. Everything goes through this call, before which `fully_shard`
+        of FSDP puts a sharded weight together. A subclass may override it, to normalise the hidden states.
         """
         if target is None:
             return nn.functional.linear(hidden, self.weight, self.bias)
@@ -92,6 +93,14 @@ class LinearLoss(nn.Module):
         return f"in_features={self.in_features}, classes={self.classes}, bias={self.bias is not None}"
 
 
+class LayerSpec(TypedDict):
+    """A layer as data: the spec of its loss, and {"in_features": D, "classes": C}, with "bias" if it is False."""
+
+    loss: str
+    config: NotRequired[dict[str, Any]]
+    linear: dict[str, Any]
+
+
 def checked_loss(loss: Any) -> CategoricalLoss:
     """Return a loss that a layer can have.
 
@@ -103,7 +112,10 @@ def checked_loss(loss: Any) -> CategoricalLoss:
         raise TypeError(
             f"loss must be a categorical loss, got {type(loss).__name__}: a layer has a logit for each class"
         )
-    if loss.axis not in (None, -1):
+    if loss.axis is None:
+        loss = copy.copy(loss)
+        loss.axis = -1
+    if loss.axis != -1:
         raise ValueError(f"loss must have axis=-1 or None, because the classes of a layer are last, got {loss.axis}")
     if not loss.reads_one_logits or not loss.from_logits:
         raise ValueError(f"loss must read one tensor of logits, got {loss!r}")
@@ -111,8 +123,8 @@ def checked_loss(loss: Any) -> CategoricalLoss:
 
 
 def spec_of_layer(layer: LinearLoss) -> dict[str, Any] | None:
-    """Return the spec from which `layer_of` builds a layer; None if its loss is a class of another package."""
-    spec = spec_of(layer.loss)
+    """Return the spec from which `layer_of` builds a layer; None if it, or its loss, is a class of another package."""
+    spec = spec_of(layer.loss) if type(layer) is LinearLoss else None
     size = {"in_features": layer.in_features, "classes": layer.classes, "bias": layer.bias is not None}
     return None if spec is None else {**spec, "linear": size}
 

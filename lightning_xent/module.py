@@ -8,7 +8,7 @@ from torch import nn
 
 from lightning_xent.base import Loss
 from lightning_xent.batches import Keys
-from lightning_xent.layers import LinearLoss
+from lightning_xent.layers import LayerSpec, LinearLoss
 from lightning_xent.training import OptimizerCallable, SchedulerCallable, Training, held, plain
 from shared_specs.common.spec import LossSpec
 
@@ -19,7 +19,7 @@ class XentModule(Training, LightningModule):  # noqa: D101  the next line sets i
     def __init__(
         self,
         network: nn.Module,
-        loss: Loss | LinearLoss | LossSpec,
+        loss: Loss | LossSpec | LayerSpec | LinearLoss,
         optimizer: OptimizerCallable | None = None,
         scheduler: SchedulerCallable | None = None,
         scheduler_config: dict[str, Any] | None = None,

@@ -52,7 +52,9 @@ def loss_of(given: Any) -> Loss | LinearLoss:
 def held(loss: Loss, head: LinearLoss | None) -> Mapping[str, Any]:
     """Return what a checkpoint holds for a loss: its spec, or its class name if the class is of another package."""
     spec = spec_of(loss) if head is None else spec_of_layer(head)
-    return {"own_loss": type(loss).__name__} if spec is None else spec
+    if spec is not None:
+        return spec
+    return {"own_loss": type(loss if head is None or spec_of(loss) is None else head).__name__}
 
 
 def plain(settings: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -199,10 +201,14 @@ class Training(nn.Module):
         given = saved.get("loss")
         if not isinstance(given, Mapping):  # a subclass may have a `loss` of another kind
             return
-        if "class_path" in given and spec_of(self.loss) is None:  # from a config, which can build a loss of any class
-            saved["loss"] = {**given, "init_args": {**(given.get("init_args") or {}), **self.loss.get_config()}}
-        else:
-            saved["loss"] = held(self.loss, self.head)
+        spec = held(self.loss, self.head)
+        if "class_path" in given and "own_loss" in spec:  # from a config, which can build a loss of any class
+            spec = {**given, "init_args": dict(given.get("init_args") or {})}
+            inner = spec if self.head is None else spec["init_args"].get("loss")
+            if isinstance(inner, Mapping) and "class_path" in inner:
+                inner = {**inner, "init_args": {**(inner.get("init_args") or {}), **self.loss.get_config()}}
+                spec = inner if self.head is None else {**spec, "init_args": {**spec["init_args"], "loss": inner}}
+        saved["loss"] = spec
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember the optimizer of a checkpoint, so that `configure_optimizers` can warn if it is not passed."""

@@ -15,7 +15,7 @@ class Watch:
     def __init__(self) -> None:
         self.has_looked, self.has_warned, self.has_said = False, False, False
 
-    def look(self, kind: Kind, logits: Tensor, rows: Rows) -> None:
+    def look(self, kind: Kind, logits: Tensor, rows: Rows | None) -> None:
         """Warn of the first input that seems wrong; read only values that cost no wait."""
         has_looked, doubt = True, doubt_of_shape(kind, logits)
         if doubt is None:

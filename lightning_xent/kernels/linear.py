@@ -13,8 +13,11 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
+from torch.utils.checkpoint import checkpoint
 
+from lightning_xent.kernels import blocks
 from lightning_xent.kernels.blocks import compute_dtype
+from lightning_xent.kernels.plain import OfLabel
 from lightning_xent.kernels.statistics import Block, Reads, Statistics, merged, slopes_of
 from lightning_xent.kernels.statistics import found as found_of
 
@@ -129,8 +132,11 @@ class Work(Protocol):
     """Computes the losses of all rows of a head, chunk by chunk."""
 
     @property
-    def plain(self) -> Callable[[Tensor], Tensor]:
-        """The losses [N] of all logits [N, C] at once, from operations that autograd can differentiate again."""
+    def plain(self) -> Callable[..., Tensor]:
+        """plain(logits, rows): losses of the logits [n, C] of some rows, which autograd can differentiate again."""
+
+    def tried(self, head: Head) -> Tensor:
+        """Return the loss of one row, which has a gradient only if the loss has tensors of its own that need one."""
 
     def losses(self, head: Head) -> Tensor:
         """Return the losses [N]."""
@@ -144,8 +150,12 @@ class ByRows:
     """Any loss: `losses_of(logits [n, C], rows)` gives the losses [n] of some rows, and autograd their gradient."""
 
     losses_of: Callable[[Tensor, slice | Tensor], Tensor]
-    plain: Callable[[Tensor], Tensor]
+    plain: Callable[..., Tensor]
     rows: int
+
+    def tried(self, head: Head) -> Tensor:
+        """Return the loss of one row, which has a gradient only if the loss has tensors of its own that need one."""
+        return self.losses_of(head.hidden.new_zeros(1, len(head.weight)), slice(0, 1))
 
     def losses(self, head: Head) -> Tensor:
         """Return the losses [N]."""
@@ -170,10 +180,15 @@ class ByLabel:
     """A loss that reads the statistics of a label: `losses_of(found, rows=...)` gives the losses [n] of some rows."""
 
     losses_of: Callable[..., Tensor]
-    plain: Callable[[Tensor], Tensor]
+    plain: Callable[..., Tensor]
     label: Tensor
     reads: Reads
     size: Chunks
+
+    def tried(self, head: Head) -> Tensor:
+        """Return the loss of one row, which has a gradient only if the loss has tensors of its own that need one."""
+        number = head.hidden.new_ones(1, dtype=compute_dtype(head.hidden))
+        return self.losses_of(OfLabel(number, number, number, number), rows=slice(0, 1))
 
     def losses(self, head: Head) -> Tensor:
         """Return the losses [N]."""
@@ -225,6 +240,8 @@ def total(head: Head, slopes: Tensor, work: Work) -> Tensor:
     """Return sum_i slopes_i l_i, whose gradients are computed at once; that of the slopes [N] are the losses."""
     if not torch.is_grad_enabled():
         return (slopes * work.losses(head)).sum()
+    if _has_parameters(head, work):
+        return (slopes * _again_by_autograd(head, work)).sum()
     value: Tensor = _Total.apply(*head, slopes, work)  # type: ignore[no-untyped-call]
     return value
 
@@ -233,6 +250,8 @@ def losses(head: Head, work: Work) -> Tensor:
     """Return the losses [N]; the gradient computes the logits again."""
     if not torch.is_grad_enabled():
         return work.losses(head)
+    if _has_parameters(head, work):
+        return _again_by_autograd(head, work)
     values: Tensor = _Losses.apply(*head, work)  # type: ignore[no-untyped-call]
     return values
 
@@ -254,7 +273,8 @@ class _Total(torch.autograd.Function):
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, slopes, found, *kept = ctx.saved_tensors
         head = Head(hidden, weight, bias)
-        if torch.is_grad_enabled():
+        if blocks.needs_plain_operations([factor]):
+            found = ctx.work.plain(linear(*head)) if torch.is_grad_enabled() else found
             return *_plain_gradients(head, ctx, slopes * factor), found * factor, None
         of_slopes = found * factor if ctx.needs_input_grad[3] else None
         if ctx.is_spent:
@@ -276,8 +296,27 @@ class _Losses(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor | None, ...]:
         head = Head(*ctx.saved_tensors)
-        found = _plain_gradients if torch.is_grad_enabled() else _again
+        found = _plain_gradients if blocks.needs_plain_operations([slopes]) else _again
         return *found(head, ctx, slopes), None
+
+
+def _has_parameters(head: Head, work: Work) -> bool:
+    """Whether the loss has tensors of its own that get a gradient, which the chunks here would lose."""
+    return len(head.hidden) > 0 and work.tried(head).requires_grad
+
+
+def _again_by_autograd(head: Head, work: Work) -> Tensor:
+    """The losses [N] in chunks of rows that autograd computes again for every gradient."""
+
+    def of_rows(hidden: Tensor, weight: Tensor, bias: Tensor | None, rows: slice) -> Tensor:
+        return work.plain(linear(hidden, weight, bias), rows)
+
+    step = chunks(head, 4, splits_classes=False).rows
+    found = [
+        checkpoint(of_rows, head.hidden[rows], head.weight, head.bias, rows, use_reentrant=False)
+        for rows in _slices(len(head.hidden), step)
+    ]
+    return torch.cat(found)
 
 
 def _again(head: Head, ctx: Any, slopes: Tensor) -> list[Tensor | None]:
@@ -297,12 +336,12 @@ def _again(head: Head, ctx: Any, slopes: Tensor) -> list[Tensor | None]:
 
 def _plain_gradients(head: Head, ctx: Any, slopes: Tensor) -> list[Tensor | None]:
     """The gradients from operations that autograd can differentiate again, with all logits."""
-    needs = ctx.needs_input_grad[:3]
+    needs, create_graph = ctx.needs_input_grad[:3], torch.is_grad_enabled()
     with torch.enable_grad():
-        value = (slopes * ctx.work.plain(linear(*head))).sum()
+        found = ctx.work.plain(linear(*head))
     wanted = [tensor for tensor, is_needed in zip(head, needs, strict=True) if is_needed and tensor is not None]
-    found = iter(torch.autograd.grad(value, wanted, create_graph=True))
-    return [next(found) if is_needed else None for is_needed in needs]
+    gradients = iter(torch.autograd.grad(found, wanted, slopes, create_graph=create_graph) if wanted else ())
+    return [next(gradients) if is_needed else None for is_needed in needs]
 
 
 def _add(into: Tensor, first: Tensor, second: Tensor, *, is_first: bool) -> None:

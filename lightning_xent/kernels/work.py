@@ -62,8 +62,8 @@ def work_of(
     """
     dtype, is_labels = compute_dtype(head.hidden), label is not None
 
-    def plain(logits: Tensor) -> Tensor:
-        losses: Tensor = loss._losses(logits.to(dtype), target_of(slice(None)), class_weight, is_labels)
+    def plain(logits: Tensor, rows: Places = slice(None)) -> Tensor:
+        losses: Tensor = loss._losses(logits.to(dtype), target_of(rows), class_weight, is_labels)
         return losses
 
     # Kernels that read the logits once need all classes of a row.

@@ -100,7 +100,7 @@ def predictions_of_layer(
     head, label, counts = fused.labels(loss, hidden.detach(), layer.weight, layer.bias, target, sample_weight, mask)
     found = []
     for rows in [*fused.chunks_of_rows(head)] or [slice(0, 0)]:
-        logits = head.logits(rows, slice(None))
+        logits = layer.logits(head.hidden[rows])
         found.append(by_rows(loss, logits, label[rows], has_probabilities=has_probabilities))
     predicted = torch.cat([part[0] for part in found])
     confidence, surprise = (

@@ -4,6 +4,7 @@ import functools
 
 import pytest
 import torch
+from pytorch_lightning.cli import LightningCLI
 from torch.nn import functional as F
 
 import lightning_xent
@@ -162,7 +163,119 @@ def test_memory_of_the_logits_is_never_taken(rows):
     assert taken - gradients < 4 * rows * classes / 8
 
 
+class Scaled(lightning_xent.CategoricalCrossEntropy):
+    """A curve with a parameter of its own."""
+
+    def curve(self, log_odds):
+        return self.scale * F.softplus(-log_odds)
+
+
+class Learned(lightning_xent.CategoricalCrossEntropy):
+    """A temperature that is learned."""
+
+    def softmax_input(self, inputs):
+        return lightning_xent.categorical.Softmax(inputs * self.scale, 1.0)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("kind", [Scaled, Learned])
+def test_parameters_of_a_loss_get_their_gradient(kind, reduction):
+    loss = kind(reduction=reduction)
+    loss.scale = torch.nn.Parameter(torch.tensor(2.0, dtype=torch.float64))
+    tensors, target = layer()
+    inputs = [*tensors, loss.scale]
+    got = torch.autograd.grad(fused(loss, *tensors, target).sum(), inputs)
+    torch.testing.assert_close(got, torch.autograd.grad(dense(loss, *tensors, target).sum(), inputs))
+    frozen = [tensor.detach() for tensor in tensors]
+    assert fused(loss, *frozen, target).requires_grad
+
+
+@pytest.mark.parametrize("reduction", ["mean", "weighted_mean", "sum"])
+def test_second_derivative_of_sample_weights(reduction):
+    (hidden, weight, bias), target = layer()
+    loss = lightning_xent.CategoricalCrossEntropy(reduction=reduction)
+    weights = torch.rand(7, dtype=torch.float64, requires_grad=True)
+
+    def penalty(value):
+        gradients = torch.autograd.grad(value, (hidden, weights), create_graph=True)
+        return torch.autograd.grad(sum((each**2).sum() for each in gradients), (hidden, weight, weights))
+
+    got = penalty(loss.linear(hidden, weight, target, bias, sample_weight=weights))
+    torch.testing.assert_close(got, penalty(loss(F.linear(hidden, weight, bias), target, sample_weight=weights)))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_batched_gradients(name):
+    tensors, target = layer()
+    jacobian = functools.partial(torch.autograd.functional.jacobian, inputs=tensors[0], vectorize=True)
+    got = jacobian(lambda hidden: fused(LOSSES[name], hidden, *tensors[1:], target))
+    torch.testing.assert_close(got, jacobian(lambda hidden: dense(LOSSES[name], hidden, *tensors[1:], target)))
+
+
+@pytest.mark.filterwarnings("ignore:.*cannot look at labels:UserWarning")
+def test_ignored_rows_under_a_trace_with_a_forbidden_class():
+    (hidden, weight, bias), target = layer()
+    bias = bias.detach().index_fill(0, torch.tensor([0]), -torch.inf).requires_grad_()
+    target = target.clamp(min=1).index_fill(0, torch.tensor([2]), -100)
+    want = fused(LOSSES["cross-entropy"], hidden, weight, bias, target)
+    with prepared(functools.partial(fused, LOSSES["cross-entropy"]), "torch.compile") as compiled:
+        got = compiled(hidden, weight, bias, target)
+    torch.testing.assert_close(got, want)
+    for a, b in zip(*(torch.autograd.grad(each, (hidden, weight, bias)) for each in (got, want)), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_targets_as_users_write_them():
+    (hidden, weight, bias), _ = layer(2)
+    loss = lightning_xent.CategoricalCrossEntropy()
+    want = loss(F.linear(hidden, weight, bias), torch.tensor([1, 2]))
+    for target in ((1, 2), [1, 2], torch.tensor([1, 2], dtype=torch.uint8)):
+        torch.testing.assert_close(loss.linear(hidden, weight, target, bias), want)
+    top = lightning_xent.TopK([[1], [2]], [[1.0], [1.0]])
+    torch.testing.assert_close(loss.linear(hidden, weight, top, bias), want)
+    with pytest.raises(ValueError, match="probabilities must have the shape of indices"):
+        lightning_xent.TopK(torch.zeros(2, 0, dtype=int), torch.zeros(2, 0))
+
+
+def test_tensors_without_values():
+    (hidden, weight, bias), target = layer()
+    meta = [each.to("meta") for each in (hidden, weight, bias, target)]
+    assert fused(LOSSES["cross-entropy"], *meta).shape == ()
+
+
+def test_logits_that_are_no_cosines_warn():
+    tensors, target = layer(rows=20)
+    with pytest.warns(UserWarning, match="cosines"):
+        fused(lightning_xent.ArcFaceCrossEntropy(), *tensors, target)
+
+
 # ---- LinearLoss
+
+
+class Normalised(LinearLoss):
+    """A layer that normalises its hidden states."""
+
+    def forward(self, hidden, *given, **options):
+        return super().forward(F.normalize(hidden, dim=-1), *given, **options)
+
+
+def test_predictions_of_a_layer_with_a_forward_of_its_own():
+    head, hidden = Normalised(4, 9, "CategoricalCrossEntropy"), torch.randn(7, 4)
+    found = predictions_of_layer(head, hidden, torch.zeros(7, dtype=int))
+    confidence, predicted = head.logits(hidden).softmax(-1).max(-1)
+    torch.testing.assert_close(found.confidence, confidence)
+    assert torch.equal(found.predicted, predicted)
+    module = XentModule(torch.nn.Linear(4, 4), head)
+    assert module.hparams["loss"] == {"own_loss": "Normalised"}
+
+
+def test_layer_holds_its_loss_with_the_class_axis_last():
+    loss = lightning_xent.CategoricalCrossEntropy()
+    head = LinearLoss(4, 9, loss)
+    assert (loss.axis, head.loss.axis) == (None, -1)
+    assert LinearLoss(4, 9, head.loss).loss is head.loss
+    with pytest.raises(TypeError, match=r"check layer\.loss"):
+        lightning_xent.check_outputs(head, torch.zeros(2, 9), torch.zeros(2, dtype=int))
 
 
 def test_layer_is_its_loss():
@@ -260,3 +373,43 @@ def test_module_takes_a_layer_as_a_spec():
     assert module(torch.zeros(2, 4)).shape == (2, 9)
     with pytest.raises(ValueError, match="linear must have the keys"):
         XentModule(torch.nn.Linear(4, 6), {**spec, "linear": {"classes": 9}})
+
+
+class OwnLoss(lightning_xent.CategoricalCrossEntropy):
+    """A class that is not of the package."""
+
+
+CONFIG = """
+seed_everything: 0
+model:
+  network: {{class_path: torch.nn.Linear, init_args: {{in_features: 4, out_features: 6}}}}
+  loss: {loss}
+trainer: {{max_epochs: 1, accelerator: cpu, logger: false, enable_checkpointing: false, enable_progress_bar: false,
+  enable_model_summary: false}}
+"""
+SIZE, INNER = "in_features: 6, classes: 9", "init_args: {ignore_index: 3}"
+LAYERS = {
+    "spec": f"{{loss: CategoricalCrossEntropy, config: {{ignore_index: 3}}, linear: {{{SIZE}}}}}",
+    "class": f"{{class_path: lightning_xent.LinearLoss, init_args: {{{SIZE}, loss: "
+    f"{{class_path: lightning_xent.CategoricalCrossEntropy, {INNER}}}}}}}",
+    "own loss": f"{{class_path: lightning_xent.LinearLoss, init_args: {{{SIZE}, loss: "
+    f"{{class_path: {OwnLoss.__module__}.OwnLoss, {INNER}}}}}}}",
+}
+
+
+@pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*:pytorch_lightning.utilities.warnings.PossibleUserWarning")
+@pytest.mark.parametrize("loss", LAYERS)
+def test_config_and_checkpoint_of_a_layer(loss, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["train"])
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG.format(loss=LAYERS[loss]), encoding="utf-8")
+    cli = LightningCLI(XentModule, args=[f"--config={path}"], run=False, save_config_callback=None)
+    assert isinstance(cli.model.head, LinearLoss)
+    cli.model.loss.set_class_weight([1.0 + c for c in range(9)])
+    cli.trainer.fit(cli.model, batches(1))
+    cli.trainer.save_checkpoint(tmp_path / "a.ckpt")
+    loaded = XentModule.load_from_checkpoint(tmp_path / "a.ckpt")
+    assert type(loaded.loss) is type(cli.model.loss)
+    assert loaded.loss.get_config() == cli.model.loss.get_config()
+    assert torch.equal(loaded.head.weight, cli.model.head.weight)

@@ -202,7 +202,7 @@ def test_error(name):
         side.layer_value(loss, *layer, side.given(target + CLASSES))
 
 
-@pytest.mark.parametrize("shapes", [((2, 4), (3, 5), None), ((2, 4), (4,), None), ((2, 4), (3, 4), (4,))])
+@pytest.mark.parametrize("shapes", [((2, 4), (3, 5), None), ((2, 4), (0, 4), None), ((2, 4), (3, 4), (4,))])
 def test_shapes_that_do_not_fit(shapes):
     layer = [None if shape is None else side.tensor(np.zeros(shape), side.layer_dtype) for shape in shapes]
     with pytest.raises(ValueError, match=side.weight_name if shapes[2] is None else "bias"):
