@@ -150,7 +150,7 @@ def _read(
     classes, class_weight = loss.count_classes(size), None
     if loss._class_weight is not None:
         class_weight = weighting.per_class("class_weight", loss._class_weight, head.hidden, classes)  # [C]
-    if isinstance(target, tuple):
+    if isinstance(target, tuple) and len(target) == 2 and all(hasattr(each, "shape") for each in target):
         target = TopK(*target)
     if isinstance(target, TopK):
         given = _given_top(loss, like, shape, target, sample_weight, mask, keras_mask)
