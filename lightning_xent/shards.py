@@ -144,6 +144,58 @@ def of_layer(
     return fused.rows_of(loss, call, losses)
 
 
+def best(loss: "CategoricalLoss", logits: Any, target: Any) -> "Best | None":
+    """Return what finds predictions in logits that are a DTensor; None if they have to be whole for it."""
+    placed = _placed(loss, logits, target)
+    return None if placed is None or placed.of_classes is None else Best(loss, placed)
+
+
+class Best(NamedTuple):
+    """Finds the most probable classes among those of all ranks."""
+
+    loss: "CategoricalLoss"
+    placed: _Logits
+
+    def of_rows(self, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the most probable class [...], its probability [...] and -log p [...] of the label [...]."""
+        placed, exchange = self.placed, Exchange()
+        part = placed.of_classes
+        assert part is not None
+        label = placed.own_rows(label)
+        shape = tuple(label.shape)
+        wide = placed.whole.new_empty(0, dtype=torch.float64)  # float32 has no odd class numbers above 2^24
+
+        def of_part() -> Tensor:
+            """The largest score, its class, the sum of the other exponentials, and the score of the label."""
+            logits = targets.class_axis_last(placed.local, placed.axis)
+            softmax = self.loss.softmax_input(logits.to(reading.compute_dtype(logits)))
+            scores = softmax.plain / softmax.divisor
+            if part.length == 0:
+                least = wide.new_full(shape, -math.inf)
+                return torch.stack([least, torch.zeros_like(least), torch.zeros_like(least), least])
+            peak, place = scores.max(-1)
+            others = (scores - peak.unsqueeze(-1)).exp_().scatter_(-1, place.unsqueeze(-1), 0.0)
+            own = label - part.own.start
+            is_inside = (own >= 0) & (own < part.length)
+            own = scores.gather(-1, own.clamp(0, part.length - 1).unsqueeze(-1)).squeeze(-1)
+            own = torch.where(is_inside, own, -math.inf)
+            return torch.stack([each.double() for each in (peak, place + part.own.start, others.sum(-1), own)])
+
+        peaks, places, others, own = exchange.gather(part, (4, *shape), wide, of_part).unbind(1)  # [ranks, ...]
+        peak, rank = peaks.max(0)
+        factor = torch.where(peaks == -math.inf, 0.0, (peaks - peak).exp())
+        is_best = torch.arange(part.ranks, device=rank.device).reshape(-1, *[1] * rank.ndim) == rank
+        rest = (factor * (others + ~is_best)).sum(0) + 0.0 * peak  # NaN if the peak is infinite
+        predicted = torch.where(is_best, places, 0.0).sum(0)
+        found = torch.stack([predicted, 1 / (1 + rest), torch.log1p(rest) + (peak - own.amax(0))], -1)
+        if placed.of_rows is not None:
+            found = sharded.gathered(found.movedim(placed.place, 0), placed.of_rows, exchange).movedim(0, placed.place)
+        exchange.finish(self.loss.check_labels)
+        predicted, confidence, surprise = found.unbind(-1)
+        dtype = reading.compute_dtype(placed.whole)
+        return predicted.long(), confidence.to(dtype), surprise.to(dtype)
+
+
 def _placed(loss: "CategoricalLoss", logits: Any, target: Any) -> _Logits | None:
     """Return the part of the logits that this rank has; None if the loss needs all of them."""
     parts = _parts(logits)

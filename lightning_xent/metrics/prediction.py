@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_xent import fused, reading, targets, weighting
+from lightning_xent import fused, reading, shards, targets, weighting
 from lightning_xent.base import Loss
 from lightning_xent.binary import BinaryLoss
 from lightning_xent.categorical import CategoricalLoss
@@ -59,7 +59,11 @@ def predictions(
         mask: Its mask.
         has_probabilities: Whether confidences and surprises are wanted.
     """
-    logits, target, sample_weight, mask = map(reading.whole, (logits.detach(), target, sample_weight, mask))
+    logits, best = logits.detach(), None
+    target, sample_weight, mask = map(reading.whole, (target, sample_weight, mask))
+    if reading.is_distributed(logits) and isinstance(loss, CategoricalLoss):
+        best = shards.best(loss, logits, target)
+    logits = reading.whole(logits) if best is None else best.placed.whole
     if isinstance(loss, CategoricalLoss):
         target, is_label, kept = target_of(loss, logits, target, mask)
         validity = None
@@ -71,7 +75,11 @@ def predictions(
         classes = loss.count_classes(logits.shape[targets.class_axis(logits, loss.axis)])
         kept = kept & (label >= 0) & (label < classes)
         label = torch.where(kept, label, 0)
-        predicted, confidence, surprise = by_rows(loss, logits, label, has_probabilities=has_probabilities)
+        if best is not None:
+            predicted, *both = best.of_rows(label)
+            confidence, surprise = both if has_probabilities else (None, None)
+        else:
+            predicted, confidence, surprise = by_rows(loss, logits, label, has_probabilities=has_probabilities)
     else:
         assert isinstance(loss, BinaryLoss)
         classes = logits.shape[-1] if logits.ndim == 2 else 1

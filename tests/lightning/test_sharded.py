@@ -171,6 +171,51 @@ def layers(mesh, rank, ranks):
     return wrong
 
 
+def not_finite(mesh, rank, ranks):
+    """A row of weight 0 may hold NaN, also where rows are ranked; there it takes a place by the loss that it has."""
+    wrong = []
+    for case, (kind, config) in OF_STATISTICS.items():
+        for entry in (torch.nan, 9.0, -9.0):
+            loss, target = built(kind, config, 7), torch.tensor([0, 6, 2, 3, 5])
+            logits = torch.linspace(-2.0, 2.0, 35, dtype=torch.float64).sin().reshape(5, 7)
+            logits[3, 3 if entry == entry else 2], weight = entry, torch.tensor([1.0, 2.0, 0.5, 0.0, 1.0])
+            plain = logits.clone().requires_grad_()
+            want = gradients_of(loss(plain, target, weight), [plain])
+            placed = distribute_tensor(logits, mesh, [Shard(1)]).requires_grad_()
+            value, gradient = gradients_of(loss(placed, target, weight), [placed])
+            got = value, gradient.full_tensor()
+            if not all(torch.allclose(*pair, rtol=1e-12) for pair in zip(got, want, strict=True)):
+                wrong.append((case, entry))
+    return wrong
+
+
+def predicted(mesh, rank, ranks):
+    """Predictions of sharded logits, from one gather of four numbers for each row."""
+    wrong, grid = [], init_device_mesh("cpu", (2, 2)) if ranks == 4 else None
+    for case, (kind, config) in OF_STATISTICS.items():
+        for classes in (5, 13):
+            loss, generator = built(kind, config, classes), torch.Generator().manual_seed(classes)
+            logits = 3 * torch.randn(4, classes, 6, generator=generator, dtype=torch.float64)
+            logits[0, 3] = -torch.inf
+            logits[1, :, 2] = -torch.inf
+            target = torch.randint(0, classes, (4, 6), generator=generator)
+            given = target, torch.rand(4, 6, generator=generator), torch.arange(24).reshape(4, 6) != 4
+            plans = {"classes": (mesh, [Shard(1)])} | ({} if grid is None else {"both": (grid, [Shard(2), Shard(1)])})
+            for plan, (devices, places) in plans.items():
+                placed = distribute_tensor(logits, devices, places)
+                with CommDebugMode() as mode:
+                    got = predictions(loss, placed, *given)
+                want = predictions(loss, logits, *given)
+                if not all(
+                    torch.allclose(torch.as_tensor(a), torch.as_tensor(b), rtol=1e-12, equal_nan=True)
+                    for a, b in zip(got, want, strict=True)
+                ):
+                    wrong.append((case, classes, plan))
+                if mode.get_total_counts() != len(places):
+                    wrong.append((case, plan, mode.get_comm_counts()))
+    return wrong
+
+
 def fully_sharded(mesh, rank, ranks):
     """A LinearLoss under FSDP: each rank has rows of its own, and the gradient is the mean over the ranks."""
     torch.manual_seed(0)
@@ -340,11 +385,13 @@ def raising(mesh, rank, ranks):
     return wrong
 
 
-SECTIONS = [placements, vectors, layers, fully_sharded, second_derivatives, collectives, raising]
+SECTIONS = [placements, vectors, layers, not_finite, predicted, fully_sharded, second_derivatives, collectives, raising]
 RANKS = {
     "placements": [1, 2],
     "vectors": [2, 3, 4],
     "layers": [1, 2, 3, 4],
+    "not_finite": [2, 3],
+    "predicted": [1, 2, 3, 4],
     "fully_sharded": [2, 3],
     "second_derivatives": [2, 3],
     "collectives": [1, 2, 3],
@@ -361,7 +408,7 @@ def run(rank, ranks, port, results):
         init_method=f"tcp://127.0.0.1:{port}",
         rank=rank,
         world_size=ranks,
-        timeout=datetime.timedelta(seconds=30),
+        timeout=datetime.timedelta(seconds=120),
     )
     mesh, wrong = init_device_mesh("cpu", (ranks,)), {}
     try:
