@@ -230,7 +230,7 @@ def _left(values: Any, places: Tensor | None, inner: int = 0) -> Any:
 
 def _head(hidden: Any, kernel: Any, bias: Any) -> tuple[Any, Tensor, int]:
     """Return the layer with hidden states [N, D], a tensor [...] like the rows, and the number of classes."""
-    given = {"hidden": hidden, "kernel": kernel} | ({} if bias is None else {"bias": bias})
+    given = {"hidden": hidden, "kernel": kernel, **({} if bias is None else {"bias": bias})}
     for name, tensor in given.items():
         tensor = reading.as_tensor(name, reading.whole(tensor))
         if not reading.is_floating(tensor):

@@ -93,7 +93,7 @@ def parts(loss: "CategoricalLoss", *given: Any) -> tuple[Tensor, Tensor]:
     call = _read(loss, *given, is_ranked=False)
     denominator = reduction.parts(call.rows, loss.reduction)[1]
     slopes = call.rows.losses.new_ones(call.shape)
-    slopes = reduction.weighted_losses(call.rows._replace(losses=slopes))  # 0 for rows that do not count
+    slopes = reduction.weighted_losses(_with(call.rows, slopes))  # 0 for rows that do not count
     slopes = _left(slopes, call.places)
     slopes = slopes if call.factor is None else slopes * call.factor
     if call.fuses:
@@ -121,8 +121,14 @@ def rows_of(loss: "CategoricalLoss", call: _Call, losses: Tensor) -> Rows:
     losses = losses if call.factor is None else losses * call.factor
     if call.places is not None:
         losses = losses.new_zeros(math.prod(call.shape)).index_copy(0, call.places, losses)
-    found = call.rows._replace(losses=losses.reshape(call.shape))
-    return found._replace(kept=reduction.hardest(found.losses, found.kept, loss.hard_fraction))
+    losses = losses.reshape(call.shape)
+    kept = reduction.hardest(losses, call.rows.kept, loss.hard_fraction)
+    return Rows(losses, call.rows.weights, kept, call.rows.sample_weight)
+
+
+def _with(rows: Rows, losses: Tensor) -> Rows:
+    """Return rows with their losses; Dynamo of torch 2.6 cannot read `_replace`."""
+    return Rows(losses, rows.weights, rows.kept, rows.sample_weight)
 
 
 def labels(
@@ -233,7 +239,7 @@ def _given_top(loss: "CategoricalLoss", logits: Tensor, top: TopK, sample_weight
     probabilities = reading.as_tensor("target", top.probabilities, logits)
     top = TopK(reading.as_tensor("target", top.indices, logits).long(), probabilities, top.rest)
     given = loss._given(logits, len(shape), no_label, sample_weight, mask)
-    return given._replace(target=top, is_labels=False)
+    return type(given)(top, False, *given[2:])
 
 
 def _checked(
@@ -272,7 +278,7 @@ def _left(values: Any, places: Tensor | None, inner: int = 0) -> Any:
 
 def _head(hidden: Any, weight: Any, bias: Any) -> tuple[Head, tuple[int, ...]]:
     """Return the layer with hidden states [N, D], and the shape of the rows."""
-    given = {"hidden": hidden, "weight": weight} | ({} if bias is None else {"bias": bias})
+    given = {"hidden": hidden, "weight": weight, **({} if bias is None else {"bias": bias})}
     for name, tensor in given.items():
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
             got = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
@@ -287,7 +293,7 @@ def _head(hidden: Any, weight: Any, bias: Any) -> tuple[Head, tuple[int, ...]]:
     if bias is not None and tuple(given["bias"].shape) != (weight.shape[0],):
         raise ValueError(f"bias must have shape ({weight.shape[0]},), got {tuple(given['bias'].shape)}")
     kind = hidden.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind) and hidden.dtype != torch.float64:
+    if not hidden.is_meta and torch.is_autocast_enabled(kind) and hidden.dtype != torch.float64:
         given = {name: tensor.to(torch.get_autocast_dtype(kind)) for name, tensor in given.items()}
     for name, tensor in given.items():
         if tensor.dtype != given["hidden"].dtype:
@@ -305,7 +311,7 @@ def _without(head: Head, read: Tensor | None) -> tuple[Head, Tensor | None]:
         return head, None
     read = read.reshape(-1)
     if read.is_meta or tensors.is_traced(head.hidden) or tensors.is_traced(read) or not tensors.is_plain(head.hidden):
-        return head._replace(hidden=torch.where(read.unsqueeze(1), head.hidden, 0.0)), None
+        return Head(torch.where(read.unsqueeze(1), head.hidden, 0.0), head.weight, head.bias), None
     places = read.nonzero().squeeze(1)
     if len(places) == len(read):
         return head, None
@@ -323,7 +329,7 @@ def _work(
 ) -> Work:
     """Return the work for a loss."""
 
-    def target_of(rows: slice | Tensor) -> Tensor:
+    def target_of(rows: Any) -> Tensor:
         if isinstance(target, TopK):
             classes = loss.count_classes(len(head.weight))
             top = TopK(target.indices[rows], target.probabilities[rows], target.rest)
