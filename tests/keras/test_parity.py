@@ -179,6 +179,7 @@ LAYERS = {
         "private",
         "reading",
         "reduction",
+        "shards",
         "targets",
         "weighting",
     },
