@@ -144,6 +144,13 @@ def of_layer(
     return fused.rows_of(loss, call, losses)
 
 
+def stand_in(value: Any) -> Any:
+    """Return a tensor of zeros that takes no memory, of the shape, dtype and device of a DTensor; others unchanged."""
+    if not reading.is_distributed(value):
+        return value
+    return value.detach().to_local().new_zeros(()).expand(value.shape)
+
+
 def best(loss: "CategoricalLoss", logits: Any, target: Any) -> "Best | None":
     """Return what finds predictions in logits that are a DTensor; None if they have to be whole for it."""
     placed = _placed(loss, logits, target)

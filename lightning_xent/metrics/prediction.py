@@ -75,11 +75,11 @@ def predictions(
         classes = loss.count_classes(logits.shape[targets.class_axis(logits, loss.axis)])
         kept = kept & (label >= 0) & (label < classes)
         label = torch.where(kept, label, 0)
-        if best is not None:
+        if best is None:
+            predicted, confidence, surprise = by_rows(loss, logits, label, has_probabilities=has_probabilities)
+        else:
             predicted, *both = best.of_rows(label)
             confidence, surprise = both if has_probabilities else (None, None)
-        else:
-            predicted, confidence, surprise = by_rows(loss, logits, label, has_probabilities=has_probabilities)
     else:
         assert isinstance(loss, BinaryLoss)
         classes = logits.shape[-1] if logits.ndim == 2 else 1
@@ -105,11 +105,17 @@ def predictions_of_layer(
     The logits are computed in chunks.
     """
     loss = layer.loss
-    head, label, counts = fused.labels(loss, hidden.detach(), layer.weight, layer.bias, target, sample_weight, mask)
-    found = []
+    size = shards.stand_in(layer.weight), shards.stand_in(layer.bias)
+    head, label, counts = fused.labels(loss, hidden.detach(), *size, target, sample_weight, mask)
+    found: list[tuple[Tensor, Tensor | None, Tensor | None]] = []
     for rows in [*fused.chunks_of_rows(head)] or [slice(0, 0)]:
         logits = layer.logits(head.hidden[rows])
-        found.append(by_rows(loss, logits, label[rows], has_probabilities=has_probabilities))
+        best = shards.best(loss, logits, label[rows]) if reading.is_distributed(logits) else None
+        if best is None:
+            logits = reading.whole(logits)
+            found.append(by_rows(loss, logits, label[rows], has_probabilities=has_probabilities))
+        else:
+            found.append(best.of_rows(label[rows]))
     predicted = torch.cat([part[0] for part in found])
     confidence, surprise = (
         torch.cat([part[place] for part in found]) if has_probabilities else None  # type: ignore[misc]
