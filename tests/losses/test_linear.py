@@ -26,10 +26,15 @@ def is_reached(case):
 
 
 CASES = [case for case in CATEGORICAL if is_reached(case)]
+# Where a call is slow, all but every n-th case are slow tests, of which CI runs a part in turn.
+RUNS = [
+    pytest.param(case, id=case.id, marks=[pytest.mark.slow] if place % side.linear_share else [])
+    for place, case in enumerate(CASES)
+]
 
 
 @pytest.mark.parametrize("plan", side.linear_plans)
-@pytest.mark.parametrize("case", CASES[:: side.linear_share], ids=lambda case: case.id)
+@pytest.mark.parametrize("case", RUNS)
 def test_vectors(case, plan):
     for dtype in [dtype for dtype in side.linear_dtypes if dtype in case.dtypes]:
         loss = side.package.get({"loss": case.loss, "config": case.config})
