@@ -19,6 +19,9 @@ PROBABILITY_LIMIT = math.log((1 - 1e-7) / 1e-7)
 """Log-odds of probabilities are limited to +-16.118, those of 1e-7 and 1 - 1e-7."""
 
 
+expm1 = kernels.expm1 if kernels.IS_ON_TORCH else ops.expm1
+
+
 def softplus(value: Tensor) -> Tensor:
     """log(1 + exp(value)), exact in the tail. ops.softplus is off by 7 ulp on TensorFlow, and from 20 up on torch."""
     is_negative = value < 0
@@ -51,7 +54,7 @@ def power_of_sigmoid(value: Tensor, exponent: float) -> Tensor:
     head, step = parts_of_exponent(exponent)
     coarse = step * ops.round(ops.stop_gradient(negative - rest) / step)
     fine = (exponent - head) * coarse + exponent * ((negative - coarse) - rest)
-    return ops.exp(head * coarse) * (1 + ops.expm1(fine))  # XLA would merge a product of two exp
+    return ops.exp(head * coarse) * (1 + expm1(fine))  # XLA would merge a product of two exp
 
 
 def parts_of_exponent(exponent: float) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_xent import kernels
 from lightning_xent.kernels import plain
 from lightning_xent.kernels.plain import entry, largest, peak_of, relative_to_peak, safe_log
+from lightning_xent.kernels.plain import expm1 as expm1
 from lightning_xent.kernels.plain import is_class as is_class
 from lightning_xent.kernels.plain import log_partition as log_partition
 from lightning_xent.kernels.plain import scaled as scaled
@@ -48,7 +49,7 @@ def power_of_sigmoid(value: Tensor, exponent: float) -> Tensor:
     head, step = parts_of_exponent(exponent)
     coarse = step * torch.round((negative - rest).detach() / step)
     fine = (exponent - head) * coarse + exponent * ((negative - coarse) - rest)
-    return torch.exp(head * coarse) * (1 + torch.expm1(fine))  # XLA would merge a product of two exp
+    return torch.exp(head * coarse) * (1 + expm1(fine))  # XLA would merge a product of two exp
 
 
 def parts_of_exponent(exponent: float) -> tuple[float, float]:

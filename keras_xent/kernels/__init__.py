@@ -13,6 +13,7 @@ if IS_ON_TORCH:
         all_of_label,
         applies,
         elementwise,
+        expm1,
         of_distribution,
         of_label,
         of_label_and_others,
@@ -28,6 +29,7 @@ __all__ = ["IS_ON_TORCH", "all_logits", "applies", "fuses", "head", "losses", "o
 __all__ += ["total"]
 
 if IS_ON_TORCH:
+    __all__ += ["expm1"]
     __all__ += ["all_of_label", "elementwise", "of_distribution", "reads_once", "rowwise", "tensors", "work_of"]
 else:
     __all__ += ["Work"]

@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_xent import log_odds
 from keras_xent.categorical import CategoricalLoss, Softmax
-from keras_xent.log_odds import log1p, softplus
+from keras_xent.log_odds import expm1, log1p, softplus
 from keras_xent.shapes import along_classes
 from shared_specs.common import arguments
 
@@ -83,7 +83,7 @@ def newton_step(shifted: Tensor, t: float) -> Tensor:
     log_p = tempered_exponent(shifted, t)
     log_total = ops.logsumexp(log_p, (-1,), keepdims=True)
     log_slope = ops.logsumexp(t * log_p, (-1,), keepdims=True) - log_total
-    return ops.expm1((t - 1) * log_total) / (t - 1) * ops.exp(-log_slope)
+    return expm1((t - 1) * log_total) / (t - 1) * ops.exp(-log_slope)
 
 
 def tempered_exponent(shifted: Tensor, t: float) -> Tensor:
@@ -97,5 +97,5 @@ def tempered_log(log_value: Tensor, t: float) -> Tensor:
     """log_t(value) = (value^(1-t) - 1) / (1-t), given log(value); at value 0 the limit, with gradient 0."""
     is_zero = ops.equal(log_value, -math.inf)
     safe = ops.where(is_zero, 0.0, log_value)
-    value = safe if t == 1.0 else ops.expm1((1 - t) * safe) / (1 - t)
+    value = safe if t == 1.0 else expm1((1 - t) * safe) / (1 - t)
     return ops.where(is_zero, -1 / (1 - t) if t < 1 else -math.inf, value)

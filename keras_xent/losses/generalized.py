@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_xent.binary import BinaryLoss
 from keras_xent.categorical import CategoricalLoss
-from keras_xent.log_odds import power_of_sigmoid, softplus
+from keras_xent.log_odds import expm1, power_of_sigmoid, softplus
 from shared_specs.common import arguments
 
 
@@ -37,7 +37,7 @@ class _Generalized:
         z = self.q * surprise
         # The gradient of expm1(-z) is computed from its value plus 1, which loses all digits at large z.
         is_small = z < 1
-        small = -ops.expm1(-ops.where(is_small, z, 1.0))
+        small = -expm1(-ops.where(is_small, z, 1.0))
         value = ops.where(is_small, small, 1 - power_of_sigmoid(log_odds, self.q)) / self.q
         # With a small q, z underflows before -log p does.
         return value if self.q > 0.1 else ops.where(z < 1e-17, surprise, value)

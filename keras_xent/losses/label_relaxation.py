@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_xent.binary import BinaryLoss
 from keras_xent.categorical import CategoricalLoss
-from keras_xent.log_odds import softplus
+from keras_xent.log_odds import expm1, softplus
 from shared_specs.common import arguments
 
 
@@ -36,7 +36,7 @@ class _LabelRelaxation:
         # With d = m - highest it is log((1 - alpha) exp(alpha d) + alpha exp(-(1 - alpha) d)), which keeps all digits
         # close to d = 0, where it is of the order of d^2.
         d = ops.where(is_far | (log_odds >= highest), 0.0, log_odds - highest)
-        near = ops.log1p(alpha * ops.expm1(-(1 - alpha) * d) + (1 - alpha) * ops.expm1(alpha * d))
+        near = ops.log1p(alpha * expm1(-(1 - alpha) * d) + (1 - alpha) * expm1(alpha * d))
         return ops.where(is_far, far, near)
 
 

@@ -7,13 +7,14 @@ from torch import Tensor
 
 from lightning_xent.kernels import cuda, distribution, labels, linear, tensors
 from lightning_xent.kernels.elementwise import elementwise, rowwise
-from lightning_xent.kernels.plain import OfLabel
+from lightning_xent.kernels.plain import OfLabel, expm1
 
 __all__ = [
     "OfLabel",
     "all_of_label",
     "applies",
     "elementwise",
+    "expm1",
     "linear",
     "of_distribution",
     "of_label",

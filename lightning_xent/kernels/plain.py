@@ -119,6 +119,14 @@ def relative_to_peak(logits: Tensor, temperature: float) -> tuple[Tensor, Tensor
     return shifted, is_peak, rest
 
 
+def expm1(value: Tensor) -> Tensor:
+    """exp(value) - 1, exact near 0. What inductor makes of torch.expm1 on the CPU loses all digits there."""
+    if not torch.compiler.is_compiling():
+        return torch.expm1(value)
+    half = torch.clamp(value / 2, -0.5, 0.5)
+    return torch.where(value.abs() < 1, 2 * half.exp() * half.sinh(), value.exp() - 1)
+
+
 def safe_log(value: Tensor) -> Tensor:
     """log(value), with slope 0 instead of infinity at 0."""
     is_zero = value == 0

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_xent import log_odds
 from lightning_xent.categorical import CategoricalLoss, Softmax
-from lightning_xent.log_odds import softplus
+from lightning_xent.log_odds import expm1, softplus
 from shared_specs.common import arguments
 
 SEARCH_STEPS = 8
@@ -80,7 +80,7 @@ def newton_step(shifted: Tensor, t: float) -> Tensor:
     log_p = tempered_exponent(shifted, t)
     log_total = log_p.logsumexp(-1, keepdim=True)
     log_slope = (t * log_p).logsumexp(-1, keepdim=True) - log_total
-    return torch.expm1((t - 1) * log_total) / (t - 1) * torch.exp(-log_slope)
+    return expm1((t - 1) * log_total) / (t - 1) * torch.exp(-log_slope)
 
 
 def tempered_exponent(shifted: Tensor, t: float) -> Tensor:
@@ -94,5 +94,5 @@ def tempered_log(log_value: Tensor, t: float) -> Tensor:
     """log_t(value) = (value^(1-t) - 1) / (1-t), given log(value); at value 0 the limit, with gradient 0."""
     is_zero = log_value == -math.inf
     safe = torch.where(is_zero, 0.0, log_value)
-    value = safe if t == 1.0 else torch.expm1((1 - t) * safe) / (1 - t)
+    value = safe if t == 1.0 else expm1((1 - t) * safe) / (1 - t)
     return torch.where(is_zero, -1 / (1 - t) if t < 1 else -math.inf, value)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_xent.binary import BinaryLoss
 from lightning_xent.categorical import CategoricalLoss
-from lightning_xent.log_odds import power_of_sigmoid, softplus
+from lightning_xent.log_odds import expm1, power_of_sigmoid, softplus
 from shared_specs.common import arguments
 
 
@@ -36,7 +36,7 @@ class _Generalized:
         z = self.q * surprise
         # The gradient of expm1(-z) is computed from its value plus 1, which loses all digits at large z.
         is_small = z < 1
-        small = -torch.expm1(-torch.clamp(z, max=1.0))
+        small = -expm1(-torch.clamp(z, max=1.0))
         value = torch.where(is_small, small, 1 - power_of_sigmoid(log_odds, self.q)) / self.q
         # With a small q, z underflows before -log p does.
         return value if self.q > 0.1 else torch.where(z < 1e-17, surprise, value)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_xent.binary import BinaryLoss
 from lightning_xent.categorical import CategoricalLoss
-from lightning_xent.log_odds import softplus
+from lightning_xent.log_odds import expm1, softplus
 from shared_specs.common import arguments
 
 
@@ -35,7 +35,7 @@ class _LabelRelaxation:
         # With d = m - highest it is log((1 - alpha) exp(alpha d) + alpha exp(-(1 - alpha) d)), which keeps all digits
         # close to d = 0, where it is of the order of d^2.
         d = -torch.relu(torch.where(is_far, 0.0, highest - log_odds))
-        near = torch.log1p(alpha * torch.expm1(-(1 - alpha) * d) + (1 - alpha) * torch.expm1(alpha * d))
+        near = torch.log1p(alpha * expm1(-(1 - alpha) * d) + (1 - alpha) * expm1(alpha * d))
         return torch.where(is_far, far, near)
 
 
