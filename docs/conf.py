@@ -1,0 +1,61 @@
+"""The documentation site: `tox run -e docs` builds it into docs/_build/html.
+
+Its source folder is the repository, so that the links between pages hold there too. The first page is README.md.
+"""
+
+import os
+import re
+from pathlib import Path
+
+# Both packages are imported in one process, which TensorFlow and torch cannot share.
+os.environ["KERAS_BACKEND"] = "torch"
+
+import keras_xent
+
+CONTENTS = Path(__file__).with_name("contents.txt").read_text(encoding="utf-8")
+
+project = "xent"
+author = "The xent authors"
+project_copyright = "2026, the xent authors"
+version = release = keras_xent.__version__
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+root_doc = "README"
+include_patterns = ["*.md", "docs/**", "demo/README.md", "benchmarks/*.md", "tests/README.md", "shared_specs/README.md"]
+exclude_patterns = ["docs/_build", "docs/_templates", "docs/README.md"]
+templates_path = ["_templates"]
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 4
+nb_execution_mode = "cache"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120
+
+default_role = "code"
+autodoc_member_order = "groupwise"
+autodoc_typehints = "description"
+
+html_theme = "furo"
+html_title = f"xent {release}"
+# The first page of the site is README.html; index.html leads there.
+html_additional_pages = {"index": "first_page.html"}
+
+
+def add_contents(app, docname, source):
+    """The contents of the site, after the text of its first page, which a repository shows without them."""
+    if docname == root_doc:
+        source[0] += CONTENTS
+
+
+def escape_formulas(app, what, name, obj, options, lines):
+    """Docstrings are plain text: between names in backticks, the signs of formulas are not markup."""
+    for number, line in enumerate(lines):
+        parts = line.split("`")
+        parts[::2] = [re.sub(r"([*|]|_(?!\w))", r"\\\1", part) for part in parts[::2]]
+        lines[number] = "`".join(parts)
+
+
+def setup(app):
+    """Called by Sphinx."""
+    app.connect("source-read", add_contents)
+    app.connect("autodoc-process-docstring", escape_formulas, priority=400)  # before napoleon reads them
