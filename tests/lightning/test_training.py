@@ -107,6 +107,7 @@ def gathered(rank, port, results):
     logits = torch.tensor([[3.0, 0.0], [60.0, 0.0], [60.0, 0.0]], device="cuda")[rank::2]
     report.update(predictions(LOSSES["labels"], logits, torch.tensor([0, 1, 0], device="cuda")[rank::2]))
     results[rank] = report.compute()["ece"].item()
+    torch.distributed.destroy_process_group()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a group for CUDA tensors alone needs such tensors")

@@ -197,6 +197,8 @@ def run(device, devices, port, results):
     found = epoch_difference(device, devices)
     if device == 0:
         results["epoch"] = found
+    if devices > 1:  # or its threads, still at work, now and then abort the process at its end
+        torch.distributed.destroy_process_group()
 
 
 def main(devices):

@@ -70,7 +70,10 @@ def step_of_fabric(fabric, devices):
     model = network()
     module, optimizer = fabric.setup(model, torch.optim.SGD(model.parameters(), 1.0))
     block("fabric.backward")["train_step"](fabric, module, optimizer, micro_batches(fabric.global_rank))
-    return difference(model.weight.detach(), devices)
+    found = difference(model.weight.detach(), devices)
+    if devices > 1:
+        torch.distributed.destroy_process_group()
+    return found
 
 
 def with_accelerate(devices):
