@@ -78,6 +78,7 @@ class Loss(keras.losses.Loss, ABC):
 
     def __new__(cls, *positional: Any, **keywords: Any) -> Self:
         """Refuse a keyword that the loss does not have, and say which one may be meant."""
+        arguments.refuse_positional(cls, positional)
         arguments.refuse_unknown(cls, keywords)
         return super().__new__(cls)
 

@@ -120,8 +120,11 @@ class ClassWeighting(keras.callbacks.Callback):
     def _loss(self) -> CategoricalLoss | BinaryLoss:
         losses = keras.tree.flatten(self.model.loss)  # a list or dictionary for one output is allowed
         if len(losses) != 1 or not isinstance(losses[0], CategoricalLoss | BinaryLoss):
+            cure = (
+                ": for several outputs, give each loss its class_weight=class_weights(...)" if len(losses) > 1 else ""
+            )
             raise TypeError(
-                f"loss of the model must be one categorical or binary loss of keras_xent, got {self.model.loss!r}"
+                f"loss of the model must be one categorical or binary loss of keras_xent, got {self.model.loss!r}{cure}"
             )
         return losses[0]
 

@@ -37,7 +37,8 @@ def checked_logits(logits: Any) -> Tensor:
     """Return logits that are floating point, as a tensor."""
     logits = as_tensor("y_pred", logits)
     if not is_floating(logits):
-        raise TypeError(f"y_pred must be a floating-point tensor, got {dtype_of(logits)}")
+        hint = guard.SWAPPED.format("y_true, y_pred")
+        raise TypeError(f"y_pred must be a floating-point tensor, got {dtype_of(logits)}: {hint}")
     return logits
 
 

@@ -87,6 +87,7 @@ class Loss(nn.Module, ABC):
 
     def __new__(cls, *positional: Any, **keywords: Any) -> Self:
         """Refuse a keyword that the loss does not have, and say which one may be meant."""
+        arguments.refuse_positional(cls, positional)
         arguments.refuse_unknown(cls, keywords)
         loss = super().__new__(cls)
         super(Loss, loss).__init__()  # here, because Dynamo cannot enter methods of a module before this

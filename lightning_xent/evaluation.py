@@ -8,7 +8,7 @@ from torchmetrics import Metric
 
 from lightning_xent.base import Loss
 from lightning_xent.binary import BinaryLoss
-from lightning_xent.metrics import MOST_CLASSES, EpochMean, Predictions, Report, table
+from lightning_xent.metrics import EpochMean, Predictions, Report, table
 
 NAMED_CLASSES = 20
 """Up to this many classes, each has its own logged values and its own printed line. The report has all classes."""
@@ -31,7 +31,7 @@ class Evaluation:
         if class_names is not None and len(class_names) != classes:
             raise ValueError(f"class_names must have {classes} names for these logits, got {len(class_names)}")
         self.classes, self.class_names = classes, class_names
-        self.has_perplexity = classes > MOST_CLASSES and not isinstance(loss, BinaryLoss)
+        self.has_perplexity = classes > NAMED_CLASSES and not isinstance(loss, BinaryLoss)
         self.loss = EpochMean(loss.reduction == "sum").to(device)
         self.report = Report(isinstance(loss, BinaryLoss), classes).to(device)
         self._values: dict[str, Tensor] | None = None

@@ -40,8 +40,10 @@ def is_distributed(value: Any) -> bool:
 def checked_logits(logits: Any) -> Tensor:
     """Return logits that are floating point, as a plain tensor."""
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
-        got = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
-        raise TypeError(f"logits must be a floating-point tensor, got {got}")
+        is_tensor = isinstance(logits, Tensor)
+        got = logits.dtype if is_tensor else type(logits).__name__
+        hint = f": {guard.SWAPPED.format('logits, target')}" if is_tensor else guard.hint_at_logits(logits)
+        raise TypeError(f"logits must be a floating-point tensor, got {got}{hint}")
     return rectangular("logits", tensors.plain(logits))
 
 

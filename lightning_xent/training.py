@@ -44,9 +44,9 @@ def loss_of(given: Any) -> Loss | LinearLoss:
         return given
     if isinstance(given, Mapping) and "linear" in given:
         return layer_of(given)
-    if isinstance(given, nn.Module) and not isinstance(given, Loss):
+    if not isinstance(given, Loss | Mapping | str | type):
         raise TypeError(f"loss must be a loss of lightning_xent, its spec or its name, got {given!r}")
-    return get(given)
+    return get(given)  # type: ignore[arg-type]  # it says what is wrong with a class
 
 
 def held(loss: Loss, head: LinearLoss | None) -> Mapping[str, Any]:
@@ -85,7 +85,8 @@ class Training(nn.Module):
     - `train_accuracy`.
     - as `val_*` and `test_*` the values of `lightning_xent.metrics.Report`: accuracy, precision, recall, f1, their
       `*_weighted`, nll and ece, and for up to 20 classes the values of each class, such as `val_f1_3`. For more than
-      1000 classes: accuracy, nll, ece and perplexity. Rows that are ignored, masked or of weight 0 are left out.
+      20 classes of a categorical loss, such as a vocabulary: perplexity. For more than 1000: no precision, recall and
+      f1. Rows that are ignored, masked or of weight 0 are left out.
 
     With several loaders each has its own values, with Lightning's suffix: `val_loss/dataloader_idx_0`. Then every
     device needs a batch of each loader. The table of all classes is `report`, and goes to loggers that accept text,
@@ -140,6 +141,8 @@ class Training(nn.Module):
         class_names: Sequence[str] | None,
         batch_keys: batches.Keys,
     ) -> None:
+        if not isinstance(network, nn.Module):
+            raise TypeError(f"network must be a torch.nn.Module, got {network!r:.200}")
         loss = loss_of(loss)
         head, loss = (loss, loss.loss) if isinstance(loss, LinearLoss) else (None, loss)
         for name, given in (("optimizer", optimizer), ("scheduler", scheduler)):

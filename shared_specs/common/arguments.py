@@ -20,9 +20,24 @@ FOREIGN = {
     "ignored_index": ("smp", "ignore_index"),
     "smooth_factor": ("smp", "label_smoothing"),
     "smoothing": ("timm", "label_smoothing"),
+    "label_smoothing_factor": ("Transformers", "label_smoothing"),
     "weights": ("MMDetection", "class_weight"),
+    "avg_non_ignore": ("MMDetection", "ignore_index"),
 }
 """Keywords of other libraries: the library, and the name here."""
+FAMILY = "the class says it: Binary... has a sigmoid, Categorical... a softmax"
+WITHOUT_COUNTERPART = {
+    "weight": "weight of torch is the sample_weight of the call here",
+    "alpha": "alpha of focal losses is class_weight=[1 - alpha, alpha] for classes, and pos_weight for two labels",
+    "dtype": "leave dtype out: float64 is computed in float64, and all else in float32",
+    "name": "name is a keyword of Keras: leave it out",
+    "eps": "leave eps out: nothing is clipped",
+    "num_classes": "leave num_classes out: the logits have the classes",
+    "to_onehot_y": "leave to_onehot_y out: class indices are accepted",
+    "loss_weight": "multiply the loss by loss_weight",
+    **dict.fromkeys(("use_sigmoid", "use_softmax", "sigmoid", "softmax", "mode"), FAMILY),
+}
+"""Keywords of other libraries that losses do not have: what to do instead."""
 REDUCTION_SYNONYMS = {"sum_over_batch_size": "mean", "mean_with_sample_weight": "weighted_mean", None: "none"}
 
 
@@ -62,8 +77,25 @@ def refuse_unknown(owner: type, keywords: Collection[str]) -> None:
     names = [item.name for item in taken]  # also those of a subclass with its own constructor
     unknown = [keyword for keyword in keywords if keyword not in names]
     if unknown and all(item.kind is not inspect.Parameter.VAR_KEYWORD for item in taken):
-        meant = meant_by(unknown[0], names) or f"its keywords are {', '.join(names)}"
-        raise TypeError(f"{owner.__name__} got an unexpected keyword argument {unknown[0]!r}: {meant}")
+        raise unknown_keyword(owner.__name__, unknown[0], names)
+
+
+def refuse_positional(owner: type, positional: Sequence[Any]) -> None:
+    """Raise a TypeError for an argument without its keyword, unless a subclass has a constructor that accepts it."""
+    if not positional:
+        return
+    _, *taken = inspect.signature(owner.__init__).parameters.values()  # type: ignore[misc]
+    if all(item.kind is inspect.Parameter.KEYWORD_ONLY for item in taken):
+        raise TypeError(
+            f"{owner.__name__} takes its arguments by keyword, as in {owner.__name__}(ignore_index=-1), got "
+            f"{positional[0]!r} without one"
+        )
+
+
+def unknown_keyword(owner: str, keyword: str, names: Sequence[str]) -> TypeError:
+    """Return the error of a keyword that is not one of `names`, with the one that may be meant."""
+    meant = meant_by(keyword, names) or f"its keywords are {', '.join(names)}"
+    return TypeError(f"{owner} got an unexpected keyword argument {keyword!r}: {meant}")
 
 
 def meant_by(keyword: str, names: Sequence[str]) -> str:
@@ -71,10 +103,8 @@ def meant_by(keyword: str, names: Sequence[str]) -> str:
     whose, ours = FOREIGN.get(keyword, ("", None))
     if ours in names:
         return f"{keyword} of {whose} is {ours} here"
-    if keyword == "weight":
-        return "weight of torch is the sample_weight of the call here"
-    if keyword == "dtype":
-        return "leave dtype out: float64 is computed in float64, and all else in float32"
+    if keyword in WITHOUT_COUNTERPART:
+        return WITHOUT_COUNTERPART[keyword]
     close = difflib.get_close_matches(keyword, names, 1)
     return f"did you mean {close[0]!r}?" if close else ""
 

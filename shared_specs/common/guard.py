@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ SIGMOIDS = {"sigmoid", "hard_sigmoid"}
 ROWS = 8
 """With fewer rows, logits may sum to 1 by chance."""
 EPSILONS = {"bfloat16": 2.0**-7, "float16": 2.0**-10}
+SWAPPED = "call the loss as loss({}), and give it class indices as the target"
 UNWATCHED = (
     "cannot look at labels under a trace: a loss of NaN means a label out of range, or an input that is not finite; "
     "check_model on a batch finds which; check_labels=False turns this warning off"
@@ -208,6 +209,16 @@ def of_integers(
     )
 
 
+def hint_at_logits(value: Any) -> str:
+    """Return where the logits are in the output of a model; an empty string if it is no such output."""
+    if isinstance(value, Mapping):
+        key = next((key for key in ("logits", "out") if key in value), None)
+        return "" if key is None else f": pass its entry {key!r}"
+    if hasattr(value, "logits"):
+        return ": pass its .logits"
+    return ": pass the tensor of logits in it" if isinstance(value, tuple | list) else ""
+
+
 def as_array(name: str, value: Any) -> NDArray[Any]:
     """Return an array of the numbers in `value`; if it holds anything else, raise an error that names the argument."""
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
@@ -235,8 +246,9 @@ def _as_numbers(name: str, array: NDArray[Any]) -> NDArray[Any]:
     items = list(array.flat)
     other = next((item for item in items if not isinstance(item, Real | np.bool_)), 0)
     if not isinstance(other, Real):
-        got = "None" if other is None else f"objects, such as {type(other).__name__} {other!s:.40}"
-        raise TypeError(f"{name} must hold numbers, in rows of one length, got {got}")
+        hint, text = hint_at_logits(other), " ".join(str(other).split())
+        got = "None" if other is None else f"objects, such as {type(other).__name__} {'' if hint else text:.40}".strip()
+        raise TypeError(f"{name} must hold numbers, in rows of one length, got {got}{hint}")
     numbers = np.asarray([item if isinstance(item, Integral | np.bool_) else float(item) for item in items])
     if numbers.dtype.kind == "O":
         raise TypeError(f"{name} must hold numbers of at most 64 bits, got {max(items, key=abs)}")

@@ -1,12 +1,40 @@
 """Builds a loss from its spec, which JSON or YAML can hold."""
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, NotRequired, TypedDict, TypeVar
 
 from shared_specs.common import arguments
 
 T = TypeVar("T")
+
+FOREIGN = {
+    "crossentropy": "CategoricalCrossEntropy",
+    "nll": "CategoricalCrossEntropy",
+    "softmaxcrossentropywithintegerlabels": "CategoricalCrossEntropy",
+    "labelsmoothingcrossentropy": "CategoricalCrossEntropy",
+    "softtargetcrossentropy": "CategoricalCrossEntropy",
+    "bce": "BinaryCrossEntropy",
+    "bcewithlogits": "BinaryCrossEntropy",
+    "softbcewithlogits": "BinaryCrossEntropy",
+    "sigmoidbinarycrossentropy": "BinaryCrossEntropy",
+    "multilabelsoftmargin": "BinaryCrossEntropy",
+    "sigmoidfocal": "BinaryFocalCrossEntropy",
+    "focal": "CategoricalFocalCrossEntropy or BinaryFocalCrossEntropy",
+    "kldiv": "KLDivergence",
+    "gce": "CategoricalGeneralizedCrossEntropy",
+    "sce": "CategoricalSymmetricCrossEntropy",
+    "asl": "AsymmetricLoss",
+    "corn": "OrdinalCrossEntropy",
+    "emd": "SquaredEarthMoverDistance",
+    "brier": "CategoricalSquaredError",
+    "hinge": "CategoricalHinge or BinaryHinge",
+    "poly": "CategoricalPolyCrossEntropy or BinaryPolyCrossEntropy",
+    "balancedsoftmax": "LogitAdjustedCrossEntropy",
+}
+"""Names of losses elsewhere, in small letters without underscores and "loss": the names here."""
+MOST_HINTS = 4
 
 
 class LossSpec(TypedDict):
@@ -20,22 +48,35 @@ def build(spec: Any, classes: Mapping[str, type[T]]) -> T:
     """Return the loss that a spec, or the name of a class, describes, given the public classes by their names."""
     if isinstance(spec, str):
         spec = {"loss": spec}
+    if isinstance(spec, type):
+        raise TypeError(f"spec must be a loss, its spec or its name, got the class {spec.__name__}: call it")
     if not isinstance(spec, Mapping) or "loss" not in spec or not spec.keys() <= {"loss", "config"}:
         raise ValueError(f'spec must be a mapping with the keys "loss" and "config", got {spec!r}')
     name, config = spec["loss"], spec.get("config") or {}
     if not isinstance(name, str) or name not in classes:
-        raise ValueError(f"loss must be one of {', '.join(classes)}, got {name!r}")
+        meant = meant_by(name, list(classes)) if isinstance(name, str) else ""
+        wanted = "the name of a loss" if meant else f"one of {', '.join(classes)}"
+        raise ValueError(f"loss must be {wanted}, got {name!r}{meant and ': '}{meant}")
     if not isinstance(config, Mapping):
         raise ValueError(f"config must be a mapping of keywords of {name}, got {config!r}")
     keywords = [field.name for field in fields(classes[name])]  # type: ignore[arg-type]
     unknown = [keyword for keyword in config if keyword not in keywords]
     if unknown:
-        listed = ", ".join(keywords)
-        meant = arguments.meant_by(unknown[0], keywords)
-        hint = meant and f": {meant}"
-        raise TypeError(f"{name} got an unexpected keyword argument {unknown[0]!r}{hint}; its keywords are {listed}")
+        raise arguments.unknown_keyword(name, unknown[0], keywords)
     values = {keyword: value if keyword == "name" else arguments.parsed(value) for keyword, value in config.items()}
     return classes[name](**values)
+
+
+def meant_by(name: str, classes: Sequence[str]) -> str:
+    """Return a hint at the loss that a name may mean; an empty string if there is none."""
+    core = name.casefold().replace("_", "").removesuffix("loss")
+    ours = {each.casefold(): each for each in classes}
+    if core in FOREIGN:
+        return f"here it is {FOREIGN[core]}"
+    alike = [each for small, each in ours.items() if core and core in small]
+    if core in ours or not 0 < len(alike) <= MOST_HINTS:
+        alike = [ours[small] for small in difflib.get_close_matches(core, ours, 1)]
+    return f"did you mean {' or '.join(map(repr, alike))}?" if alike else ""
 
 
 def public_classes(package: Any) -> dict[str, Any]:

@@ -199,6 +199,11 @@ def _capped(weights: list[float], max_weight: float | None) -> list[float]:
 def _refuse_labels(name: str, counts: Any, pseudo_count: float) -> None:
     """Raise if counts look like labels. Without a pseudo-count, a 0 among them is wrong in any case."""
     items = arguments.as_python(counts)
+    if isinstance(items, Sequence) and items and isinstance(items[0], Sequence) and not isinstance(items[0], str):
+        raise ValueError(
+            f"{name} must be the row counts of the classes without classes=, one number each, got rows of numbers: of "
+            "one-hot or soft labels pass the sum over the rows, labels.sum(axis=0); with class indices pass classes=K"
+        )
     if not isinstance(items, Sequence) or not items or not all(_is_whole(item) for item in items):
         return
     distinct = set(items)

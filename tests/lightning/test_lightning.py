@@ -208,7 +208,7 @@ BAD = [
     ("{class_path: lightning_xent.CategoricalFocalCrossEntropy, init_args: {gama: 3}}", "gama"),
     ("{class_path: lightning_xent.CategoricalFocalCrossEntropy, init_args: {gamma: much}}", "gamma"),
     ("{loss: CategoricalFocalCrossEntropy, config: {gama: 3}}", "got an unexpected keyword argument 'gama'"),
-    ("{loss: FocalLoss}", "loss must be one of"),
+    ("{loss: FocalLoss}", "loss must be the name of a loss, got 'FocalLoss': here it is Categor"),
 ]
 
 

@@ -314,6 +314,15 @@ NO_FUNCTIONS = {
         {"loss": torch.nn.CrossEntropyLoss()},
         r"loss must be a loss of lightning_xent.* got CrossEntropyLoss\(\)",
     ),
+    "a function": (
+        {"loss": torch.nn.functional.cross_entropy},
+        "loss must be a loss of lightning_xent, its spec or its name, got <function cross_entropy",
+    ),
+    "a class": ({"loss": torch.nn.CrossEntropyLoss}, "got the class CrossEntropyLoss: call it"),
+    "a network that is a function": (
+        {"network": len},
+        r"network must be a torch\.nn\.Module, got <built-in function len>",
+    ),
 }
 
 
@@ -321,7 +330,7 @@ NO_FUNCTIONS = {
 def test_C9_arguments_that_are_no_functions(package, name):
     keywords, message = NO_FUNCTIONS[name]
     with pytest.raises(TypeError, match=message):
-        module_of(package, **keywords)
+        module_class(package)(**{"network": torch.nn.Linear(3, 3), "loss": LOSS} | keywords)
 
 
 def test_C9_an_optimizer_that_is_none(package):
@@ -332,14 +341,17 @@ def test_C9_an_optimizer_that_is_none(package):
 
 @pytest.mark.parametrize(("classes", "lines"), [(3, 3), (20, 20), (21, 0), (1001, None)])
 def test_what_is_printed_of_many_classes(package, classes, lines, capsys):
-    """Up to 20 classes have a line, the logger has all; of a vocabulary there is the perplexity."""
+    """Up to 20 classes have a line, the logger has all; with more, there is the perplexity."""
     module = module_of(package, outputs=classes)
     (found,) = trainer_of(package).validate(module, loader(), verbose=False)
     printed = capsys.readouterr().out.splitlines()
     if lines is None:
         assert len(printed) == 1
+    if classes > 20:
         assert found["val_perplexity"] == pytest.approx(torch.tensor(found["val_nll"]).exp().item(), rel=1e-6)
+    else:
+        assert "val_perplexity" not in found
+    if lines is None:
         return
-    assert "val_perplexity" not in found
     assert len(printed) == 1 + lines + 3 + (lines == 0)
     assert len(module.report.splitlines()) == 1 + classes + 3

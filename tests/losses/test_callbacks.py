@@ -424,6 +424,15 @@ if is_keras:
         with pytest.raises(TypeError, match="loss of the model must be one categorical or binary loss of keras_xent, "):
             fit(build("mse"), ONE_HOT, [ClassWeighting(ONE_HOT)], 1)
 
+    def test_newcomer_5_the_losses_of_several_outputs_are_refused_with_a_way_out():
+        inputs = keras.Input((2,))
+        model = keras.Model(inputs, [keras.layers.Dense(3)(inputs), keras.layers.Dense(3)(inputs)])
+        model.compile("sgd", [loss_of(), loss_of()])
+        with pytest.raises(
+            TypeError, match=r"for several outputs, give each loss its class_weight=class_weights\(\.\.\.\)"
+        ):
+            model.fit(INPUTS, [LABELS, LABELS], verbose=0, callbacks=[ClassWeighting(LABELS, classes=3)])
+
     def test_C1_the_loss_of_one_output_in_a_list_or_dictionary():
         inputs = keras.Input((2,))
         output = keras.layers.Dense(3)(inputs)

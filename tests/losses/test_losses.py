@@ -4,13 +4,15 @@ import copy
 import json
 import math
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pytest
 
 from examples import CLASSES, build, inputs, is_binary, required
 from keyword_values import ALL_CONFIGS, REFUSED
+from shared_specs.common import arguments, spec
+from shared_specs.common.spec import public_classes
 from sides import is_keras, side
 
 
@@ -82,17 +84,22 @@ def test_one_weight_in_a_list_is_one_weight():
 
 
 BAD_SPECS = [
-    ({"loss": "Focal"}, ValueError, "loss must be one of .*CategoricalFocalCrossEntropy.*got 'Focal'"),
+    ({"loss": "Qqq"}, ValueError, "loss must be one of .*CategoricalFocalCrossEntropy.*got 'Qqq'"),
     ({"loss": ["CategoricalCrossEntropy"]}, ValueError, "loss must be one of"),
     ({"loss": "get"}, ValueError, "loss must be one of"),
     ({"los": "CategoricalCrossEntropy"}, ValueError, 'spec must be .*"loss".*"config"'),
     ({"loss": "CategoricalCrossEntropy", "gamma": 2}, ValueError, 'spec must be .*"loss".*"config"'),
     (3, ValueError, "spec must be"),
+    (
+        side.package.BinaryHinge,
+        TypeError,
+        "spec must be a loss, its spec or its name, got the class BinaryHinge: call it",
+    ),
     ({"loss": "CategoricalCrossEntropy", "config": [1]}, ValueError, "config must be"),
     (
         {"loss": "CategoricalFocalCrossEntropy", "config": {"gama": 2}},
         TypeError,
-        "CategoricalFocalCrossEntropy got an unexpected keyword argument 'gama'.*; its keywords are .*gamma",
+        "CategoricalFocalCrossEntropy got an unexpected keyword argument 'gama': did you mean 'gamma'",
     ),
     (
         {"loss": "CategoricalFocalCrossEntropy", "config": {"gamma": "two"}},
@@ -102,10 +109,10 @@ BAD_SPECS = [
 ]
 
 
-@pytest.mark.parametrize(("spec", "error", "message"), BAD_SPECS)
-def test_bad_specs_say_what_is_valid(spec, error, message):
+@pytest.mark.parametrize(("given", "error", "message"), BAD_SPECS)
+def test_bad_specs_say_what_is_valid(given, error, message):
     with pytest.raises(error, match=message):
-        side.package.get(spec)
+        side.package.get(given)
 
 
 FOREIGN = {
@@ -119,6 +126,18 @@ FOREIGN = {
     "torch's old reduction": ("BinaryCrossEntropy", "size_average", "size_average of torch is reduction here"),
     "smp": ("CategoricalFocalCrossEntropy", "ignored_index", "ignored_index of smp is ignore_index here"),
     "nothing like it": ("BinaryHinge", "qqq", "its keywords are from_logits, label_smoothing, .*pos_weight"),
+    "Transformers": (
+        "CategoricalCrossEntropy",
+        "label_smoothing_factor",
+        "label_smoothing_factor of Transformers is lab",
+    ),
+    "alpha of a focal loss": ("CategoricalFocalCrossEntropy", "alpha", "alpha of focal losses is class_weight="),
+    "a family": (
+        "CategoricalCrossEntropy",
+        "softmax",
+        "the class says it: Binary... has a sigmoid, Categorical... a s",
+    ),
+    "no epsilon": ("BinaryCrossEntropy", "eps", "leave eps out: nothing is clipped"),
 }
 
 
@@ -127,11 +146,69 @@ def test_newcomer_17_unknown_keywords_say_what_may_be_meant(name, keyword, messa
     message = message.replace("?", r"\?")
     with pytest.raises(TypeError, match=rf"{name} got an unexpected keyword argument '{keyword}': {message}"):
         getattr(side.package, name)(**{keyword: 1})
-    message = "" if message.startswith("its keywords") else message
-    with pytest.raises(
-        TypeError, match=rf"{name} got an unexpected keyword argument '{keyword}'.*{message}.*; its keywords are "
-    ):
+    with pytest.raises(TypeError, match=rf"{name} got an unexpected keyword argument '{keyword}': {message}") as caught:
         side.package.get({"loss": name, "config": {keyword: 1}})
+    assert len(str(caught.value)) < 180 or "its keywords" in message
+
+
+OTHER_NAMES = {
+    "CategoricalCrossentropy": "did you mean 'CategoricalCrossEntropy'",
+    "sparse_categorical_crossentropy": "did you mean 'SparseCategoricalCrossEntropy'",
+    "CategoricalFocalCrossentropy": "did you mean 'CategoricalFocalCrossEntropy'",
+    "CrossEntropyLoss": "here it is CategoricalCrossEntropy$",
+    "nll_loss": "here it is CategoricalCrossEntropy$",
+    "BCEWithLogitsLoss": "here it is BinaryCrossEntropy$",
+    "KLDivLoss": "here it is KLDivergence$",
+    "FocalLoss": "here it is CategoricalFocalCrossEntropy or BinaryFocalCrossEntropy$",
+    "BinaryFocalLoss": "did you mean 'BinaryFocalCrossEntropy'",
+    "ArcFaceLoss": "did you mean 'ArcFaceCrossEntropy'",
+    "Bootstraping": "did you mean 'Bootstrapping'",
+}
+
+
+@pytest.mark.parametrize(("name", "message"), OTHER_NAMES.items(), ids=OTHER_NAMES)
+def test_newcomer_17_unknown_names_say_what_may_be_meant(name, message):
+    with pytest.raises(ValueError, match=f"^loss must be the name of a loss, got '{name}': {message}"):
+        side.package.get(name)
+
+
+def test_newcomer_17_names_of_other_libraries_lead_to_losses():
+    classes = public_classes(side.package)
+    for name, ours in spec.FOREIGN.items():
+        assert set(ours.split(" or ")) <= set(classes), name
+    keywords = {field.name for loss in classes.values() for field in fields(loss)}
+    assert {ours for _, ours in arguments.FOREIGN.values()} <= keywords
+
+
+def test_newcomer_17_arguments_without_keyword():
+    message = r"CategoricalCrossEntropy takes its arguments by keyword, as in .*, got \[1, 2\] without one"
+    with pytest.raises(TypeError, match=message):
+        side.package.CategoricalCrossEntropy([1, 2])
+
+
+class Output:
+    """The output of a model, as those of Transformers."""
+
+    def __init__(self, logits):
+        self.logits = logits
+
+
+NO_LOGITS = {
+    "an output": (Output, r"pass its \.logits"),
+    "a dictionary": (lambda logits: {"logits": logits}, "pass its entry 'logits'"),
+    "an output of torchvision": (lambda logits: {"out": logits}, "pass its entry 'out'"),
+    "class indices": (
+        lambda logits: side.tensor(np.array([0, 1])),
+        r"call the loss as loss\((y_true, y_pred|logits, target)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("wrap", "message"), NO_LOGITS.values(), ids=NO_LOGITS)
+def test_newcomer_10_what_is_no_tensor_of_logits_names_the_way_out(wrap, message):
+    logits, target = side.tensor(np.zeros((2, 3), "float32")), side.tensor(np.array([0, 1]))
+    with pytest.raises(TypeError, match=f"(logits|y_pred) must .*: {message}"):
+        side.call(side.package.CategoricalCrossEntropy(), wrap(logits), target)
 
 
 def test_newcomer_17_a_subclass_may_have_a_constructor_of_its_own():

@@ -185,6 +185,11 @@ def test_A12_labels_without_classes_are_refused(given):
         weights.class_weights(given)
 
 
+def test_newcomer_13_rows_without_classes_are_refused():
+    with pytest.raises(ValueError, match=r"counts_or_labels must be the row counts .*one-hot .*labels\.sum\(axis=0\)"):
+        weights.class_weights(np.eye(3)[[0, 1, 1, 2]])
+
+
 @pytest.mark.parametrize("zeros", [{}, {"pseudo_count": 1}], ids=str)
 def test_A12_labels_are_refused_with_a_pseudo_count_too(zeros):
     with pytest.raises(ValueError, match="look like labels"):
@@ -215,7 +220,7 @@ ERRORS = {
     "no counts": ([], {}, ValueError, "counts_or_labels must be a non-empty"),
     "negative count": ([1, -1], {}, ValueError, r"counts_or_labels\[1\] must be a number in \[0, inf\), got -1"),
     "NaN": ([1, float("nan")], {}, ValueError, r"counts_or_labels\[1\] must be a number in \[0, inf\), got nan"),
-    "counts of rank 2": ([[1, 2]], {}, ValueError, r"counts_or_labels\[0\] must be a number"),
+    "counts of rank 2": ([[1, 2]], {}, ValueError, "counts_or_labels must be the row counts .* got rows of numbers"),
     "label too large": (
         LABELS,
         {"classes": 2},

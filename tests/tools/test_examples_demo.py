@@ -255,6 +255,17 @@ def test_what_an_example_fails_for(side, problem: str | None, splits) -> None:
     assert (problem or "") in "".join(found)
 
 
+def test_newcomer_21_a_short_run_has_no_bar(splits) -> None:
+    name, below = "image_classification", 0.78
+    records = [Record("Keras", *GOOD[:2]), Record("Lightning", *GOOD[:2])]
+    found = {
+        has_bar: driver.problems(EXAMPLES[name], splits[name], records, [below] * 2, has_bar=has_bar)
+        for has_bar in (True, False)
+    }
+    assert len(found[True]) == 2
+    assert not found[False]
+
+
 PARSED = """
 import json, sys
 from demo.lightning_parts import quiet
