@@ -77,9 +77,9 @@ class Verdict:
     message: str
 
 
-def cases(loss: str | None = None) -> list[Case]:
+def cases(loss: str | None = None, folder: Path = CASES) -> list[Case]:
     """All cases, or those of one loss, in the order of the files."""
-    found = (case for path in sorted(CASES.glob("*.json")) for case in _cases_of(path))
+    found = (case for path in sorted(folder.glob("*.json")) for case in _cases_of(path))
     return [case for case in found if loss in (None, case.loss)]
 
 
