@@ -19,7 +19,9 @@ PROBABILITY_LIMIT = math.log((1 - 1e-7) / 1e-7)
 """Log-odds of probabilities are limited to +-16.118, those of 1e-7 and 1 - 1e-7."""
 
 
-expm1 = kernels.expm1 if kernels.IS_ON_TORCH else ops.expm1
+def expm1(value: Tensor) -> Tensor:
+    """exp(value) - 1, exact near 0, also under torch.compile."""
+    return kernels.expm1(value) if kernels.IS_ON_TORCH and not keras.utils.is_keras_tensor(value) else ops.expm1(value)
 
 
 def softplus(value: Tensor) -> Tensor:

@@ -95,7 +95,11 @@ def test_A1_compiled_gradient_of_every_loss(classes):
 ROWS = (11, 5, 14)  # none is a size of classes or views, which would be held to be the same
 
 
-@pytest.mark.parametrize("name", CLASSES)
+# Five kinds and four compilations a loss: 2 to 6 seconds.
+OFTEN = ("CategoricalCrossEntropy", "BinaryFocalCrossEntropy", "LogitAdjustedCrossEntropy")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in OFTEN else pytest.mark.slow) for n in CLASSES])
 def test_one_graph_serves_every_number_of_rows(name):
     side.call(examples.build(name), *tensors([call_of(name, "labels", 3)], "float32")[0])  # Keras sets up its own state
     for kind in KINDS:
