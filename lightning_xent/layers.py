@@ -30,6 +30,8 @@ class LinearLoss(nn.Module):
         classes: Number of logits C.
         loss: A categorical loss, its spec or its name. The layer holds a copy with axis=-1, unless it has that.
         bias: Whether the layer has a bias.
+        device: Where its weight and bias are made; None: torch's default.
+        dtype: Their dtype; None: torch's default.
 
     Raises:
         ValueError: A number below 1, a loss whose `axis` is not the last, or one that has no `linear`.
@@ -37,14 +39,21 @@ class LinearLoss(nn.Module):
     """
 
     def __init__(
-        self, in_features: int, classes: int, loss: CategoricalLoss | LossSpec | str, bias: bool = True
+        self,
+        in_features: int,
+        classes: int,
+        loss: CategoricalLoss | LossSpec | str,
+        bias: bool = True,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.in_features = arguments.integer("in_features", in_features, 1)
         self.classes = arguments.integer("classes", classes, 1)
         self.loss = checked_loss(get(loss) if isinstance(loss, str | Mapping) else loss)
-        self.weight = nn.Parameter(torch.empty(self.classes, self.in_features))
-        self.bias = nn.Parameter(torch.empty(self.classes)) if bias else None
+        self.weight = nn.Parameter(torch.empty(self.classes, self.in_features, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(self.classes, device=device, dtype=dtype)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -290,6 +290,11 @@ def test_layer_is_its_loss():
     torch.testing.assert_close(head.probabilities(hidden), logits.softmax(-1))
 
 
+def test_layer_is_made_where_and_as_it_is_wanted():
+    layer = LinearLoss(3, 5, "CategoricalCrossEntropy", device="meta", dtype=torch.bfloat16)
+    assert [(tensor.device.type, tensor.dtype) for tensor in layer.parameters()] == [("meta", torch.bfloat16)] * 2
+
+
 def test_layer_shares_the_weight_of_an_embedding():
     embedding = torch.nn.Embedding(9, 4)
     head = LinearLoss(4, 9, "CategoricalCrossEntropy", bias=False)
