@@ -32,7 +32,7 @@ def entropy(distribution: Any, *, axis: int = -1, unit: str = "nats") -> Tensor:
         ValueError: A class axis that does not exist, or another unit.
         TypeError: A distribution that is not floating point.
 
-    Reference: Shannon, 1948, A Mathematical Theory of Communication.
+    Reference: Shannon, 1948, A Mathematical Theory of Communication, doi:10.1002/j.1538-7305.1948.tb01338.x.
     """
     p, _ = _pair(distribution, distribution, axis)
     return _in_unit(_crossed(p, p, axis), p, unit)
@@ -55,7 +55,7 @@ def cross_entropy(distribution: Any, other: Any, *, axis: int = -1, unit: str = 
         ValueError: Unequal shapes, a class axis that does not exist, or another unit.
         TypeError: A distribution that is not floating point.
 
-    Reference: Shannon, 1948, A Mathematical Theory of Communication.
+    Reference: Shannon, 1948, A Mathematical Theory of Communication, doi:10.1002/j.1538-7305.1948.tb01338.x.
     """
     p, q = _pair(distribution, other, axis)
     return _in_unit(_crossed(p, q, axis), p, unit)
@@ -79,7 +79,7 @@ def kl_divergence(distribution: Any, other: Any, *, axis: int = -1, unit: str = 
         ValueError: Unequal shapes, a class axis that does not exist, or another unit.
         TypeError: A distribution that is not floating point.
 
-    Reference: Kullback and Leibler, 1951, On Information and Sufficiency.
+    Reference: Kullback and Leibler, 1951, On Information and Sufficiency, doi:10.1214/aoms/1177729694.
     """
     p, q = _pair(distribution, other, axis)
     has_mass = p != 0

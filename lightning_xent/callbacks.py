@@ -59,7 +59,8 @@ class ClassWeighting(Callback):
         TypeError: When training begins, a loss that is not one categorical or binary loss of this package, or class
             indices that are not whole numbers.
 
-    Reference: Cao et al., 2019, Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss.
+    Reference: Cao et al., 2019, Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss,
+        arXiv:1906.07413.
     """
 
     def __init__(

@@ -25,7 +25,7 @@ class AsymmetricLoss(BinaryLoss):
         margin: Shift of the probability for label 0, in [0, 1).
         detach_modulator: Whether the factors (1-p)^gamma_pos and q^gamma_neg get no gradient. The value is the same.
 
-    Reference: Ridnik et al., 2021, Asymmetric Loss For Multi-Label Classification.
+    Reference: Ridnik et al., 2021, Asymmetric Loss For Multi-Label Classification, arXiv:2009.14119.
     """
 
     gamma_pos: float = arguments.field(0.0, arguments.number, "[0, inf)")

@@ -33,7 +33,7 @@ class BiTemperedLogistic(CategoricalLoss):
         t2: Temperature of the softmax, > 0; above 1 its tails are heavy. t1 = t2 = 1 is the divergence KL(t || p).
             K^(t2 - 1) must not overflow; in float32 it must be below 3e38.
 
-    Reference: Amid et al., 2019, Robust Bi-Tempered Logistic Loss Based on Bregman Divergences.
+    Reference: Amid et al., 2019, Robust Bi-Tempered Logistic Loss Based on Bregman Divergences, arXiv:1906.03361.
     """
 
     t1: float = arguments.field(0.8, arguments.number, "[0, 2)")

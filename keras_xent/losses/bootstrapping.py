@@ -26,7 +26,7 @@ class Bootstrapping(CategoricalLoss):
             set it together with `mode`.
         mode: "soft" or "hard".
 
-    Reference: Reed et al., 2015, Training Deep Neural Networks on Noisy Labels with Bootstrapping.
+    Reference: Reed et al., 2015, Training Deep Neural Networks on Noisy Labels with Bootstrapping, arXiv:1412.6596.
     """
 
     beta: float = arguments.field(0.95, arguments.number, "[0, 1]")

@@ -23,9 +23,9 @@ class _Focal:
 
     Args:
         gamma: Focusing exponent, >= 0; 0 is cross-entropy. "flsd53": 5 where p < 0.2, else 3 (Mukhoti et al., 2020,
-            Calibrating Deep Neural Networks using Focal Loss).
+            Calibrating Deep Neural Networks using Focal Loss, arXiv:2002.09437).
 
-    Reference: Lin et al., 2017, Focal Loss for Dense Object Detection.
+    Reference: Lin et al., 2017, Focal Loss for Dense Object Detection, arXiv:1708.02002.
     """
 
     gamma: float | Literal["flsd53"] = arguments.field(2.0, arguments.number_or_name, "[0, inf)", ("flsd53",))

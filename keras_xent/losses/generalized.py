@@ -22,8 +22,8 @@ class _Generalized:
         truncate_at: Probability in (0, 1) below which the loss of a class stays that of `truncate_at`, with
             gradient 0. None: no truncation.
 
-    Reference: Zhang and Sabuncu, 2018, Generalized Cross Entropy Loss for Training Deep Neural Networks with
-        Noisy Labels.
+    Reference: Zhang and Sabuncu, 2018, Generalized Cross Entropy Loss for Training Deep Neural Networks with Noisy
+        Labels, arXiv:1805.07836.
     """
 
     q: float = arguments.field(0.7, arguments.number, "(0, 1]")

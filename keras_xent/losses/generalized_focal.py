@@ -23,7 +23,8 @@ class QualityFocalLoss(BinaryCrossEntropy):
     Args:
         beta: Focusing exponent, >= 0; 0 is binary cross-entropy.
 
-    Reference: Li et al., 2020, Generalized Focal Loss: Learning Qualified and Distributed Bounding Boxes.
+    Reference: Li et al., 2020, Generalized Focal Loss: Learning Qualified and Distributed Bounding Boxes,
+        arXiv:2006.04388.
     """
 
     beta: float = arguments.field(2.0, arguments.number, "[0, inf)")
@@ -51,7 +52,7 @@ class VarifocalLoss(BinaryCrossEntropy):
         alpha: Weight of the background, >= 0.
         gamma: Focusing exponent of the background, >= 0.
 
-    Reference: Zhang et al., 2021, VarifocalNet: An IoU-aware Dense Object Detector.
+    Reference: Zhang et al., 2021, VarifocalNet: An IoU-aware Dense Object Detector, arXiv:2008.13367.
     """
 
     alpha: float = arguments.field(0.75, arguments.number, "[0, inf)")

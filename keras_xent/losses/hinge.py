@@ -44,5 +44,5 @@ class BinaryHinge(_Hinge, BinaryLoss):
 
     Only logits are accepted: `from_logits=False` raises ValueError.
 
-    Reference: Cortes and Vapnik, 1995, Support-Vector Networks.
+    Reference: Cortes and Vapnik, 1995, Support-Vector Networks, doi:10.1007/BF00994018.
     """

@@ -20,7 +20,7 @@ class _LabelRelaxation:
     Args:
         alpha: Imprecision of a label, in (0, 1); towards 0 it is cross-entropy.
 
-    Reference: Lienen and Hüllermeier, 2021, From Label Smoothing to Label Relaxation.
+    Reference: Lienen and Hüllermeier, 2021, From Label Smoothing to Label Relaxation, doi:10.1609/aaai.v35i10.17041.
     """
 
     alpha: float = arguments.field(0.1, arguments.number, "(0, 1)")

@@ -27,8 +27,8 @@ class LogitAdjustedCrossEntropy(CategoricalCrossEntropy):
         class_counts: K numbers of training rows, > 0, or frequencies.
         tau: Strength of the adjustment, any finite number; 0 is cross-entropy.
 
-    Reference: Menon et al., 2021, Long-tail Learning via Logit Adjustment; Ren et al., 2020, Balanced Meta-Softmax
-        for Long-Tailed Visual Recognition.
+    Reference: Menon et al., 2021, Long-tail Learning via Logit Adjustment, arXiv:2007.07314; Ren et al., 2020, Balanced
+        Meta-Softmax for Long-Tailed Visual Recognition, arXiv:2007.10740.
     """
 
     class_counts: Sequence[float] = field(metadata=arguments.checked(arguments.counts))

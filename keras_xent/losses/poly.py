@@ -19,7 +19,8 @@ class _Poly:
     Args:
         epsilon: Weight of the first polynomial term, >= -1; 0 is cross-entropy.
 
-    Reference: Leng et al., 2022, PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions.
+    Reference: Leng et al., 2022, PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions,
+        arXiv:2204.12511.
     """
 
     epsilon: float = arguments.field(1.0, arguments.number, "[-1, inf)")

@@ -21,7 +21,7 @@ class _Symmetric:
         log_zero: Number < 0 in place of log 0 of a one-hot target. The paper has -4; code that clips the target at
             1e-4 has -9.21.
 
-    Reference: Wang et al., 2019, Symmetric Cross Entropy for Robust Learning with Noisy Labels.
+    Reference: Wang et al., 2019, Symmetric Cross Entropy for Robust Learning with Noisy Labels, arXiv:1908.06112.
     """
 
     alpha: float = arguments.field(0.1, arguments.number, "[0, inf)")

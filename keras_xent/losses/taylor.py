@@ -18,7 +18,7 @@ class _Taylor:
     Args:
         order: Number of terms, >= 1. 1 is half the mean absolute error; towards infinity it is cross-entropy.
 
-    Reference: Feng et al., 2020, Can Cross Entropy Loss Be Robust to Label Noise?
+    Reference: Feng et al., 2020, Can Cross Entropy Loss Be Robust to Label Noise? doi:10.24963/ijcai.2020/305.
     """
 
     order: int = arguments.field(2, arguments.integer, 1)

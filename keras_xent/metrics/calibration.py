@@ -41,7 +41,7 @@ class ExpectedCalibrationError(SumMetric):
         axis: Class axis of the logits. None: the last, as in Keras.
         name: Name of the metric in Keras.
 
-    Reference: Guo et al., 2017, On Calibration of Modern Neural Networks.
+    Reference: Guo et al., 2017, On Calibration of Modern Neural Networks, arXiv:1706.04599.
     """
 
     def __init__(

@@ -81,7 +81,7 @@ class CategoricalNegativeLogLikelihood(LossMetric):
         axis: Class axis of the logits. None: the last, as in Keras.
         name: Name of the metric in Keras.
 
-    Reference: Good, 1952, Rational Decisions.
+    Reference: Good, 1952, Rational Decisions, doi:10.1111/j.2517-6161.1952.tb00104.x.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class BinaryNegativeLogLikelihood(LossMetric):
         ignore_index: Elements with this target are ignored, even if their logits are NaN.
         name: Name of the metric in Keras.
 
-    Reference: Cox, 1958, The Regression Analysis of Binary Sequences.
+    Reference: Cox, 1958, The Regression Analysis of Binary Sequences, doi:10.1111/j.2517-6161.1958.tb00292.x.
     """
 
     def __init__(

@@ -28,7 +28,8 @@ class JensenShannonConsistency(CategoricalCrossEntropy):
         views: Number of views V, >= 2; the first is the clean one.
         weight: Weight of the divergence, >= 0.
 
-    Reference: Hendrycks et al., 2020, AugMix: A Simple Data Processing Method to Improve Robustness and Uncertainty.
+    Reference: Hendrycks et al., 2020, AugMix: A Simple Data Processing Method to Improve Robustness and Uncertainty,
+        arXiv:1912.02781.
     """
 
     views: int = arguments.field(3, arguments.integer, 2)

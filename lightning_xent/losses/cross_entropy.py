@@ -24,7 +24,7 @@ class CategoricalCrossEntropy(_CrossEntropy, CategoricalLoss):
 
     Targets are class indices or distributions.
 
-    Reference: Good, 1952, Rational Decisions.
+    Reference: Good, 1952, Rational Decisions, doi:10.1111/j.2517-6161.1952.tb00104.x.
     """
 
     is_cross_entropy: ClassVar[bool] = True
@@ -43,7 +43,7 @@ class SparseCategoricalCrossEntropy(CategoricalCrossEntropy):
 
     A distribution as target is an error. A target in the shape of the logits holds indices, even if K = 1.
 
-    Reference: Good, 1952, Rational Decisions.
+    Reference: Good, 1952, Rational Decisions, doi:10.1111/j.2517-6161.1952.tb00104.x.
     """
 
     labels_only: ClassVar[bool] = True
@@ -53,7 +53,7 @@ class SparseCategoricalCrossEntropy(CategoricalCrossEntropy):
 class BinaryCrossEntropy(_CrossEntropy, BinaryLoss):
     """Binary and multi-label cross-entropy: -(t w_1 log p + (1 - t) log(1 - p)), p = sigmoid(logits).
 
-    Reference: Cox, 1958, The Regression Analysis of Binary Sequences.
+    Reference: Cox, 1958, The Regression Analysis of Binary Sequences, doi:10.1111/j.2517-6161.1958.tb00292.x.
     """
 
     has_slope: ClassVar[bool] = True

@@ -24,7 +24,7 @@ class KLDivergence(CategoricalCrossEntropy):
 
     Targets are distributions or class indices, for which it is cross-entropy. It is not linear in the target.
 
-    Reference: Kullback and Leibler, 1951, On Information and Sufficiency.
+    Reference: Kullback and Leibler, 1951, On Information and Sufficiency, doi:10.1214/aoms/1177729694.
     """
 
     def of_target(self, softmax: Softmax, target: Tensor, class_weight: Tensor | None) -> Tensor:
@@ -47,7 +47,7 @@ class Distillation(KLDivergence):
     Args:
         alpha: Share of the teacher, in [0, 1].
 
-    Reference: Hinton et al., 2015, Distilling the Knowledge in a Neural Network.
+    Reference: Hinton et al., 2015, Distilling the Knowledge in a Neural Network, arXiv:1503.02531.
     """
 
     alpha: float = arguments.field(1.0, arguments.number, "[0, 1]")

@@ -14,7 +14,7 @@ from lightning_xent.log_odds import sigmoid, softplus
 class _JensenShannon:
     """The curve (p log(2p / (1+p)) + (1-p) log 2 + log(2 / (1+p))) / 2, p = sigmoid(m).
 
-    Reference: Lin, 1991, Divergence Measures Based on the Shannon Entropy.
+    Reference: Lin, 1991, Divergence Measures Based on the Shannon Entropy, doi:10.1109/18.61115.
     """
 
     def curve(self, log_odds: Tensor) -> Tensor:

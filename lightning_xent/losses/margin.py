@@ -27,7 +27,8 @@ class LDAMCrossEntropy(CategoricalCrossEntropy):
         max_margin: Margin of the rarest class, >= 0.
         scale: Factor > 0 of the logits.
 
-    Reference: Cao et al., 2019, Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss.
+    Reference: Cao et al., 2019, Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss,
+        arXiv:1906.07413.
     """
 
     class_counts: Sequence[float] = field(metadata=arguments.checked(arguments.counts))
@@ -63,8 +64,8 @@ class CosFaceCrossEntropy(CategoricalCrossEntropy):
         margin: Number >= 0 that is subtracted from the cosine of the true class.
         scale: Factor > 0 of the cosines.
 
-    Reference: Wang et al., 2018, CosFace: Large Margin Cosine Loss for Deep Face Recognition; Wang et al., 2018,
-        Additive Margin Softmax for Face Verification.
+    Reference: Wang et al., 2018, CosFace: Large Margin Cosine Loss for Deep Face Recognition, arXiv:1801.09414; Wang et
+        al., 2018, Additive Margin Softmax for Face Verification, arXiv:1801.05599.
     """
 
     margin: float = arguments.field(0.35, arguments.number, "[0, inf)")
@@ -91,7 +92,7 @@ class ArcFaceCrossEntropy(CategoricalCrossEntropy):
         margin: Number of radians in [0, pi / 2] that is added to the angle of the true class.
         scale: Factor > 0 of the cosines.
 
-    Reference: Deng et al., 2019, ArcFace: Additive Angular Margin Loss for Deep Face Recognition.
+    Reference: Deng et al., 2019, ArcFace: Additive Angular Margin Loss for Deep Face Recognition, arXiv:1801.07698.
     """
 
     margin: float = arguments.field(0.5, arguments.number, f"[0, {math.pi / 2}]")

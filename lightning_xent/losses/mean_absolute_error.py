@@ -12,7 +12,7 @@ from lightning_xent.log_odds import sigmoid
 class _MeanAbsoluteError:
     """The curve 2 (1 - p), p = sigmoid(m).
 
-    Reference: Ghosh et al., 2017, Robust Loss Functions under Label Noise for Deep Neural Networks.
+    Reference: Ghosh et al., 2017, Robust Loss Functions under Label Noise for Deep Neural Networks, arXiv:1712.09482.
     """
 
     def curve(self, log_odds: Tensor) -> Tensor:

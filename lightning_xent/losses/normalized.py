@@ -22,7 +22,7 @@ class NormalizedCrossEntropy(CategoricalLoss):
         beta: Weight of the reverse cross-entropy, >= 0; the active-passive loss of the paper has 1 and 1 on CIFAR-10.
         log_zero: Number < 0 in place of log 0 of a one-hot target. The authors' code clips the target at 1e-4: -9.21.
 
-    Reference: Ma et al., 2020, Normalized Loss Functions for Deep Learning with Noisy Labels.
+    Reference: Ma et al., 2020, Normalized Loss Functions for Deep Learning with Noisy Labels, arXiv:2006.13554.
     """
 
     alpha: float = arguments.field(1.0, arguments.number, "[0, inf)")

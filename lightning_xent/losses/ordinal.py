@@ -22,7 +22,7 @@ class OrdinalCrossEntropy(CategoricalCrossEntropy):
     So does z_loss, because P is normalised already.
 
     Reference: Shi et al., 2023, Deep Neural Networks for Rank-Consistent Ordinal Regression Based On Conditional
-        Probabilities.
+        Probabilities, arXiv:2111.08851.
     """
 
     logits_only: ClassVar[bool] = True
@@ -54,7 +54,8 @@ class SquaredEarthMoverDistance(CategoricalLoss):
     P_k = p_0 + ... + p_k, p = softmax(logits). For a soft target it is the expectation: the squared distance between
     both cumulative distributions plus a constant, sum_k T_k (1 - T_k).
 
-    Reference: Hou et al., 2016, Squared Earth Mover's Distance-based Loss for Training Deep Neural Networks.
+    Reference: Hou et al., 2016, Squared Earth Mover's Distance-based Loss for Training Deep Neural Networks,
+        arXiv:1611.05916.
     """
 
     def of_classes(self, softmax: Softmax) -> Tensor:

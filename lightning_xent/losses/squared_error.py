@@ -16,7 +16,8 @@ class CategoricalSquaredError(CategoricalLoss):
 
     For a soft target it is the expectation: ||p - t||^2 plus a constant, 1 - ||t||^2.
 
-    Reference: Brier, 1950, Verification of Forecasts Expressed in Terms of Probability.
+    Reference: Brier, 1950, Verification of Forecasts Expressed in Terms of Probability,
+        doi:10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2.
     """
 
     def of_classes(self, softmax: Softmax) -> Tensor:
@@ -32,7 +33,8 @@ class CategoricalSquaredError(CategoricalLoss):
 class BinarySquaredError(BinaryLoss):
     """Binary and multi-label squared error: (1 - p_t)^2, p_t the probability of the label; half the Brier score.
 
-    Reference: Brier, 1950, Verification of Forecasts Expressed in Terms of Probability.
+    Reference: Brier, 1950, Verification of Forecasts Expressed in Terms of Probability,
+        doi:10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2.
     """
 
     def curve(self, log_odds: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ class ExpectedCalibrationError(CalibrationError):
         ignore_index: Rows with this label are ignored, even if their logits are NaN.
         axis: Class axis of the logits. None: 1, and 0 for 1-D logits, as in torch.
 
-    Reference: Guo et al., 2017, On Calibration of Modern Neural Networks.
+    Reference: Guo et al., 2017, On Calibration of Modern Neural Networks, arXiv:1706.04599.
     """
 
     def __init__(
