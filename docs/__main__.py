@@ -1,4 +1,4 @@
-"""Writes losses.md from the notes here, the shared cases and the docstrings of lightning_xent, which it only parses."""
+"""Writes losses.md and losses/ from notes.toml, the shared cases and lightning_xent, whose docstrings it parses."""
 
 import argparse
 import ast
@@ -12,14 +12,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from shared_specs.common import docstrings
 
 ROOT = Path(__file__).parent.parent
 CASES = ROOT / "shared_specs" / "cases"
-NOTES, PAGE = Path(__file__).with_name("notes.toml"), Path(__file__).with_name("losses.md")
+NOTES, FOLDER = Path(__file__).with_name("notes.toml"), Path(__file__).parent
+WRITTEN = "<!-- Written by `python -m docs`: edit docs/notes.toml or the docstrings. -->"
+SYMBOLS = (
+    "In the formulas $p$ is the probability of the label, $x$ the logits, $t$ the target, and $y$ the label. The "
+    "dotted line of a picture is cross-entropy. [Losses](../losses.md#terms) explains the terms; "
+    "[Keywords of every loss](keywords.md) has the common keywords."
+)
 EXPORTS = ast.parse((ROOT / "lightning_xent" / "__init__.py").read_text(encoding="utf-8")).body
 NO_LOSSES = {"get", "TopK"}  # public, but described elsewhere
+TITLES = {"paper": "Defaults of the paper", "limits": "Limits", "elsewhere": "Elsewhere", "exceptions": "Exceptions"}
+NUMBER = re.compile(r"(?:arXiv:(\d{4}\.\d{4,5})|doi:(10\.\S+?))(?=[.;,]?(?:\s|$))")
+"""The number of a paper at arXiv, or its DOI."""
 FORMULA = re.compile(r": (?=.*[=(_])(\S.*?)(, (?:the|\S+ (?:=|the)) .*|, elementwise.*)?\.$")
 """The formula after the first colon of a docstring's first line, and the words after it."""
 
@@ -93,8 +103,8 @@ def default_of(value: ast.expr | None) -> str:
     return ast.unparse(value) if value else ""
 
 
-def page() -> str:
-    """The whole page."""
+def pages() -> dict[str, str]:
+    """The pages by their paths in docs, and the contents of the site below losses.md."""
     notes, found = tomllib.loads(NOTES.read_text(encoding="utf-8")), definitions()
     described = [name for group in notes["group"] for loss in group["loss"] for name in loss["classes"]]
     described += [name for section in notes["section"] for name in section.get("functions", []) if name.islower()]
@@ -104,40 +114,73 @@ def page() -> str:
         raise ValueError(f"docs/notes.toml: no entry for {missing}, no such class for {unknown}, twice {twice}")
     contents = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in CASES.glob("*.json")}
     files = {content["loss"]: (name, content) for name, content in contents.items()}
-    lines = ["# Losses", "", "<!-- Written by `python -m docs`: edit docs/notes.toml or the docstrings. -->", ""]
-    lines += [*blocks(notes["introduction"]), "## Contents", ""]
+    written = {"losses.md": index(notes)}
     for group in notes["group"]:
-        lines.append(f"- [{group['title']}](#{anchor(group['title'])})")
-        for loss in group["loss"]:
-            names = f"`{'`, `'.join(loss['classes'])}`"
-            lines.append(wrapped(f"  - [{loss['title']}](#{anchor(loss['title'])}): {names}", "    "))
-    lines += [*(f"- [{section['title']}](#{anchor(section['title'])})" for section in notes["section"]), ""]
-    for group in notes["group"]:
-        lines += [f"## {group['title']}", "", *blocks(group["text"])]
+        lines = [f"# {group['title']}", "", WRITTEN, "", *blocks(group["text"]), *blocks(SYMBOLS)]
         for loss in group["loss"]:
             lines += entry(loss, found, files)
+        written[f"losses/{group['page']}.md"] = ending(lines)
     for section in notes["section"]:
-        lines += [f"## {section['title']}", "", *blocks(section["text"])]
+        lines = [f"# {section['title']}", "", WRITTEN, "", *blocks(section["text"])]
         for name in section.get("functions", []):
             lines += [*described_definition(found[name]), *keyword_table([found[name]])]
+        written[f"losses/{section['page']}.md"] = ending(lines)
+    names = [f"/docs/{path.removesuffix('.md')}" for path in written if "/" in path]
+    written["losses/contents.txt"] = "\n".join(["", "```{toctree}", ":hidden:", "", *names, "```", ""])
+    return written
+
+
+def ending(lines: Sequence[str]) -> str:
+    """A file of these lines."""
     return "\n".join(lines).rstrip() + "\n"
 
 
+def index(notes: Mapping[str, Any]) -> str:
+    """The page that leads to all others: families, their losses and classes."""
+    lines = ["# Losses", "", WRITTEN, "", *blocks(notes["introduction"])]
+    lines += ["## Contents", "", "| loss | classes |", "|---|---|"]
+    for group in notes["group"]:
+        page = f"losses/{group['page']}.md"
+        lines.append(f"| **[{group['title']}]({page})** | |")
+        for loss in group["loss"]:
+            names = f"`{'`, `'.join(loss['classes'])}`"
+            lines.append(f"| [{loss['title']}]({page}#{anchor(loss['title'])}) | {names} |")
+    others = [f"- [{section['title']}](losses/{section['page']}.md)" for section in notes["section"]]
+    return ending([*lines, "", *others, "", *blocks(notes["terms"])])
+
+
 def entry(loss: dict[str, Any], found: dict[str, Definition], files: dict[str, Any]) -> list[str]:
-    """The lines of one loss: its note, its classes, their keywords, and the rest of the note."""
+    """The lines of one loss: its note, formula and picture, its classes, their keywords, and the rest of the note."""
     classes = [found[name] for name in loss["classes"]]
-    lines = [f"### {loss['title']}", "", *blocks(loss["when"])]
+    lines = [f"## {loss['title']}", "", *blocks(f"**When to use it.** {loss['when']}")]
+    for formula in loss["formula"].strip().split("\n\n"):
+        lines += ["$$", formula, "$$", ""]
+    named = [f"${symbol}$ is `{keyword}`" for symbol, keyword in loss.get("symbols", {}).items()]
+    where = [f"{', '.join(named)}." if named else "", loss.get("where", "")]
+    lines += blocks(" ".join(filter(None, where))) if any(where) else []
+    lines += [f"![{loss['title']}: the loss of a row, and its pull, over the log-odds]({picture(loss)})", ""]
     for item in classes:
         name, content = files[item.name]
-        vectors = f"Test vectors: {len(content['cases'])} cases in [{name}](../shared_specs/cases/{name})"
-        facts = f"Textbook formula: `{content['about']}`", example(content), vectors
-        lines += [*described_definition(item), *(wrapped(f"- {fact}", "  ") for fact in facts), ""]
+        vectors = f"Test vectors: {len(content['cases'])} cases in [{name}](../../shared_specs/cases/{name})"
+        facts = [wrapped(f"- {fact}", "  ") for fact in (example(content), vectors)]
+        lines += [*described_definition(item), *facts, ""]
     lines += keyword_table(classes)
-    titles = {"paper": "Defaults of the paper", "limits": "Limits", "elsewhere": "Elsewhere", "laws": "Laws not kept"}
-    for key, title in titles.items():
+    for key, title in TITLES.items():
         lines += blocks(f"**{title}.** {loss[key]}") if key in loss else []
-    references = dict.fromkeys(item.reference for item in classes)
+    references = dict.fromkeys(NUMBER.sub(linked, item.reference) for item in classes)
     return [*lines, *blocks(f"**Reference{'s' * (len(references) > 1)}.** {' '.join(references)}")]
+
+
+def picture(loss: Mapping[str, Any]) -> str:
+    """The name of a loss's picture, in the folder of the pages."""
+    return f"{anchor(loss['title']).replace('-', '_')}.svg"
+
+
+def linked(number: re.Match[str]) -> str:
+    """The number of a paper with a link to it."""
+    arxiv, doi = number.groups()
+    address = f"https://arxiv.org/abs/{arxiv}" if arxiv else f"https://doi.org/{quote(doi, safe='/')}"
+    return f"[{number[0].replace('<', '&lt;').replace('>', '&gt;')}]({address})"
 
 
 def described_definition(item: Definition) -> list[str]:
@@ -171,7 +214,7 @@ def example(content: dict[str, Any]) -> str:
     own = ", ".join(f"{name}={value}" for name, value in case["config"].items())
     logits, target = (json.dumps(case["inputs"][name]["data"]) for name in ("logits", "target"))
     loss = case["expected"]["loss"]["data"]
-    return f"Example: `{content['loss']}({own})` of logits `{logits}` and target `{target}` is `{loss}`."
+    return f"Example: `{content['loss']}({own})` of logits `{logits}` and target `{target}` is `{loss:.6g}`."
 
 
 def blocks(text: str) -> list[str]:
@@ -180,9 +223,9 @@ def blocks(text: str) -> list[str]:
 
 
 def wrapped(text: str, indent: str = "") -> str:
-    """A paragraph in lines of at most 120 characters; no break in code or links, and none that would begin a list."""
+    """A paragraph in lines of 120 characters at most; no break in code, math or links, none that would begin a list."""
     start = text[: len(text) - len(text.lstrip())]
-    text = re.sub(r"`[^`]*`|\[[^]]*\]\(", lambda code: code[0].replace(" ", "\0"), start + flat(text))
+    text = re.sub(r"`[^`]*`|\$[^$]*\$|\[[^]]*\]\(", lambda code: code[0].replace(" ", "\0"), start + flat(text))
     text = re.sub(r" (?=(?:[-+*#>=|]|\d+[.)]) )", "\0", text)
     options = {"subsequent_indent": indent, "break_long_words": False, "break_on_hyphens": False}
     return textwrap.fill(text, 120, **options).replace("\0", " ")
@@ -199,17 +242,27 @@ def anchor(title: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the page, or show what would change."""
-    parser = argparse.ArgumentParser(prog="python -m docs", description="Write docs/losses.md.")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if the page would change")
+    """Write the pages, or show what would change."""
+    parser = argparse.ArgumentParser(prog="python -m docs", description="Write docs/losses.md and docs/losses/.")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a page would change")
     check = parser.parse_args(arguments).check
-    old, new = PAGE.read_text(encoding="utf-8") if PAGE.exists() else "", page()
-    if check:
-        lines = difflib.unified_diff(old.splitlines(), new.splitlines(), PAGE.name, "docs", n=0, lineterm="")
-        sys.stdout.writelines(f"{line}\n" for line in lines)
-    elif old != new:
-        PAGE.write_text(new, encoding="utf-8", newline="\n")
-    return int(check and old != new)
+    new = pages()
+    there = [path for path in (FOLDER / "losses").glob("*") if path.suffix in (".md", ".txt")]
+    old = {path.relative_to(FOLDER).as_posix(): path.read_text(encoding="utf-8") for path in there}
+    if (FOLDER / "losses.md").exists():
+        old["losses.md"] = (FOLDER / "losses.md").read_text(encoding="utf-8")
+    changed = [name for name in sorted(old | new) if old.get(name) != new.get(name)]
+    for name in changed:
+        before, after = old.get(name, "").splitlines(), new.get(name, "").splitlines()
+        if check:
+            lines = difflib.unified_diff(before, after, name, "docs", n=0, lineterm="")
+            sys.stdout.writelines(f"{line}\n" for line in lines)
+        elif name in new:
+            (FOLDER / name).parent.mkdir(exist_ok=True)
+            (FOLDER / name).write_text(new[name], encoding="utf-8", newline="\n")
+        else:
+            (FOLDER / name).unlink()
+    return int(check and bool(changed))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ os.environ["KERAS_BACKEND"] = "torch"
 
 import keras_xent
 
-CONTENTS = Path(__file__).with_name("contents.txt").read_text(encoding="utf-8")
+CONTENTS = {"README": "contents.txt", "docs/losses": "losses/contents.txt"}
+"""Pages with contents of the site below their text, which a repository shows without them."""
 
 project = "xent"
 author = "The xent authors"
@@ -42,9 +43,9 @@ html_additional_pages = {"index": "first_page.html"}
 
 
 def add_contents(app, docname, source):
-    """The contents of the site, after the text of its first page, which a repository shows without them."""
-    if docname == root_doc:
-        source[0] += CONTENTS
+    """The contents of the site, after the text of their page."""
+    if docname in CONTENTS:
+        source[0] += (Path(__file__).parent / CONTENTS[docname]).read_text(encoding="utf-8")
 
 
 def escape_formulas(app, what, name, obj, options, lines):

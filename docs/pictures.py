@@ -1,64 +1,44 @@
-"""Draws curves.png, the curves of the losses over the log-odds of the true class: `python -m docs.pictures`.
+"""Draws curves.png and the picture of each loss in losses/: `python -m docs.pictures`.
 
-Needs the extra `demo`. The values are those of lightning_xent.
+Needs torch and the extra `plot`. The values are those of lightning_xent.
 """
 
 import argparse
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-import torch
+from docs.__main__ import FOLDER, NOTES, picture
+from shared_specs import curves
+from shared_specs.curves import Line
 
-matplotlib.use("Agg")  # files only: no window, no display needed
-
-import matplotlib.pyplot as plt
-
-import lightning_xent
-
-PICTURE = Path(__file__).with_name("curves.png")
-
-LINES = {
-    "cross-entropy": (lightning_xent.BinaryCrossEntropy, {}, "#000000", "-"),
-    "poly-1": (lightning_xent.BinaryPolyCrossEntropy, {}, "#D55E00", "--"),
-    "focal, gamma 2": (lightning_xent.BinaryFocalCrossEntropy, {}, "#0072B2", "-"),
-    "generalized, q 0.7": (lightning_xent.BinaryGeneralizedCrossEntropy, {}, "#009E73", "-"),
-    "Taylor, order 2": (lightning_xent.BinaryTaylorCrossEntropy, {}, "#56B4E9", "--"),
-    "Jensen-Shannon": (lightning_xent.BinaryJensenShannon, {}, "#CC79A7", "-"),
-    "mean absolute error": (lightning_xent.BinaryMeanAbsoluteError, {}, "#E69F00", "-"),
-}
-"""Colours that the colour-blind tell apart, of Okabe and Ito. A binary loss of label 1 is its curve at m = logit."""
+SEVEN = [
+    Line("BinaryCrossEntropy", name="cross-entropy"),
+    Line("BinaryPolyCrossEntropy", name="poly-1"),
+    Line("BinaryFocalCrossEntropy", name="focal, gamma 2"),
+    Line("BinaryGeneralizedCrossEntropy", name="generalized, q 0.7"),
+    Line("BinaryTaylorCrossEntropy", name="Taylor, order 2"),
+    Line("BinaryJensenShannon", name="Jensen-Shannon"),
+    Line("BinaryMeanAbsoluteError", name="mean absolute error"),
+]
 
 
-def draw(path: Path) -> None:
-    """Draw the curves, and their slopes: how strongly one row pulls."""
-    log_odds = torch.linspace(-6, 6, 241, dtype=torch.float64)
-    plt.rcParams["font.size"] = 12
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 5), layout="constrained")
-    for name, (kind, config, color, dash) in LINES.items():
-        logits = log_odds.clone().requires_grad_()
-        values = kind(**config, reduction="none")(logits, torch.ones_like(logits))
-        (slopes,) = torch.autograd.grad(values.sum(), logits)
-        for axes, line in ((left, values.detach()), (right, -slopes)):
-            axes.plot(log_odds.numpy(), line.numpy(), color=color, linestyle=dash, linewidth=2, label=name)
-    left.set(title="loss of one row", ylim=(0, 5))
-    right.set(title="pull of one row (minus the slope)", ylim=(0, 1.35))
-    for axes in (left, right):
-        axes.set(xlabel="m, log-odds of the true class", xlim=(-6, 6))
-        axes.axvline(0, color="black", linewidth=0.8, alpha=0.4)
-        axes.grid(alpha=0.3)
-    left.annotate("wrong", (-5.8, 0.12), alpha=0.6)
-    left.annotate("right", (4.7, 0.12), alpha=0.6)
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+def pictures() -> dict[str, list[Line]]:
+    """The lines of each picture, by its path in docs."""
+    notes = tomllib.loads(NOTES.read_text(encoding="utf-8"))
+    losses = [loss for group in notes["group"] for loss in group["loss"]]
+    own = {f"losses/{picture(loss)}": [Line(**line) for line in loss["curves"]] for loss in losses}
+    return {"curves.png": SEVEN} | own
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Draw the picture."""
-    parser = argparse.ArgumentParser(prog="python -m docs.pictures", description="Draw docs/curves.png.")
-    parser.add_argument("--output", type=Path, default=PICTURE, help="PNG file to write, by default %(default)s")
-    draw(parser.parse_args(arguments).output)
+    """Draw the pictures."""
+    parser = argparse.ArgumentParser(prog="python -m docs.pictures", description="Draw the pictures of docs.")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="folder to write to, by default %(default)s")
+    folder = parser.parse_args(arguments).folder
+    (folder / "losses").mkdir(parents=True, exist_ok=True)
+    for name, lines in pictures().items():
+        curves.draw(lines, folder / name, curves.package_of("lightning"))
 
 
 if __name__ == "__main__":

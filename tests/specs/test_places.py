@@ -59,9 +59,12 @@ def places() -> dict[str, set[str]]:
         "docs/notes.toml (`classes` of a [[group.loss]])": {
             name for group in notes["group"] for loss in group["loss"] for name in loss["classes"]
         },
-        "docs/losses.md (run `python -m docs`)": set(
-            re.findall(r"^\*\*`([A-Z]\w+)`\*\*", text("docs/losses.md"), flags=re.MULTILINE)
-        ),
+        "docs/losses.md (run `python -m docs`)": set(re.findall(r"`([A-Z]\w+)`", text("docs/losses.md"))),
+        "a page of docs/losses (run `python -m docs`)": {
+            name
+            for path in (ROOT / "docs/losses").glob("*.md")
+            for name in re.findall(r"^\*\*`([A-Z]\w+)`\*\*", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        },
         "the last table of docs/which_loss.md": set(
             re.findall(r"`([A-Z]\w+)`", text("docs/which_loss.md").split("## Every loss")[1])
         ),
