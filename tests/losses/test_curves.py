@@ -35,9 +35,10 @@ def test_a_loss_is_read(text, want):
 ERRORS = {
     "unknown loss": (
         ["CategoricalFocalLoss"],
-        "'CategoricalFocalLoss': did you mean CategoricalFocalCrossEntropy?",
+        "'CategoricalFocalLoss': did you mean 'CategoricalFocalCrossEntropy'?",
     ),
-    "nothing like it": (["xyz"], "there is no loss 'xyz': the losses are "),
+    "name elsewhere": (["brier_loss"], "got 'brier_loss': here it is CategoricalSquaredError"),
+    "nothing like it": (["xyz"], "loss must be one of ArcFaceCrossEntropy, "),
     "unknown keyword": (["BinaryFocalCrossEntropy:gama=2"], "did you mean 'gamma'?"),
     "value out of range": (["BinaryFocalCrossEntropy:gamma=-1"], "gamma must be "),
     "no value": (["BinaryFocalCrossEntropy:gamma"], "'gamma' of BinaryFocalCrossEntropy:gamma must be KEYWORD=VALUE"),
