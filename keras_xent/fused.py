@@ -185,8 +185,8 @@ def _given_top(
     if loss.labels_only or not loss.takes_distributions or not reading.fits(tuple(indices.shape)[:-1], shape[:-1]):
         wanted = f"class indices of shape {shape[:-1]}" if loss.labels_only else f"TopK of {shape[:-1]} rows"
         raise ValueError(f"y_true must be {wanted}, got TopK of shape {tuple(indices.shape)}")
-    # As one class index a row, of which weights and masks are read, but no label.
-    no_label = ops.zeros_like(indices[..., 0])
+    # As one class index a row, of which weights and masks are read. It is none that is ignored.
+    no_label = ops.full_like(indices[..., 0], int(loss.ignore_index == 0))
     probabilities = reading.as_tensor("y_true", top.probabilities, like)
     given = loss._given(like, shape, len(shape) - 1, no_label, sample_weight, mask, keras_mask)
     return given._replace(target=TopK(indices, probabilities, top.rest), is_labels=False)

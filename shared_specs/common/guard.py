@@ -210,12 +210,14 @@ def of_integers(
 
 
 def hint_at_logits(value: Any) -> str:
-    """Return where the logits are in the output of a model; an empty string if it is no such output."""
+    """Return where the numbers are in the output of a model, or in a TopK; an empty string if it is neither."""
     if isinstance(value, Mapping):
         key = next((key for key in ("logits", "out") if key in value), None)
         return "" if key is None else f": pass its entry {key!r}"
     if hasattr(value, "logits"):
         return ": pass its .logits"
+    if hasattr(value, "dense"):
+        return ": linear() accepts it; elsewhere pass its .dense(classes, dtype)"
     return ": pass the tensor of logits in it" if isinstance(value, tuple | list) else ""
 
 

@@ -178,6 +178,15 @@ def test_top_k_is_a_distribution(name, rest):
     compare(side.layer(loss, *layer, top, fused=True), wanted, side.layer_tolerance)
     if rest == "drop":
         compare(side.layer(loss, *layer, pair, fused=True), wanted, side.layer_tolerance)
+    for loss.ignore_index in (0, 1):  # of labels alone
+        compare(side.layer(loss, *layer, top, fused=True), wanted, side.layer_tolerance)
+
+
+def test_top_k_in_a_call_says_where_it_is_accepted():
+    loss, _ = built("soft")
+    top = side.package.TopK(side.given(np.zeros((2, 1), "int64")), side.given(np.ones((2, 1), "float32")))
+    with pytest.raises(TypeError, match=r"TopK: linear\(\) accepts it; elsewhere pass its .dense"):
+        side.call(loss, side.tensor(np.zeros((2, 5), "float32")), top)
 
 
 def test_denominator_and_parts():
