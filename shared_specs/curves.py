@@ -15,8 +15,6 @@ from importlib import import_module, util
 from pathlib import Path
 from typing import Any
 
-from shared_specs.common import spec
-
 SIDES = {"lightning": "torch", "keras": "keras"}
 """The packages without "_xent", and the framework that each needs."""
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -98,8 +96,8 @@ def package_of(side: str | None = None) -> Any:
 
 def loss_of(line: Line, package: Any) -> Any:
     """Return the loss of a line, with one value per row."""
-    kind, counts = spec.public_classes(package).get(line.loss), "class_counts"
-    if kind is not None and counts in kind.__dataclass_fields__ and counts not in line.config:
+    counts = "class_counts"
+    if counts in getattr(getattr(package, line.loss, None), "__dataclass_fields__", {}) and counts not in line.config:
         raise ValueError(f"{line.loss} needs the rows of each class, as in {line.loss}:{counts}=[900,100]")
     return package.get({"loss": line.loss, "config": {**line.config, "reduction": "none", "check_labels": False}})
 
