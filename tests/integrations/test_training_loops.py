@@ -14,13 +14,17 @@ import pytest
 import training_loops
 
 
-def test_a_plain_loop():
+@pytest.mark.parametrize(
+    ("word", "class_weight"), [("denominator=rows", None), (".parts(", (1, 1, 2, 4))], ids=["rows", "parts"]
+)
+def test_a_plain_loop(word, class_weight):
     import torch
 
     model = training_loops.network()
-    names = training_loops.block("import torch", "def train_step(network")
+    names = training_loops.block("def train_step(network", word)
+    assert class_weight is None or names["loss"].class_weight == class_weight
     names["train_step"](model, torch.optim.SGD(model.parameters(), 1.0), training_loops.micro_batches())
-    assert training_loops.difference(model.weight.detach(), 1) < 1e-6
+    assert training_loops.difference(model.weight.detach(), 1, class_weight) < 1e-6
 
 
 @pytest.mark.parametrize("devices", [1, 2])

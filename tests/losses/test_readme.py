@@ -7,6 +7,7 @@ import importlib.metadata
 import math
 import re
 import runpy
+import shlex
 import tomllib
 from pathlib import Path
 
@@ -106,15 +107,28 @@ def test_python_blocks_print_what_they_say(code, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.skipif(is_keras, reason="YAML configs are Lightning's")
 @pytest.mark.filterwarnings("ignore")  # LightningCLI warns of its own use of jsonargparse
-def test_yaml_config_trains_with_the_program_beside_it(tmp_path, monkeypatch):
+def test_yaml_config_runs_by_the_commands_beside_it(tmp_path, monkeypatch, capsys):
+    """Fit, resume, test, predict: each command ends with what the page says."""
+    import torch
+
     (config,) = (code for _, language, code in BLOCKS if language == "yaml")
     (program,) = (code for _, code in PYTHON if "LightningCLI(" in code)
+    (commands,) = (code for _, language, code in BLOCKS if language == "bash" and "train.py fit" in code)
     (tmp_path / "config.yaml").write_text(config, encoding="utf-8")
     (tmp_path / "train.py").write_text(program, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["train.py", "fit", "--config", "config.yaml", "--trainer.accelerator=cpu"])
-    runpy.run_path("train.py", run_name="__main__")
-    assert list(tmp_path.rglob("*.ckpt"))
+    printed, epochs = {}, []
+    for command in commands.splitlines():
+        _, *arguments = shlex.split(command)
+        monkeypatch.setattr("sys.argv", [*arguments, "--trainer.accelerator=cpu"])
+        runpy.run_path(arguments[0], run_name="__main__")
+        printed[arguments[1]] = capsys.readouterr().out
+        if arguments[1] == "fit":
+            epochs.append(torch.load("checkpoints/last.ckpt", weights_only=True)["epoch"] + 1)
+    assert list(printed) == ["fit", "test", "predict"]
+    assert epochs == [3, 6]
+    assert "test_accuracy" in printed["test"]
+    assert tuple(torch.load("logits.pt", weights_only=True).shape) == (64, 5)
 
 
 # ---- The table of the first screen: what the other library gives, what ours gives, and the right value.

@@ -45,14 +45,15 @@ def network():
     return torch.nn.Linear(FEATURES, CLASSES)
 
 
-def difference(weight, devices):
+def difference(weight, devices, class_weight=None):
     """How far the step of SGD(1.0) that made `weight` is from the gradient of all rows, by torch's own loss."""
     import torch
 
     model = network()
     batches = [batch for device in range(devices) for batch in micro_batches(device)]
     inputs, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
-    torch.nn.functional.cross_entropy(model(inputs).double(), labels, ignore_index=IGNORED).backward()
+    class_weight = None if class_weight is None else torch.tensor(class_weight, dtype=torch.float64)
+    torch.nn.functional.cross_entropy(model(inputs).double(), labels, class_weight, ignore_index=IGNORED).backward()
     wanted = model.weight.grad
     return float((model.weight.detach() - weight - wanted).abs().max() / wanted.abs().max())
 
