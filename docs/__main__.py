@@ -18,7 +18,8 @@ from shared_specs.common import docstrings
 
 ROOT = Path(__file__).parent.parent
 CASES = ROOT / "shared_specs" / "cases"
-NOTES, FOLDER = Path(__file__).with_name("notes.toml"), Path(__file__).parent
+NOTES, FOLDER = Path(__file__).with_name("notes.toml"), ROOT
+EXAMPLES = "shared_specs/common/examples.json"
 WRITTEN = "<!-- Written by `python -m docs`: edit docs/notes.toml or the docstrings. -->"
 SYMBOLS = (
     "In the formulas $p$ is the probability of the label, $x$ the logits, $t$ the target, and $y$ the label. The "
@@ -104,7 +105,7 @@ def default_of(value: ast.expr | None) -> str:
 
 
 def pages() -> dict[str, str]:
-    """The pages by their paths in docs, and the contents of the site below losses.md."""
+    """The pages by their paths, the contents of the site below losses.md, and the examples of the docstrings."""
     notes, found = tomllib.loads(NOTES.read_text(encoding="utf-8")), definitions()
     described = [name for group in notes["group"] for loss in group["loss"] for name in loss["classes"]]
     described += [name for section in notes["section"] for name in section.get("functions", []) if name.islower()]
@@ -127,7 +128,9 @@ def pages() -> dict[str, str]:
         written[f"losses/{section['page']}.md"] = ending(lines)
     names = [f"/docs/{path.removesuffix('.md')}" for path in written if "/" in path]
     written["losses/contents.txt"] = "\n".join(["", "```{toctree}", ":hidden:", "", *names, "```", ""])
-    return written
+    pages = {f"docs/{path}": text for path, text in written.items()}
+    examples = "".join(f',\n"{name}": {json.dumps(example(files[name][1]))}' for name in sorted(files))
+    return pages | {EXAMPLES: f"{{{examples[1:]}\n}}\n"}
 
 
 def ending(lines: Sequence[str]) -> str:
@@ -162,7 +165,7 @@ def entry(loss: dict[str, Any], found: dict[str, Definition], files: dict[str, A
     for item in classes:
         name, content = files[item.name]
         vectors = f"Test vectors: {len(content['cases'])} cases in [{name}](../../shared_specs/cases/{name})"
-        facts = [wrapped(f"- {fact}", "  ") for fact in (example(content), vectors)]
+        facts = [wrapped(f"- {fact}", "  ") for fact in (in_words(item.name, example(content)), vectors)]
         lines += [*described_definition(item), *facts, ""]
     lines += keyword_table(classes)
     for key, title in TITLES.items():
@@ -208,13 +211,18 @@ def keyword_table(items: Sequence[Definition]) -> list[str]:
     return [*lines, ""] if lines else []
 
 
-def example(content: dict[str, Any]) -> str:
-    """The first value of a case file."""
+def example(content: dict[str, Any]) -> dict[str, Any]:
+    """The first value of a case file: arguments, logits, target and value, to four digits."""
     case = next(case for case in content["cases"] if "expected" in case)
     own = ", ".join(f"{name}={value}" for name, value in case["config"].items())
-    logits, target = (json.dumps(case["inputs"][name]["data"]) for name in ("logits", "target"))
-    loss = case["expected"]["loss"]["data"]
-    return f"Example: `{content['loss']}({own})` of logits `{logits}` and target `{target}` is `{loss:.6g}`."
+    inputs = {name: case["inputs"][name]["data"] for name in ("logits", "target")}
+    return {"arguments": own, **inputs, "value": round(case["expected"]["loss"]["data"], 4)}
+
+
+def in_words(name: str, example: Mapping[str, Any]) -> str:
+    """An example in a sentence."""
+    call = "`{}({arguments})` of logits `{logits}` and target `{target}` is `{value}`".format(name, **example)
+    return f"Example: {call}."
 
 
 def blocks(text: str) -> list[str]:
@@ -243,14 +251,14 @@ def anchor(title: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the pages, or show what would change."""
-    parser = argparse.ArgumentParser(prog="python -m docs", description="Write docs/losses.md and docs/losses/.")
+    parser = argparse.ArgumentParser(
+        prog="python -m docs", description="Write docs/losses.md, docs/losses/ and the examples."
+    )
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a page would change")
     check = parser.parse_args(arguments).check
     new = pages()
-    there = [path for path in (FOLDER / "losses").glob("*") if path.suffix in (".md", ".txt")]
-    old = {path.relative_to(FOLDER).as_posix(): path.read_text(encoding="utf-8") for path in there}
-    if (FOLDER / "losses.md").exists():
-        old["losses.md"] = (FOLDER / "losses.md").read_text(encoding="utf-8")
+    there = {*(FOLDER / "docs/losses").glob("*.md"), *(FOLDER / name for name in new)}
+    old = {path.relative_to(FOLDER).as_posix(): path.read_text(encoding="utf-8") for path in there if path.exists()}
     changed = [name for name in sorted(old | new) if old.get(name) != new.get(name)]
     for name in changed:
         before, after = old.get(name, "").splitlines(), new.get(name, "").splitlines()
@@ -258,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             lines = difflib.unified_diff(before, after, name, "docs", n=0, lineterm="")
             sys.stdout.writelines(f"{line}\n" for line in lines)
         elif name in new:
-            (FOLDER / name).parent.mkdir(exist_ok=True)
+            (FOLDER / name).parent.mkdir(parents=True, exist_ok=True)
             (FOLDER / name).write_text(new[name], encoding="utf-8", newline="\n")
         else:
             (FOLDER / name).unlink()

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
-from docs.__main__ import FOLDER, NOTES, picture
+from docs.__main__ import NOTES, picture
 from shared_specs import curves
 from shared_specs.curves import Line
 
@@ -34,7 +34,7 @@ def pictures() -> dict[str, list[Line]]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Draw the pictures."""
     parser = argparse.ArgumentParser(prog="python -m docs.pictures", description="Draw the pictures of docs.")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="folder to write to, by default %(default)s")
+    parser.add_argument("--folder", type=Path, default=NOTES.parent, help="folder to write to, by default %(default)s")
     folder = parser.parse_args(arguments).folder
     (folder / "losses").mkdir(parents=True, exist_ok=True)
     for name, lines in pictures().items():

@@ -14,9 +14,17 @@ from keras import ops
 
 from keras_xent import private, reading, reduction, watch
 from keras_xent.reduction import Rows
-from shared_specs.common import arguments, guard
-from shared_specs.common.docstrings import take_sections
+from shared_specs.common import arguments, docstrings, guard
 from shared_specs.common.facts import drop_overridden
+
+EXAMPLE = """
+Example:
+    >>> import keras, keras_xent
+    >>> loss = keras_xent.{name}({arguments})
+    >>> logits, target = keras.ops.array({logits}), keras.ops.array({target})
+    >>> round(float(loss(target, logits)), 4)
+    {value}
+"""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -74,7 +82,7 @@ class Loss(keras.losses.Loss, ABC):
         """Drop the facts that are about overridden methods, and document the parameters of mixins."""
         super().__init_subclass__(**options)
         drop_overridden(cls, cls.facts)
-        take_sections(cls, [base for base in cls.__bases__ if not issubclass(base, Loss)])
+        docstrings.complete(cls, Loss, EXAMPLE)
 
     def __new__(cls, *positional: Any, **keywords: Any) -> Self:
         """Refuse a keyword that the loss does not have, and say which one may be meant."""

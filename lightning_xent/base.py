@@ -14,9 +14,17 @@ from torch import Tensor, nn
 from lightning_xent import reading, reduction, watch
 from lightning_xent.kernels import tensors
 from lightning_xent.reduction import Rows
-from shared_specs.common import arguments, guard
-from shared_specs.common.docstrings import take_sections
+from shared_specs.common import arguments, docstrings, guard
 from shared_specs.common.facts import drop_overridden
+
+EXAMPLE = """
+Example:
+    >>> import torch, lightning_xent
+    >>> loss = lightning_xent.{name}({arguments})
+    >>> logits, target = torch.tensor({logits}), torch.tensor({target})
+    >>> round(loss(logits, target).item(), 4)
+    {value}
+"""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -76,7 +84,7 @@ class Loss(nn.Module, ABC):
         """
         super().__init_subclass__(**options)
         drop_overridden(cls, cls.facts)
-        take_sections(cls, [base for base in cls.__bases__ if not issubclass(base, Loss)])
+        docstrings.complete(cls, Loss, EXAMPLE)
         cls.__jit_unused_properties__ = [name for name in dir(cls) if isinstance(getattr(cls, name, None), property)]
         torch.jit.unused(cls.forward)
 

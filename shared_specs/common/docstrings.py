@@ -1,17 +1,48 @@
-"""Docstrings of classes whose parameters stand in a mixin."""
+"""Docstrings of classes whose parameters stand in mixins and bases, and their examples."""
 
 import inspect
+import json
 import re
-from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
 
-SECTION = re.compile(r"^(?=(?:Args|Returns|Raises|Reference):)", re.MULTILINE)
+SECTION = re.compile(r"^(?=(?:Args|Returns|Raises|Example|Reference):)", re.MULTILINE)
+ENTRY = re.compile(r"^ {4}(\w+): .*\n?(?: {8}.*\n?)*", re.MULTILINE)
 
 
-def take_sections(owner: type, mixins: Iterable[type]) -> None:
-    """Add the sections of the mixins' docstrings to that of a class. `python -OO` has no docstrings."""
-    for mixin in mixins:
-        if owner.__doc__ and mixin.__doc__:
-            owner.__doc__ = joined(owner.__doc__, mixin.__doc__)
+def complete(owner: type, kind: type, example: str) -> None:
+    """Add to a class's docstring the sections of its mixins, an example, and the keywords of its bases of a kind.
+
+    `python -OO` has no docstrings.
+    """
+    if not owner.__doc__:
+        return
+    text = owner.__doc__
+    for mixin in (base for base in owner.__bases__ if not issubclass(base, kind)):
+        text = joined(text, mixin.__doc__ or "")
+    if owner.__name__ in examples():
+        text = joined(text, example.format(name=owner.__name__, **examples()[owner.__name__]))
+    for base in (base for base in owner.__bases__ if issubclass(base, kind)):
+        text = with_keywords(text, base.__doc__ or "")
+    owner.__doc__ = text
+
+
+@cache
+def examples() -> dict[str, dict[str, Any]]:
+    """The arguments, inputs and value of an example of each loss; `python -m docs` writes them from the vectors."""
+    return json.loads(Path(__file__).with_name("examples.json").read_text(encoding="utf-8"))
+
+
+def with_keywords(own: str, base: str) -> str:
+    """Return a docstring with those `Args` of a base, after its own, that it does not have."""
+    theirs = next((part for part in SECTION.split(inspect.cleandoc(base)) if _title(part) == "Args"), "")
+    text, *sections = SECTION.split(inspect.cleandoc(own))
+    found = {_title(section): section.rstrip() for section in sections}
+    ours = found.pop("Args", "Args:")
+    names = {entry[1] for entry in ENTRY.finditer(ours)}
+    new = [entry[0].rstrip() for entry in ENTRY.finditer(theirs) if entry[1] not in names]
+    return "\n\n".join([text.rstrip(), "\n".join([ours, *new]), *found.values()]) if new else own
 
 
 def joined(own: str, shared: str) -> str:

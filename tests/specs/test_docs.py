@@ -112,16 +112,17 @@ def test_check_shows_what_would_change(tmp_path, capsys):
     docs = program()
     docs.FOLDER = tmp_path
     assert docs.main([]) == 0
-    written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.md")}
-    assert {name: (tmp_path / name).read_text(encoding="utf-8") for name in written} == PAGES
-    (tmp_path / "losses.md").write_text(PAGES["losses.md"].replace("## Contents", "## Content"), encoding="utf-8")
-    (tmp_path / "losses/gone.md").write_text("# Gone\n", encoding="utf-8")
+    folder = tmp_path / "docs"
+    written = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.md")}
+    assert {name: path.read_text(encoding="utf-8") for name, path in written.items()} == PAGES
+    (folder / "losses.md").write_text(PAGES["losses.md"].replace("## Contents", "## Content"), encoding="utf-8")
+    (folder / "losses/gone.md").write_text("# Gone\n", encoding="utf-8")
     assert docs.main(["--check"]) == 1
     shown = capsys.readouterr().out
     assert "-## Content\n+## Contents\n" in shown and "-# Gone\n" in shown
     assert docs.main([]) == 0
-    assert (tmp_path / "losses.md").read_text(encoding="utf-8") == PAGES["losses.md"]
-    assert not (tmp_path / "losses/gone.md").exists()
+    assert (folder / "losses.md").read_text(encoding="utf-8") == PAGES["losses.md"]
+    assert not (folder / "losses/gone.md").exists()
     assert docs.main(["--check"]) == 0
 
 
@@ -312,6 +313,35 @@ MIXIN = f"The curve.\n\n{ARGUMENTS}\n\n{REFERENCE}"
 )
 def test_a_docstring_takes_the_sections_of_a_mixin(own, shared, want):
     assert docstrings.joined(own, shared) == want
+
+
+BASE = """The base.
+
+    Args:
+        rate: Steepness.
+        reduction: How, {in
+            words}.
+
+    Returns:
+        Nothing.
+    """
+
+
+@pytest.mark.parametrize(
+    ("own", "want"),
+    [
+        ("Loss.", "Loss.\n\nArgs:\n    rate: Steepness.\n    reduction: How, {in\n        words}."),
+        (
+            "Loss.\n\nArgs:\n    own: 1,\n        two lines.\n    rate: Its own.\n\nReference: A: b.",
+            "Loss.\n\nArgs:\n    own: 1,\n        two lines.\n    rate: Its own.\n"
+            "    reduction: How, {in\n        words}.\n\nReference: A: b.",
+        ),
+        ("Loss.\n\nArgs:\n    rate: 1.\n    reduction: 2.", "Loss.\n\nArgs:\n    rate: 1.\n    reduction: 2."),
+    ],
+    ids=["all of the base", "own first", "nothing"],
+)
+def test_a_docstring_takes_the_keywords_of_a_base(own, want):
+    assert docstrings.with_keywords(own, BASE) == want
 
 
 # ---- The migration guide. What it measured is measured again in the environment that has the other libraries.
