@@ -5,20 +5,20 @@ Its source folder is the repository, so that the links between pages hold there 
 
 import os
 import re
+import tomllib
 from pathlib import Path
 
 # Both packages are imported in one process, which TensorFlow and torch cannot share.
 os.environ["KERAS_BACKEND"] = "torch"
 
-import keras_xent
-
+PROJECT = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text(encoding="utf-8"))["project"]
 CONTENTS = {"README": "contents.txt", "docs/losses": "losses/contents.txt"}
 """Pages with contents of the site below their text, which a repository shows without them."""
 
 project = "xent"
 author = "The xent authors"
 project_copyright = "2026, the xent authors"
-version = release = keras_xent.__version__
+version = release = PROJECT["version"]
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 root_doc = "README"
@@ -26,7 +26,7 @@ include_patterns = ["*.md", "docs/**", "demo/README.md", "benchmarks/*.md", "tes
 exclude_patterns = ["docs/_build", "docs/_templates", "docs/README.md"]
 templates_path = ["_templates"]
 
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions = ["dollarmath", "html_image"]
 myst_heading_anchors = 4
 nb_execution_mode = "cache"
 nb_execution_raise_on_error = True
@@ -38,6 +38,9 @@ autodoc_typehints = "description"
 
 html_theme = "furo"
 html_title = f"xent {release}"
+html_theme_options = {"top_of_page_buttons": []}
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
 # The first page of the site is README.html; index.html leads there.
 html_additional_pages = {"index": "first_page.html"}
 

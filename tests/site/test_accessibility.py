@@ -1,0 +1,91 @@
+"""Every page of the built site passes axe-core in headless Chromium: light and dark, wide and on a phone.
+
+`tox run -e docs` builds the site and runs this. Without Chromium or Chrome it is skipped.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import sync_playwright
+
+SITE = Path(os.environ.get("XENT_SITE", Path(__file__).parents[2] / "docs/_build/html")).resolve()
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+# index.html leads to README.html at once. The listings of modules have one markup: three of them.
+PAGES = sorted({path.relative_to(SITE).as_posix() for path in SITE.rglob("*.html")} - {"index.html"})
+LISTINGS = [page for page in PAGES if page.startswith("_modules/")]
+PAGES = [page for page in PAGES if page not in LISTINGS[3:]]
+WIDTHS = {"wide": (1280, 900), "phone": (390, 844)}
+# axe takes minutes for the pages of the API, whose entries all have the same markup: there it reads the first ones.
+MANY_ELEMENTS = 5_000
+KEEP_FIRST_ENTRIES = """
+const rest = (elements, count) => [...elements].slice(count).forEach(element => element.remove());
+rest(document.querySelectorAll("section > dl.py"), 3);
+for (const entry of document.querySelectorAll("section > dl.py")) rest(entry.querySelectorAll("dl.py"), 3);
+rest(document.querySelectorAll(".toc-drawer li"), 50);
+rest(document.querySelectorAll("table.indextable li"), 50);
+"""
+# Elements that stick out of the window, unless a box around them scrolls; then pictures that are not there.
+BROKEN = """
+() => {
+  const scrolls = element => element.tagName != "ARTICLE" &&
+    (["auto", "scroll"].includes(getComputedStyle(element).overflowX) || scrolls(element.parentElement));
+  const wide = [...document.querySelectorAll("article *")].filter(
+    element => element.getBoundingClientRect().right > window.innerWidth + 1 && !scrolls(element));
+  const missing = [...document.images].filter(image => image.complete && !image.naturalWidth);
+  return [...wide.slice(0, 3).map(element => "wider than the window: " + element.outerHTML.slice(0, 150)),
+    ...missing.map(image => "no such picture: " + image.src)];
+}
+"""
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome: apt-get install chromium")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def page(browser):
+    page = browser.new_page()
+    # The formulas' program is on another server, which is not part of the test.
+    page.route("**/*", lambda route: route.continue_() if route.request.url.startswith("file:") else route.abort())
+    yield page
+    page.close()
+
+
+def findings(page, rules=None):
+    """What axe finds: rule, what it says, and the first elements."""
+    options = {"resultTypes": ["violations"]} | ({"runOnly": rules} if rules else {})
+    response = Axe().run(page, options=options).response
+    assert response["passes"], "axe has not looked at anything"
+    return [
+        f"{found['id']}: {found['help']}: {len(found['nodes'])}, as {node['html'][:150]} {node['failureSummary'][:300]}"
+        for found in response["violations"]
+        for node in found["nodes"][:3]
+    ]
+
+
+def test_the_site_is_built():
+    assert "README.html" in PAGES, f"no site in {SITE}: tox run -e docs"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_axe_finds_nothing(name, page):
+    page.goto((SITE / name).as_uri())
+    if page.evaluate("document.querySelectorAll('*').length") > MANY_ELEMENTS:
+        page.evaluate(KEEP_FIRST_ENTRIES)
+    found = {}
+    for width, (pixels, height) in WIDTHS.items():
+        page.set_viewport_size({"width": pixels, "height": height})
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+            found[width, scheme] = findings(page, None if scheme == "light" else ["color-contrast"])
+        found[width, "layout"] = page.evaluate(BROKEN)
+    assert not any(found.values()), "\n".join(f"{where}: {text}" for where, texts in found.items() for text in texts)
