@@ -59,7 +59,17 @@ def escape_formulas(app, what, name, obj, options, lines):
         lines[number] = "`".join(parts)
 
 
+def break_long_code(app, pagename, templatename, context, doctree):
+    """Code in the text may break between its words, so that tables fit a phone: `class_weight` after its underscore."""
+    place = r"(?<=[a-z0-9])(?=[A-Z])|(?<=\w\w_)(?=\w)|(?<=[(=,/])(?=\w)|(?<=\w\.)(?=[A-Za-z])"
+    if "body" in context:
+        context["body"] = re.sub(
+            r'(?<=<span class="pre">)[^<]+', lambda code: re.sub(place, "<wbr>", code[0]), context["body"]
+        )
+
+
 def setup(app):
     """Called by Sphinx."""
     app.connect("source-read", add_contents)
     app.connect("autodoc-process-docstring", escape_formulas, priority=400)  # before napoleon reads them
+    app.connect("html-page-context", break_long_code)
