@@ -59,17 +59,16 @@ def escape_formulas(app, what, name, obj, options, lines):
         lines[number] = "`".join(parts)
 
 
-def break_long_code(app, pagename, templatename, context, doctree):
-    """Code in the text may break between its words, so that tables fit a phone: `class_weight` after its underscore."""
+def mend_page(app, pagename, templatename, context, doctree):
+    """Code in the text may break between its words, so that tables fit a phone; an empty cell is no heading of a table."""
     place = r"(?<=[a-z0-9])(?=[A-Z])|(?<=\w\w_)(?=\w)|(?<=[(=,/])(?=\w)|(?<=\w\.)(?=[A-Za-z])"
     if "body" in context:
-        context["body"] = re.sub(
-            r'(?<=<span class="pre">)[^<]+', lambda code: re.sub(place, "<wbr>", code[0]), context["body"]
-        )
+        body = context["body"].replace('<th class="head"><p></p></th>', "<td></td>")
+        context["body"] = re.sub(r'(?<=<span class="pre">)[^<]+', lambda code: re.sub(place, "<wbr>", code[0]), body)
 
 
 def setup(app):
     """Called by Sphinx."""
     app.connect("source-read", add_contents)
     app.connect("autodoc-process-docstring", escape_formulas, priority=400)  # before napoleon reads them
-    app.connect("html-page-context", break_long_code)
+    app.connect("html-page-context", mend_page)
