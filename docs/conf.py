@@ -60,7 +60,7 @@ def escape_formulas(app, what, name, obj, options, lines):
 
 
 def mend_page(app, pagename, templatename, context, doctree):
-    """Code in the text may break between its words, so that tables fit a phone; an empty cell is no heading of a table."""
+    """Code in the text may break between its words, so that tables fit a phone; an empty cell heads no column."""
     place = r"(?<=[a-z0-9])(?=[A-Z])|(?<=\w\w_)(?=\w)|(?<=[(=,/])(?=\w)|(?<=\w\.)(?=[A-Za-z])"
     if "body" in context:
         body = context["body"].replace('<th class="head"><p></p></th>', "<td></td>")
