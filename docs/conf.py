@@ -3,6 +3,7 @@
 Its source folder is the repository, so that the links between pages hold there too. The first page is README.md.
 """
 
+import inspect
 import os
 import re
 import tomllib
@@ -67,8 +68,18 @@ def mend_page(app, pagename, templatename, context, doctree):
         context["body"] = re.sub(r'(?<=<span class="pre">)[^<]+', lambda code: re.sub(place, "<wbr>", code[0]), body)
 
 
+def keywords_of_class(app, what, name, obj, options, signature, return_annotation):
+    """The parameters of a class are those of its constructor, not of a `__new__` that passes them on."""
+    if what != "class" or signature != "(*positional, **keywords)":
+        return None
+    found = inspect.signature(obj)
+    parameters = [item.replace(annotation=item.empty) for item in found.parameters.values()]
+    return str(found.replace(parameters=parameters, return_annotation=found.empty)), return_annotation
+
+
 def setup(app):
     """Called by Sphinx."""
     app.connect("source-read", add_contents)
+    app.connect("autodoc-process-signature", keywords_of_class)
     app.connect("autodoc-process-docstring", escape_formulas, priority=400)  # before napoleon reads them
     app.connect("html-page-context", mend_page)
