@@ -17,7 +17,7 @@ if _BACKEND == "tensorflow":
     from keras_xent.kernels import tensorflow_graph
 
 UNIT = "labels in [0, 1] (clip labels that rounding put outside)"
-CURE = "pass ignore_index=... to skip the rows of one label"
+CURE = "if one of them marks positions to skip, pass it as ignore_index"
 
 
 def class_axis(logits: Tensor, axis: int | None) -> int:
@@ -260,7 +260,8 @@ def _checked(
     label = ops.convert_to_numpy(target)[tuple(positions[0])].item()
     wanted = UNIT if classes is None else f"class indices, whole numbers in [0, {classes - 1}]"
     raise error(
-        f"y_true must hold {wanted}, got {label} at {positions[0]}, one of {len(positions)} such labels; {CURE}"
+        f"y_true must hold {wanted}, got {label} at {positions[0]}, one of {len(positions)} such labels; "
+        f"{guard.hint_at_void(label)}"
     )
 
 

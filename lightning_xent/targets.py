@@ -196,5 +196,5 @@ def _checked(
     )
     raise ValueError(
         f"target must hold {wanted}, got {label} at {positions[0]}, one of {len(positions)} such labels; "
-        "pass ignore_index=... to skip the rows of one label"
+        f"{guard.hint_at_void(label)}"
     )

@@ -52,7 +52,9 @@ def of_activation(activation: str | None, *, has_classes: bool, from_logits: boo
     if from_logits and activation in (PROBABILITIES if has_classes else PROBABILITIES | LOGARITHMS):
         kind = "logarithms of probabilities" if activation in LOGARITHMS else "probabilities"
         cure = "" if activation in LOGARITHMS else ", or set from_logits=False if the loss accepts it"
-        return f"takes logits (from_logits=True) but gets {kind}, those of a {activation}: leave it out{cure}"
+        return (
+            f"takes logits (from_logits=True) but gets {kind}, those of a {activation}: remove the {activation}{cure}"
+        )
     if not from_logits and has_classes and activation in SIGMOIDS:
         return (
             f"takes probabilities that sum to 1 over the classes (from_logits=False) but gets those of a {activation}, "
@@ -105,7 +107,7 @@ def of_values(
         return None
     return (
         f"takes logits (from_logits=True) but gets what look like probabilities, {len(rows)} rows in [0, 1] "
-        f"that sum to {views}: leave out the softmax at the end of the network, or set from_logits=False if the "
+        f"that sum to {views}: remove the softmax at the end of the network, or set from_logits=False if the "
         "loss accepts it"
     )
 
@@ -207,6 +209,11 @@ def of_integers(
         f"read as one-hot or multi-hot rows, with the classes on axis {axis}. For class indices use the shape {rows}, "
         f"or set axis; {cure}"
     )
+
+
+def hint_at_void(label: Any) -> str:
+    """Return what to do if a label that is out of range is no mistake."""
+    return f"if {label} marks positions to skip, pass ignore_index={label}"
 
 
 def hint_at_logits(value: Any) -> str:

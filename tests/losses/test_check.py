@@ -601,7 +601,7 @@ else:
         """On any device: no value is read."""
         monkeypatch.setattr(reading, "read", None)
         outputs = BINARY[name](torch.zeros(2, 3, requires_grad=True))
-        with pytest.warns(UserWarning, match=f"BinaryCrossEntropy takes logits .*those of a {name}: leave it out"):
+        with pytest.warns(UserWarning, match=f"BinaryCrossEntropy takes logits .*those of a {name}: remove the {name}"):
             build("BinaryCrossEntropy")(outputs, torch.ones(2, 3))
 
     class Steps(Callback):

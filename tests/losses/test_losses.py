@@ -306,7 +306,9 @@ def test_label_message_has_label_position_range_and_hint():
     name = "y_true" if is_keras else "target"
     loss = side.package.CategoricalCrossEntropy(axis=-1)
     with pytest.raises(
-        ValueError, match=rf"{name} must hold class indices.* in \[0, 3\], got 9 at \[1, 1\].*ignore_index"
+        ValueError,
+        match=rf"{name} must hold class indices.* in \[0, 3\], got 9 at \[1, 1\].*"
+        "; if 9 marks positions to skip, pass ignore_index=9$",
     ):
         side.call(loss, logits, target)
 
