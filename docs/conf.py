@@ -12,6 +12,11 @@ from pathlib import Path
 # Both packages are imported in one process, which TensorFlow and torch cannot share.
 os.environ["KERAS_BACKEND"] = "torch"
 
+# The kernels of the notebooks inherit these. They read the packages from this folder too; and threads that contend with
+# other programs for two cores made them 20 times slower.
+os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
+os.environ["OMP_NUM_THREADS"] = "1"
+
 PROJECT = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text(encoding="utf-8"))["project"]
 CONTENTS = {"README": "contents.txt", "docs/losses": "losses/contents.txt"}
 """Pages with contents of the site below their text, which a repository shows without them."""
@@ -30,8 +35,11 @@ templates_path = ["_templates"]
 myst_enable_extensions = ["dollarmath", "html_image"]
 myst_heading_anchors = 4
 nb_execution_mode = "cache"
-nb_execution_raise_on_error = True
-nb_execution_timeout = 120
+nb_execution_show_tb = True
+nb_execution_timeout = 300  # seconds a cell; a busy machine is five times slower
+nb_execution_excludepatterns = ["docs/notebooks/index.md"]
+nb_merge_streams = True
+nb_output_stderr = "warn"  # warnings of the build are errors
 
 default_role = "code"
 autodoc_member_order = "groupwise"
