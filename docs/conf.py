@@ -26,7 +26,8 @@ author = "The xent authors"
 project_copyright = "2026, the xent authors"
 version = release = PROJECT["version"]
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions += ["sphinx-mathjax-offline"]  # the scripts that draw formulas are part of the site, which needs no network
 root_doc = "README"
 include_patterns = ["*.md", "docs/**", "demo/README.md", "benchmarks/*.md", "tests/README.md", "shared_specs/README.md"]
 exclude_patterns = ["docs/_build", "docs/_templates", "docs/README.md"]
