@@ -1,9 +1,12 @@
 """Draws curves.png and the picture of each loss in losses/: `python -m docs.pictures`.
 
-Needs torch and the extra `plot`. The values are those of lightning_xent.
+Needs torch and the extra `plot`. The values are those of lightning_xent. With `--notebooks` it takes README's
+pictures of trainings from the notebooks that `tox run -e docs` has run.
 """
 
 import argparse
+import base64
+import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +26,17 @@ SEVEN = [
 ]
 
 
+RUN = NOTES.parent / "_build/jupyter_execute/docs/notebooks"
+TRAININGS = {"noise.png": "label_noise", "imbalance.png": "imbalanced_classes"}
+
+
+def last_picture(notebook: Path) -> bytes:
+    """The last picture among the outputs of a notebook."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    data = [output.get("data", {}) for cell in cells for output in cell.get("outputs", ())]
+    return base64.b64decode([each["image/png"] for each in data if "image/png" in each][-1])
+
+
 def pictures() -> dict[str, list[Line]]:
     """The lines of each picture, by its path in docs."""
     notes = tomllib.loads(NOTES.read_text(encoding="utf-8"))
@@ -35,7 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Draw the pictures."""
     parser = argparse.ArgumentParser(prog="python -m docs.pictures", description="Draw the pictures of docs.")
     parser.add_argument("--folder", type=Path, default=NOTES.parent, help="folder to write to, by default %(default)s")
-    folder = parser.parse_args(arguments).folder
+    parser.add_argument("--notebooks", action="store_true", help="the pictures of trainings instead")
+    given = parser.parse_args(arguments)
+    folder: Path = given.folder
+    if given.notebooks:
+        for name, notebook in TRAININGS.items():
+            (folder / name).write_bytes(last_picture(RUN / f"{notebook}.ipynb"))
+        return
     (folder / "losses").mkdir(parents=True, exist_ok=True)
     for name, lines in pictures().items():
         curves.draw(lines, folder / name, curves.package_of("lightning"))
