@@ -137,6 +137,10 @@ class CategoricalLoss(Loss):
         given = type(self).__name__, self.from_logits, self.takes_cosines, self.temperature
         return guard.Kind(*given, axis=axis, classes=classes, views=views)
 
+    def _kind_of_layer(self, size: int) -> guard.Kind:
+        """Return what the loss takes, given logits [N, C] of a layer."""
+        return guard.Kind(type(self).__name__, True, self.takes_cosines, self.temperature, axis=1, classes=size)
+
     def _weight_of_classes(self) -> str | None:
         return None if self.class_weight is None else "class_weight"
 
@@ -160,7 +164,8 @@ class CategoricalLoss(Loss):
         or 8 MiB if that is more, at most 256 MiB. Gradients are computed in the forward pass, and those of the kernel
         are summed in float32. With the reduction "none" or a hard_fraction the backward pass computes the logits again.
         Ignored rows are never multiplied in eager code of TensorFlow and torch; elsewhere their hidden states become 0.
-        On TensorFlow the target gets no gradient. Under torch.compile and other traces of torch the logits are whole.
+        On TensorFlow the target gets no gradient. Variables of the loss itself get theirs from all logits on
+        TensorFlow; on JAX they raise its UnexpectedTracerError: compute the logits, and call the loss. Under torch.compile and other traces of torch the logits are whole.
 
         Args:
             y_true: Class indices [...], a distribution [..., C], or a `TopK`; a tuple (indices, probabilities) too.

@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import keras
-import numpy as np
 from keras import KerasTensor as Tensor
 from keras import ops
 
@@ -35,11 +34,15 @@ class TopK:
     rest: Literal["drop", "spread"] = "drop"
 
     def __post_init__(self) -> None:
+        for name in ("indices", "probabilities"):
+            given: Any = getattr(self, name)
+            if not hasattr(given, "shape"):
+                object.__setattr__(self, name, guard.as_array(name, given))
         arguments.choice("rest", self.rest, ("drop", "spread"))
-        shapes = tuple(np.shape(self.indices)), tuple(np.shape(self.probabilities))
-        if shapes[0] != shapes[1] or not shapes[0]:
+        shapes = tuple(self.indices.shape), tuple(self.probabilities.shape)
+        if not reading.fits(*shapes) or not shapes[0] or 0 in (shapes[0][-1], shapes[1][-1]):
             raise ValueError(f"probabilities must have the shape of indices, (..., k), got {shapes[1]} and {shapes[0]}")
-        dtype = keras.backend.standardize_dtype(getattr(self.indices, "dtype", "int32"))
+        dtype = keras.backend.standardize_dtype(self.indices.dtype)
         if not keras.backend.is_int_dtype(dtype):
             raise TypeError(f"indices must have an integer dtype, got {dtype}")
 
@@ -147,6 +150,9 @@ def _read(
     if size == 1 and not loss._watch.has_warned:
         loss._watch.has_warned = True
         guard.warn(f"{type(loss).__name__} {guard.of_one_class(shape, len(shape) - 1)}")
+    if loss.takes_cosines and not loss._watch.has_looked and reading.is_readable(head.hidden, None):
+        few = head._replace(hidden=head.hidden[: reading.CORNER])
+        loss._watch.look(loss._kind_of_layer(size), ops.stop_gradient(kernels.all_logits(few)), None)
     classes, class_weight = loss.count_classes(size), None
     if loss._class_weight is not None:
         class_weight = weighting.per_class("class_weight", loss._class_weight, head.hidden, classes)  # [C]
@@ -290,7 +296,8 @@ def _work(
             return replace(target, indices=tensors[0], probabilities=tensors[1]).dense(classes, dtype)
         return tensors[0] if is_labels else ops.cast(tensors[0], dtype)
 
-    if kernels.IS_ON_TORCH:
+    is_symbolic = any(isinstance(each, Tensor) for each in (*head, *tensors))
+    if kernels.IS_ON_TORCH and not is_symbolic:
         label = target if is_labels else None
         return kernels.work_of(
             loss, head, lambda rows: chosen(*(each[rows] for each in tensors)), label, class_weight, weights

@@ -7,8 +7,9 @@ import keras
 from keras import KerasTensor as Tensor
 from keras import ops
 
-from keras_xent import reduction
+from keras_xent import private, reading, reduction, weighting
 from keras_xent.categorical import CategoricalLoss
+from keras_xent.fused import TopK
 from keras_xent.spec import get, spec_of
 from shared_specs.common import arguments
 from shared_specs.common.spec import LossSpec
@@ -80,6 +81,7 @@ class LinearLoss(keras.layers.Layer):
             self.bias = self.add_weight(
                 (self.units,), self.bias_initializer, regularizer=self.bias_regularizer, name="bias"
             )
+        self.input_spec = keras.InputSpec(min_ndim=1, axes={-1: features})
         self.built = True
 
     def call(
@@ -91,12 +93,14 @@ class LinearLoss(keras.layers.Layer):
             hidden: Input [..., D] of the layer.
             y_true: Targets, as `loss.linear` takes them.
             sample_weight: As in a call of the loss.
-            mask: As in a call of the loss. None: the mask that Keras attached to `hidden`.
+            mask: As in a call of the loss. The mask that Keras attached to `hidden` counts beside it.
             training: Whether gradients are computed with the loss. Without it they are right, but take longer.
         """
         if y_true is None:
             return self.logits(hidden)
         states, kernel, bias = self._layer(hidden)
+        # The cast to another dtype loses the mask that Keras attached.
+        mask = weighting.mask_per_row(reading.whole(mask), private.keras_mask_of(hidden), hidden[..., 0])
         given = y_true, states, kernel, bias, sample_weight, mask
         value = self.loss._linear(*given, None, trains=training is not False)
         # Keras divides added losses by the number of replicas, which the loss has done already.
@@ -119,9 +123,19 @@ class LinearLoss(keras.layers.Layer):
 
     def compute_output_spec(self, hidden: Tensor, y_true: Any = None, *rest: Any, **options: Any) -> Tensor:
         """Return the shape and dtype of the output; the loss is not called for that."""
+        tensors = (y_true.indices, y_true.probabilities) if isinstance(y_true, TopK) else ()
+        if any(isinstance(each, Tensor) for each in tensors):
+            raise ValueError(
+                "y_true must be a tuple (indices, probabilities) in a functional model, which does not see the tensors "
+                "of a TopK: pass the tuple, or make the TopK in `call` of a model of your own"
+            )
         if y_true is not None:
             return keras.KerasTensor(hidden.shape, hidden.dtype)
         return keras.KerasTensor((*hidden.shape[:-1], self.units), self.compute_dtype)
+
+    def compute_output_shape(self, hidden_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Return the shape of the logits."""
+        return (*hidden_shape[:-1], self.units)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments, with the loss as its spec."""

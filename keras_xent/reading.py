@@ -24,8 +24,8 @@ if _BACKEND == "jax":
 
 CORNER = 16
 """Number of entries read along each axis of the rows when values are checked: few, for a batch of any size."""
-LARGEST_LABELS = {"bfloat16": 2**8, "float16": 2**11}
-"""Narrow dtypes hold all whole numbers up to these; float32 up to 2^24."""
+LARGEST_LABELS = {"bfloat16": 2**8, "float16": 2**11, "float32": 2**24}
+"""Float dtypes hold all whole numbers up to these."""
 
 
 def whole(value: Any) -> Any:

@@ -56,12 +56,13 @@ def counted(rows: Rows) -> Tensor | None:
 
 def weighted_losses(rows: Rows) -> Tensor:
     """k_i s_i l_i [...]; exactly 0 with gradient 0 where k_i or s_i is 0, whatever l_i is."""
-    losses, zero = rows.losses, ops.zeros_like(rows.losses)
+    losses, weight, zero = rows.losses, rows.sample_weight, ops.zeros_like(rows.losses)
     if rows.kept is not None:
         losses = ops.where(rows.kept, losses, zero)
-    if rows.sample_weight is None:
+        weight = None if weight is None else ops.where(rows.kept, weight, ops.zeros_like(weight))  # NaN * 0 is NaN
+    if weight is None:
         return losses
-    return ops.where(ops.equal(rows.sample_weight, 0), zero, rows.sample_weight * losses)
+    return ops.where(ops.equal(weight, 0), zero, weight * losses)
 
 
 def parts(rows: Rows, reduction: str) -> tuple[Tensor, Tensor]:

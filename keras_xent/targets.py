@@ -84,6 +84,13 @@ def labels_or_distribution(
         raise ValueError(f"y_true must be {wanted}, got shape {given}{hint}")
     if reading.dtype_of(target) == "bool":
         raise TypeError("y_true must hold class indices of an integer dtype, got bool")
+    dtype = reading.dtype_of(target)
+    largest = reading.LARGEST_LABELS.get(dtype)
+    if largest is not None and is_at_least(classes, largest + 2):
+        raise TypeError(
+            f"y_true must have an integer dtype, got {dtype}, which has rounded labels above {largest} of {classes} "
+            "classes: pass int32. Under mixed precision, a model casts float inputs but not integers"
+        )
     if len(given) > len(of_rows) and given[axis] == 1:
         target = ops.squeeze(target, axis)
     elif len(given) > len(of_rows):

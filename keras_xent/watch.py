@@ -19,7 +19,7 @@ class Watch:
     def __init__(self) -> None:
         self.has_looked, self.has_warned, self.has_said, self.has_warned_of_fit = False, False, False, False
 
-    def look(self, kind: Kind, logits: Any, rows: Rows) -> None:
+    def look(self, kind: Kind, logits: Any, rows: Rows | None) -> None:
         """Warn of the first input that seems wrong; read only values that cost no wait."""
         has_looked, doubt = True, doubt_of_shape(kind, reading.checked_logits(logits))
         if doubt is None:

@@ -44,12 +44,13 @@ def counted(rows: Rows) -> Tensor | None:
 
 def weighted_losses(rows: Rows) -> Tensor:
     """k_i s_i l_i [...]; exactly 0 with gradient 0 where k_i or s_i is 0, whatever l_i is."""
-    losses = rows.losses
+    losses, weight = rows.losses, rows.sample_weight
     if rows.kept is not None:
         losses = torch.where(rows.kept, losses, 0.0)
-    if rows.sample_weight is None:
+        weight = None if weight is None else torch.where(rows.kept, weight, 0.0)  # NaN * 0 is NaN
+    if weight is None:
         return losses
-    return torch.where(rows.sample_weight == 0, 0.0, rows.sample_weight * losses)
+    return torch.where(weight == 0, 0.0, weight * losses)
 
 
 def parts(rows: Rows, reduction: str) -> tuple[Tensor, Tensor]:

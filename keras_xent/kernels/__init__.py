@@ -5,6 +5,8 @@ What is of one backend stands in a file of its own: kernels, and what only that 
 
 import keras
 
+from keras_xent.kernels.linear import Work
+
 IS_ON_TORCH = keras.backend.backend() == "torch"
 
 if IS_ON_TORCH:
@@ -22,14 +24,12 @@ if IS_ON_TORCH:
         tensors,
     )
 else:
-    from keras_xent.kernels.linear import Work, all_logits, fuses, head
+    from keras_xent.kernels.linear import all_logits, fuses, head
     from keras_xent.kernels.xla import applies, losses, of_label, of_label_and_others, total
 
-__all__ = ["IS_ON_TORCH", "all_logits", "applies", "fuses", "head", "losses", "of_label", "of_label_and_others"]
+__all__ = ["IS_ON_TORCH", "Work", "all_logits", "applies", "fuses", "head", "losses", "of_label", "of_label_and_others"]
 __all__ += ["total"]
 
 if IS_ON_TORCH:
     __all__ += ["expm1"]
     __all__ += ["all_of_label", "elementwise", "of_distribution", "reads_once", "rowwise", "tensors", "work_of"]
-else:
-    __all__ += ["Work"]

@@ -22,9 +22,10 @@ def total(head: Head, slopes: Any, work: Work) -> Any:
     def of(slopes: Any, *layer: Any) -> Any:
         found, *gradients = _run(_gradient, Head(*layer), slopes, work)
 
-        def backward(factor: Any) -> Any:
+        def backward(factor: Any, variables: Any = None) -> Any:
             scaled = [factor * tf.cast(each, factor.dtype) for each in gradients]
-            return factor * found, *_differentiable(scaled, factor * slopes, layer, work)
+            given = factor * found, *_differentiable(scaled, factor * slopes, layer, work)
+            return given if variables is None else (given, _of_variables(variables, factor * slopes, layer, work))
 
         return tf.reduce_sum(slopes * found), backward
 
@@ -39,9 +40,10 @@ def losses(head: Head, work: Work) -> Any:
     def of(*layer: Any) -> Any:
         (found,) = _run(_losses, Head(*layer), tf.ones(()), work)
 
-        def backward(slopes: Any) -> Any:
+        def backward(slopes: Any, variables: Any = None) -> Any:
             _, *gradients = _run(_gradient, Head(*layer), slopes, work)
-            return _differentiable(gradients, slopes, layer, work)
+            given = _differentiable(gradients, slopes, layer, work)
+            return given if variables is None else (given, _of_variables(variables, slopes, layer, work))
 
         return found, backward
 
@@ -71,6 +73,15 @@ def _differentiable(gradients: Sequence[Any], slopes: Any, layer: Sequence[Any],
         return [tf.cast(each, like.dtype) for each, like in zip(gradients, layer, strict=True)], backward
 
     return of(slopes, *layer)
+
+
+def _of_variables(variables: Sequence[Any], slopes: Any, layer: Sequence[Any], work: Work) -> Any:
+    """Return the gradients of sum_i slopes_i losses_i in variables of the loss itself, from all logits at once."""
+    head, data = without(Head(*layer), work.data, slopes)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(variables)
+        value = tf.reduce_sum(slopes * work.losses_of(all_logits(head), *data))
+    return tape.gradient(value, variables, unconnected_gradients="zero")
 
 
 def _run(function: Callable[..., Any], head: Head, slopes: Any, work: Work) -> Any:

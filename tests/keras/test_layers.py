@@ -174,6 +174,46 @@ def test_the_loss_is_float32_in_any_policy(policy):
     assert float(keras.ops.convert_to_numpy(layer.losses[0])) == pytest.approx(wanted, rel=1e-6)
 
 
+def test_a_mask_and_the_mask_of_the_states_count():
+    words, labels = np.array([[1, 2, 0], [3, 4, 5]]), np.array([[1, 0, 6], [2, 3, 6]])
+    mask = np.array([[True, False, True], [True, True, False]])
+    embedding = keras.layers.Embedding(6, FEATURES, mask_zero=True)
+    layer = LinearLoss(CLASSES, "CategoricalCrossEntropy", dtype="mixed_bfloat16")  # which casts the states
+    hidden = embedding(words)
+    logits = keras.ops.convert_to_tensor(keras.ops.convert_to_numpy(keras.ops.cast(layer(hidden), "float32")))
+    for own in (mask, None):
+        layer(hidden, labels, mask=own)
+        wanted = keras_xent.CategoricalCrossEntropy()(
+            labels, logits, mask=words != 0 if own is None else own & (words != 0)
+        )
+        found = float(keras.ops.convert_to_numpy(layer.losses[0]))
+        assert found == pytest.approx(float(keras.ops.convert_to_numpy(wanted)), rel=1e-2)
+
+
+def test_shapes():
+    layer = LinearLoss(CLASSES, "CategoricalCrossEntropy")
+    assert layer.compute_output_shape((None, 3, FEATURES)) == (None, 3, CLASSES)
+    assert layer(np.zeros(FEATURES, "float32")).shape == (CLASSES,)
+    for given in ((), (np.zeros(2, int),)):
+        with pytest.raises(ValueError, match="expected axis -1 of input shape to have value 4"):
+            layer(np.zeros((2, 3), "float32"), *given)
+
+
+def test_a_top_k_in_a_functional_model():
+    inputs = keras.Input((FEATURES,)), keras.Input((2,), dtype="int32"), keras.Input((2,))
+    layer = LinearLoss(CLASSES, "CategoricalCrossEntropy")
+    with pytest.raises(ValueError, match=r"y_true must be a tuple \(indices, probabilities\)"):
+        layer(inputs[0], y_true=keras_xent.TopK(*inputs[1:]))
+    model = keras.Model(inputs, layer(inputs[0], inputs[1:]))
+    model.compile("sgd")
+    features, labels, _ = batch()
+    indices = np.stack([labels, (labels + 1) % CLASSES], -1)
+    target = 0.75 * np.eye(CLASSES)[indices[:, 0]] + 0.125 * np.eye(CLASSES)[indices[:, 1]]
+    wanted = keras_xent.CategoricalCrossEntropy()(target, layer(features))
+    found = model.evaluate([features, indices, np.tile([[0.75, 0.125]], (ROWS, 1))], verbose=0)
+    assert found == pytest.approx(float(keras.ops.convert_to_numpy(wanted)), rel=1e-5)
+
+
 BAD = {
     "units": ((0, "CategoricalCrossEntropy"), ValueError, "units"),
     "binary": ((3, "BinaryCrossEntropy"), TypeError, "categorical"),

@@ -68,6 +68,37 @@ def test_graphs_of_unknown_sizes(name, classes, jit_compile):
             close(graph(labels[:count], *map(tf.constant, given)), wanted)
 
 
+class Scaled(keras_xent.CategoricalCrossEntropy):
+    """A loss with a variable of its own."""
+
+    def curve(self, log_odds):
+        return super().curve(log_odds) * self.scale.value
+
+
+@only_tensorflow
+@pytest.mark.parametrize(("classes", "in_graph"), [(7, False), (7, True), (1001, True)])
+@pytest.mark.parametrize("fraction", [1.0, 0.5])
+def test_a_variable_of_the_loss_gets_its_gradient(classes, in_graph, fraction):
+    import tensorflow as tf
+
+    loss, (arrays, labels) = Scaled(ignore_index=3, hard_fraction=fraction), layer(classes=classes)
+    loss.scale = keras.Variable(2.0)
+
+    def step(is_fused, *given):
+        with tf.GradientTape() as tape:
+            tape.watch(given)
+            if is_fused:
+                value = loss.linear(labels, *given)
+            else:
+                value = loss(labels, tf.einsum("...d,dc->...c", *given[:2]) + given[2])
+        return value, *tape.gradient(value, (*given, loss.scale.value))
+
+    with side.planned("rows"):
+        function = tf.function(step) if in_graph else step
+        found = function(True, *map(tf.constant, arrays))
+    close(found, step(False, *map(tf.constant, without_nan(arrays))))
+
+
 @only_tensorflow
 def test_a_graph_asserts_labels():
     import tensorflow as tf
@@ -187,6 +218,9 @@ def test_variables_and_several_dtypes():
 TOP = {
     "shape": ((np.zeros((2, 3), int), np.zeros((2, 4))), ValueError, "probabilities must have the shape"),
     "floats": ((np.zeros((2, 3)), np.zeros((2, 3))), TypeError, "indices must have an integer dtype"),
+    "no classes": ((np.zeros((2, 0), int), np.zeros((2, 0))), ValueError, r"indices, \(..., k\)"),
+    "a list of floats": (([[0.5, 1.0]], [[0.5, 0.5]]), TypeError, "indices must have an integer dtype"),
+    "text": (([[0, "a"]], [[0.5, 0.5]]), TypeError, "indices must hold numbers, got strings"),
     "rest": ((np.zeros((2, 3), int), np.zeros((2, 3)), "keep"), ValueError, "rest must be one of"),
 }
 
@@ -196,6 +230,55 @@ def test_what_top_k_refuses(name):
     arguments, error, message = TOP[name]
     with pytest.raises(error, match=message):
         keras_xent.TopK(*arguments)
+
+
+@pytest.mark.parametrize("rest", ["drop", "spread"])
+def test_top_k_of_lists(rest):
+    indices, probabilities = [[2, 0], [1, 3]], [[0.5, 0.25], [0.5, 0.125]]
+    found = keras.ops.convert_to_numpy(keras_xent.TopK(indices, probabilities, rest).dense(5, "float32"))
+    others = [0.25 / 3, 0.375 / 3] if rest == "spread" else [0.0, 0.0]
+    wanted = [[0.25, others[0], 0.5, others[0], others[0]], [others[1], 0.5, others[1], 0.125, others[1]]]
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+SYMBOLIC = {
+    "labels": keras_xent.CategoricalCrossEntropy(class_weight=[1.0 + c for c in range(7)]),
+    "none": keras_xent.CategoricalFocalCrossEntropy(reduction="none", z_loss=0.1),
+    "hardest": keras_xent.CategoricalCrossEntropy(hard_fraction=0.5, ignore_index=3, label_smoothing=0.1),
+}
+
+
+@pytest.mark.parametrize("name", SYMBOLIC)
+def test_symbolic_tensors(name):
+    loss, (arrays, labels) = SYMBOLIC[name], layer((4,))
+    arrays = without_nan(arrays)
+    inputs = [keras.Input((5,)), keras.Input((7,), batch_size=5), keras.Input((), dtype="int32")]
+    value = loss.linear(inputs[2], *inputs[:2])
+    assert value.shape == ((None,) if name == "none" else ())
+    found = keras.Function(inputs, value)([*arrays[:2], labels.astype("int32")])
+    close([found], [loss(labels, keras.ops.matmul(*map(keras.ops.convert_to_tensor, arrays[:2])))])
+
+
+@pytest.mark.parametrize("is_fused", [True, False])
+@pytest.mark.parametrize(("dtype", "classes"), [("bfloat16", 257), ("float16", 2049)])
+def test_labels_that_a_dtype_has_rounded(dtype, classes, is_fused):
+    labels = keras.ops.cast(keras.ops.convert_to_tensor(np.array([3.0, 0.0])), dtype)
+    for size in (classes, classes + 1):
+        loss, hidden = keras_xent.CategoricalCrossEntropy(), keras.ops.ones((2, 1))
+        kernel = keras.ops.convert_to_tensor(np.linspace(0, 1, size, dtype="float32")[None])
+        given = (hidden, kernel) if is_fused else (keras.ops.matmul(hidden, kernel),)
+        function = loss.linear if is_fused else loss
+        if size == classes:
+            close([function(labels, *given)], [function(np.array([3, 0]), *given)])
+        else:
+            with pytest.raises(TypeError, match=f"y_true must have an integer dtype, got {dtype}"):
+                function(labels, *given)
+
+
+def test_logits_that_are_no_cosines_warn():
+    hidden, kernel = keras.ops.ones((6, 3)), 2 * keras.ops.ones((3, 4))
+    with pytest.warns(UserWarning, match="cosines"):
+        keras_xent.ArcFaceCrossEntropy().linear(np.zeros(6, int), hidden, kernel)
 
 
 def test_top_k_of_other_rows_and_of_a_sparse_loss():

@@ -189,6 +189,26 @@ def test_top_k_in_a_call_says_where_it_is_accepted():
         side.call(loss, side.tensor(np.zeros((2, 5), "float32")), top)
 
 
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("name", ["ignored", "none", "hardest"])
+def test_weights_of_ignored_rows_may_be_nan(name, fused):
+    loss, _ = built(name)
+    layer, target = random_layer(LABEL)
+    loss.axis = -1
+    mask = np.arange(15).reshape(ROWS) % 4 != 1
+    weight = 0.5 + np.arange(15).reshape(ROWS) % 3
+    is_left_out = ~mask if loss.ignore_index is None else ~mask | (target == loss.ignore_index)
+    assert is_left_out.sum() > (~mask).sum() or name == "none"
+    found, wanted = (
+        side.layer(
+            loss, *layer, side.given(target), fused=fused,
+            mask=side.given(mask), sample_weight=side.tensor(each, side.layer_dtype),
+        )
+        for each in (np.where(is_left_out, np.nan, weight), weight)
+    )  # fmt: skip
+    compare(found, wanted, side.layer_tolerance)
+
+
 def test_denominator_and_parts():
     loss, _ = built("ignored")
     layer, target = random_layer(LABEL)
