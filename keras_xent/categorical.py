@@ -164,8 +164,9 @@ class CategoricalLoss(Loss):
         or 8 MiB if that is more, at most 256 MiB. Gradients are computed in the forward pass, and those of the kernel
         are summed in float32. With the reduction "none" or a hard_fraction the backward pass computes the logits again.
         Ignored rows are never multiplied in eager code of TensorFlow and torch; elsewhere their hidden states become 0.
-        On TensorFlow the target gets no gradient. Variables of the loss itself get theirs from all logits on
-        TensorFlow; on JAX they raise its UnexpectedTracerError: compute the logits, and call the loss. Under torch.compile and other traces of torch the logits are whole.
+        On TensorFlow the target gets no gradient. Under torch.compile and other traces of torch the logits are whole.
+        Variables of the loss itself get their gradient from all logits on TensorFlow. On JAX they raise its
+        UnexpectedTracerError: compute the logits, and call the loss.
 
         Args:
             y_true: Class indices [...], a distribution [..., C], or a `TopK`; a tuple (indices, probabilities) too.

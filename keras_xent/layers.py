@@ -21,6 +21,8 @@ class LinearLoss(keras.layers.Layer):
 
     Called with hidden states [..., D] and labels, it adds the loss to the model, as `add_loss` does, and returns the
     hidden states; compile the model without a loss. Called with hidden states alone, it returns logits [..., C].
+    Sample and class weights of `fit` do not reach it: pass `sample_weight`, or give the loss its class weights. If a
+    model on JAX calls a layer twice, Keras keeps the loss of the first call only; that holds for any `add_loss`.
 
     >>> layer = LinearLoss(100_000, "CategoricalCrossEntropy", kernel_initializer="zeros")
     >>> hidden, labels = np.zeros((8, 16), "float32"), np.arange(8)
