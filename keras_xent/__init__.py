@@ -27,6 +27,9 @@ from keras_xent.losses.poly import BinaryPolyCrossEntropy, CategoricalPolyCrossE
 from keras_xent.losses.squared_error import BinarySquaredError, CategoricalSquaredError
 from keras_xent.losses.symmetric import BinarySymmetricCrossEntropy, CategoricalSymmetricCrossEntropy
 from keras_xent.losses.taylor import BinaryTaylorCrossEntropy, CategoricalTaylorCrossEntropy
+from keras_xent.porting import from_keras as from_keras
+from keras_xent.porting import from_torch_config as from_torch_config
+from keras_xent.porting import to_spec as to_spec
 from keras_xent.spec import get
 from shared_specs.common import arguments as arguments
 from shared_specs.common.weights import class_weights, effective_numbers, pos_weights

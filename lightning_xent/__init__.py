@@ -31,6 +31,9 @@ from lightning_xent.losses.poly import BinaryPolyCrossEntropy, CategoricalPolyCr
 from lightning_xent.losses.squared_error import BinarySquaredError, CategoricalSquaredError
 from lightning_xent.losses.symmetric import BinarySymmetricCrossEntropy, CategoricalSymmetricCrossEntropy
 from lightning_xent.losses.taylor import BinaryTaylorCrossEntropy, CategoricalTaylorCrossEntropy
+from lightning_xent.porting import from_keras_config as from_keras_config
+from lightning_xent.porting import from_torch as from_torch
+from lightning_xent.porting import to_spec as to_spec
 from lightning_xent.spec import get
 from shared_specs.common import arguments as arguments
 from shared_specs.common.weights import class_weights, effective_numbers, pos_weights

@@ -209,7 +209,7 @@ def test_many_classes_are_not_logged_one_by_one(package):
         f"val_{name}"
         for name in (
             *("loss", "accuracy", "nll", "ece", "precision", "recall", "f1"),
-            *("precision_weighted", "recall_weighted", "f1_weighted"),
+            *("precision_weighted", "recall_weighted", "f1_weighted", "perplexity"),
         )
     )
     assert len(module.report.splitlines()) == 1 + 21 + 3
