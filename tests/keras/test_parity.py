@@ -185,7 +185,8 @@ LAYERS = {
         "targets",
         "weighting",
     },
-    "__init__.py": {"check", "fused", "information", "layers", "losses", "spec"},
+    "porting.py": {"base", "layers", "spec"},
+    "__init__.py": {"check", "fused", "information", "layers", "losses", "porting", "spec"},
     "losses": {"binary", "categorical", "log_odds", "losses", "reading", "reduction", "shapes", "targets", "weighting"},
 }
 """What a file of a package imports of the packages; of shared_specs it may import what is in `common`."""
