@@ -72,6 +72,8 @@ def target_of(kind, rng):
 @pytest.mark.parametrize("name", NATIVE)
 def test_value_and_gradient(name):
     arguments, kind = NATIVE[name]
+    if not hasattr(keras.losses, name):
+        pytest.skip("this Keras has no such loss")
 
     @settings(max_examples=12, deadline=None, derandomize=True, database=None)
     @given(st.fixed_dictionaries(arguments), st.integers(0, 99), st.booleans())
