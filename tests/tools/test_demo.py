@@ -27,10 +27,10 @@ def run_demo(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 BAD_SPECS = {
-    "unknown loss": ('{"loss": "FocalLoss"}', ["FocalLoss", "CategoricalFocalCrossEntropy", "BinaryCrossEntropy"]),
+    "unknown loss": ('{"loss": "FocalLoss"}', ["FocalLoss", "CategoricalFocalCrossEntropy", "BinaryFocalCrossEntropy"]),
     "misspelled keyword": (
         '{"loss": "CategoricalFocalCrossEntropy", "config": {"gama": 2}}',
-        ["gama", "gamma", "label_smoothing"],
+        ["CategoricalFocalCrossEntropy", "'gama'", "did you mean 'gamma'?"],
     ),
     "wrong type": (
         '{"loss": "CategoricalCrossEntropy", "config": {"label_smoothing": "a"}}',
