@@ -235,7 +235,7 @@ def _given_top(loss: "CategoricalLoss", logits: Tensor, top: TopK, sample_weight
         wanted = f"class indices of shape {shape}" if loss.labels_only else f"TopK of {shape} rows"
         raise ValueError(f"target must be {wanted}, got TopK of shape {tuple(top.indices.shape)}")
     # As one class index a row, of which weights and masks are read. It is none that is ignored.
-    no_label = torch.tensor(int(loss.ignore_index == 0), device=logits.device).expand(shape)
+    no_label = torch.full((), int(loss.ignore_index == 0), device=logits.device).expand(shape)
     probabilities = reading.as_tensor("target", top.probabilities, logits)
     top = TopK(reading.as_tensor("target", top.indices, logits).long(), probabilities, top.rest)
     given = loss._given(logits, len(shape), no_label, sample_weight, mask)

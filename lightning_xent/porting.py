@@ -25,8 +25,8 @@ def from_torch(loss: nn.Module, *, targets: porting.Targets = "indices") -> Loss
 
     Args:
         loss: A loss of torch.nn.
-        targets: What a `CrossEntropyLoss` gets as targets, "indices" or "probabilities", because its mean with weights
-            divides by the weights of indices, and by the number of rows for probabilities.
+        targets: What a `CrossEntropyLoss` or the layer gets as targets, "indices" or "probabilities", because its mean
+            with weights divides by the weights of indices, and by the number of rows for probabilities.
 
     Raises:
         TypeError: What is no loss of torch.nn.
@@ -36,7 +36,7 @@ def from_torch(loss: nn.Module, *, targets: porting.Targets = "indices") -> Loss
     if not isinstance(loss, nn.Module) or type(loss) is not getattr(nn, name, None):
         raise TypeError(f"loss must be a loss of torch.nn, such as nn.CrossEntropyLoss(), got {loss!r:.80}")
     if name == "LinearCrossEntropyLoss":
-        return _layer(loss)
+        return _layer(loss, targets)
     known = porting.TORCH[name].defaults if name in porting.TORCH else ()
     return get(porting.of_torch(name, {keyword: getattr(loss, keyword) for keyword in known}, targets))
 
@@ -69,13 +69,13 @@ def to_spec(loss: Loss) -> LossSpec:
     return found
 
 
-def _layer(native: nn.Module) -> LinearLoss:
+def _layer(native: nn.Module, targets: porting.Targets) -> LinearLoss:
     """Return the layer with the weight and bias of torch's; its classes are on the last axis."""
     if native.out_features:
         raise porting.refused("LinearCrossEntropyLoss(out_features=...)", "a layer has one axis of classes")
     ignored = native.ignore_index
     given = {"weight": native.weight, "ignore_index": ignored, "reduction": native.reduction}
-    spec = porting.of_torch("CrossEntropyLoss", given | {"label_smoothing": native.label_smoothing})
+    spec = porting.of_torch("CrossEntropyLoss", given | {"label_smoothing": native.label_smoothing}, targets)
     spec["config"]["axis"] = -1
     linear: Any = native.linear
     classes: Any = native.num_classes

@@ -28,7 +28,7 @@ FOREIGN = {
 FAMILY = "the class says it: Binary... has a sigmoid, Categorical... a softmax"
 WITHOUT_COUNTERPART = {
     "weight": "weight of torch is the sample_weight of the call here",
-    "alpha": "alpha of focal losses is class_weight=[1 - alpha, alpha] for classes, and pos_weight for two labels",
+    "alpha": "alpha of focal losses is class_weight=[1 - alpha, alpha]; for two labels pos_weight=alpha / (1 - alpha)",
     "dtype": "leave dtype out: float64 is computed in float64, and all else in float32",
     "name": "name is a keyword of Keras: leave it out",
     "eps": "leave eps out: nothing is clipped",

@@ -127,14 +127,17 @@ def _cross_entropy_of_keras(loss: str) -> Build:
     def build(
         from_logits: bool, axis: int, reduction: str, label_smoothing: float = 0.0, ignore_class: int | None = None
     ) -> LossSpec:
-        if label_smoothing and axis != -1:
-            why = "Keras divides by the size of the last axis, whatever the class axis is"
-            raise refused(f"CategoricalCrossentropy(label_smoothing={label_smoothing}, axis={axis})", why)
-        smoothing = label_smoothing or None
-        common = {"from_logits": from_logits, "axis": axis, "label_smoothing": smoothing, "reduction": reduction}
+        _smooths_the_last_axis("CategoricalCrossentropy", label_smoothing, axis)
+        common = {"from_logits": from_logits, "axis": axis, "label_smoothing": label_smoothing, "reduction": reduction}
         return _spec(loss, **common, ignore_index=ignore_class)
 
     return build
+
+
+def _smooths_the_last_axis(name: str, label_smoothing: float, axis: int) -> None:
+    if label_smoothing and axis != -1:
+        why = "Keras divides by the size of the last axis, whatever the class axis is"
+        raise refused(f"{name}(label_smoothing={label_smoothing}, axis={axis})", why)
 
 
 def _mean_over_labels(name: str, reduction: str) -> None:
@@ -151,7 +154,7 @@ def _no_weight_in_the_mean(name: str, weight: Any, reduction: str) -> None:
 
 def _binary_of_keras(from_logits: bool, label_smoothing: float, axis: int, reduction: str) -> LossSpec:
     _mean_over_labels("BinaryCrossentropy", reduction)
-    config = {"from_logits": from_logits, "label_smoothing": label_smoothing or None, "reduction": reduction}
+    config = {"from_logits": from_logits, "label_smoothing": label_smoothing, "reduction": reduction}
     return _spec("BinaryCrossEntropy", **config)
 
 
@@ -178,16 +181,14 @@ def _categorical_focal_of_keras(
     alpha: Any, gamma: float, from_logits: bool, label_smoothing: float, axis: int, reduction: str, classes: int | None
 ) -> LossSpec:
     name = "CategoricalFocalCrossentropy"
-    if label_smoothing and axis != -1:
-        why = "Keras divides by the size of the last axis, whatever the class axis is"
-        raise refused(f"{name}(label_smoothing={label_smoothing}, axis={axis})", why)
+    _smooths_the_last_axis(name, label_smoothing, axis)
     is_number = not isinstance(alpha, list)
     if is_number and alpha != 1 and classes is None:
         why = f"alpha is a factor of all classes: pass classes=K, which makes it class_weight=[{alpha}] * K"
         raise refused(f"{name}(alpha={alpha})", why)
     weight = None if is_number and alpha == 1 else [alpha] * (classes or 0) if is_number else alpha
     _no_weight_in_the_mean(name, weight, reduction)
-    config = {"gamma": gamma, "class_weight": weight, "label_smoothing": label_smoothing or None}
+    config = {"gamma": gamma, "class_weight": weight, "label_smoothing": label_smoothing}
     return _spec("CategoricalFocalCrossEntropy", **config, from_logits=from_logits, axis=axis, reduction=reduction)
 
 

@@ -79,6 +79,9 @@ def test_a_layer_shares_its_weight(arguments, has_bias, ignores):
     assert layer.weight is native.linear.weight
     assert layer.bias is native.linear.bias
     compare(native, layer, drawn(0, 5, 3), torch.tensor([0, 1, 2, 3, 1]))
+    if ignored is None:
+        layer = lightning_xent.from_torch(native, targets="probabilities")
+        compare(native, layer, drawn(0, 5, 3), drawn(1, 5, CLASSES).softmax(1))
 
 
 REFUSED = {

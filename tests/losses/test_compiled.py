@@ -146,3 +146,24 @@ def test_compiler_keeps_the_digits_of_expm1():
     values = torch.full((64,), 1e-9)
     ((compiled, _),) = side.values_and_gradients([torch.expm1], [(values,)], "inductor")
     torch.testing.assert_close(compiled, values, rtol=1e-6, atol=0)
+
+
+# What they are in float64, in their tails: towards a large log-odds, and towards that of 1 - alpha, alpha = 0.1.
+IN_TAILS = {
+    "BinaryGeneralizedCrossEntropy": ({"q": 1.0}, np.linspace(10, 30, 64), lambda m: 1 / (1 + np.exp(m))),
+    "BinaryLabelRelaxation": (
+        {"alpha": 0.1},
+        np.log(9) - np.geomspace(0.003, 0.3, 64),
+        lambda m: 0.9 * np.log(0.9 * (1 + np.exp(-m))) + 0.1 * np.log(0.1 * (1 + np.exp(m))),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IN_TAILS)
+def test_tails_keep_their_digits(name):
+    """An ulp of the log-odds moves the relaxation by up to 1e-4 of its value here; exp(x) - 1 cost 5e-2."""
+    config, log_odds, wanted = IN_TAILS[name]
+    loss = examples.build(name, **config, reduction="none")
+    logits, labels = torch.tensor(log_odds, dtype=torch.float32), torch.ones(64)
+    ((got, _),) = side.values_and_gradients([partial(side.call, loss)], [(logits, labels)], "inductor")
+    np.testing.assert_allclose(got.detach().double(), wanted(logits.double().numpy()), rtol=2e-4)
