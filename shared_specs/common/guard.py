@@ -143,6 +143,27 @@ def of_sums(sums: NDArray[Any], counts: NDArray[Any] | None, dtype: str) -> list
     ]
 
 
+def of_weights(
+    keyword: str, class_weights: NDArray[Any], sample_weights: NDArray[Any], counts: NDArray[Any] | None
+) -> list[str]:
+    """Say that sample weights [...] repeat the class weights [...] of the rows; nothing if they do not.
+
+    They do if rows of one class weight have one sample weight, and rows of another class weight have another.
+    """
+    is_counted = np.ones(class_weights.shape, bool) if counts is None else counts
+    sample_weights = np.broadcast_to(sample_weights, class_weights.shape)
+    pairs = np.stack([class_weights[is_counted], sample_weights[is_counted]])
+    found, rows = np.unique(pairs, axis=1, return_counts=True)
+    groups = len(np.unique(found[0]))
+    if groups < 2 or found.shape[1] != groups or len(np.unique(found[1])) < 2 or rows.min() < 2:
+        return []
+    seen = ", ".join(f"{sample:.6g} for {own:.6g}" for own, sample in found.T[:4].tolist())
+    return [
+        f"has {keyword}, and the sample weights of the batch follow it ({seen}): classes are weighted twice, so leave "
+        "one of the two out"
+    ]
+
+
 def of_axes(shape: tuple[int, ...], axis: int, kind: str = "classes") -> list[str]:
     """Say that the default `axis` of the classes is ambiguous for this shape; nothing if it is not."""
     others = [other for other in (1, len(shape) - 1) if other != axis and shape[other] == shape[axis]]

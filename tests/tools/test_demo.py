@@ -419,7 +419,7 @@ def test_pictures_of_the_losses_are_those_that_are_drawn_now(tmp_path):
 def test_curves_are_drawn_for_the_side_that_is_named(tmp_path):
     path = tmp_path / "curves.png"
     losses = ["BinaryFocalCrossEntropy:gamma=1.5", "BinaryHinge"]
-    command = [sys.executable, "-m", "shared_specs.curves", *losses, "--output", str(path), "--side", "keras"]
+    command = [sys.executable, "-m", "shared_specs.command", "curves", *losses, "-o", str(path), "--side", "keras"]
     result = subprocess.run(command, cwd=ROOT, check=True, timeout=300, capture_output=True, text=True)
     assert result.stdout == f"{path}: BinaryFocalCrossEntropy(gamma=1.5), BinaryHinge()\n"
     assert path.read_bytes()[1:4] == b"PNG"
