@@ -253,7 +253,7 @@ def _of_error(run: Run, case: Case) -> Outcome:
     """Judge an error case: the library must raise, and name the argument; under a trace NaN is also right."""
     assert case.error is not None
     if run.adapter.arguments is None:
-        return Outcome("not offered", message="bad input is judged where an adapter states ARGUMENTS")
+        return Outcome("not offered", message="bad input is judged only where an adapter states ARGUMENTS")
     name = run.adapter.arguments.get(case.error.argument, case.error.argument)
     found = None
     try:

@@ -37,6 +37,7 @@ def evaluate(
     value, gradient = run(logits, target, tensors)
     if gradient is None:
         raise ValueError("the loss has no gradient on the logits")
+    gradient = tf.convert_to_tensor(gradient)  # that of a gather is indices and slices
     return Found(numpy(value), value.dtype.name, numpy(gradient), gradient.dtype.name)
 
 
