@@ -139,20 +139,18 @@ def show(
     if as_json:
         click.echo(json.dumps(description, indent=1, ensure_ascii=False))
         return
-    click.echo("\n".join(texts.shown(description)))
-    click.echo()
-    if png is not None:
-        curves.draw([line], png, package, reach=reach)
-        click.echo(f"The curve is in {png}")
-        return
-    try:
-        drawn = curves.evaluate(line, package, reach)
-    except ValueError as error:
-        if line != curves.Line(line.loss):
-            raise
-        click.echo(f"No curve: {error}")
+    lines = [*texts.shown(description), ""]
+    if png is None:
+        try:
+            lines += texts.plotted(curves.evaluate(line, package, reach))
+        except ValueError as error:
+            if line != curves.Line(line.loss):
+                raise
+            lines.append(f"No curve: {error}")
     else:
-        click.echo("\n".join(texts.plotted(drawn)))
+        curves.draw([line], png, package, reach=reach)
+        lines.append(f"The curve is in {png}")
+    click.echo("\n".join(lines))
 
 
 @program.command("curves", epilog=LOSS)

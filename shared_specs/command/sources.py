@@ -11,8 +11,11 @@ from shared_specs import curves
 from shared_specs.common import arguments, docstrings, porting
 from shared_specs.common.spec import LossSpec, meant_by
 
-LIBRARIES = {"torch": "torch", "nn": "torch", "keras": "keras", "losses": "keras", "tf": "keras", "tensorflow": "keras"}
-LIBRARIES |= {"keras_xent": "ours", "lightning_xent": "ours"}
+LIBRARIES = {
+    **dict.fromkeys(("torch", "nn", "F"), "torch"),
+    **dict.fromkeys(("keras", "losses", "tf", "tensorflow"), "keras"),
+    **dict.fromkeys(("keras_xent", "lightning_xent"), "ours"),
+}
 """The first word of the path of a class: whose losses are there."""
 ARRAYS = ("tensor", "as_tensor", "Tensor", "FloatTensor", "array", "asarray", "constant", "convert_to_tensor")
 """Functions of torch, NumPy, TensorFlow and Keras that wrap plain numbers."""

@@ -10,7 +10,8 @@ from shared_specs.common import arguments, docstrings
 from shared_specs.curves import Drawn
 
 WIDTH = 100
-HEIGHT = 12
+SIZE = (60, 12)
+"""Width and height of a picture in the terminal, in characters: a tick every 2 of the log-odds."""
 
 
 def names() -> list[str]:
@@ -72,11 +73,14 @@ def plotted(drawn: Drawn) -> Iterator[str]:
     axis = "cosine of the label" if drawn.are_cosines else "log-odds of the label"
     for title, values in (("loss of one row", drawn.values), ("its pull (minus the slope)", drawn.pulls)):
         figure = plotille.Figure()
-        figure.width, figure.height, figure.with_colors = WIDTH - 30, HEIGHT, False
-        figure.x_label, figure.y_label = axis, ""
+        figure.width, figure.height, figure.with_colors = *SIZE, False
+        figure.x_label, figure.y_label = axis, title
+        figure.x_ticks_fkt = figure.y_ticks_fkt = lambda low, _: f"{round(low, 3):.3g}"
         figure.set_x_limits(drawn.places[0], drawn.places[-1])
+        low, high = min(values), max(values)
+        # What lies on the upper limit is not drawn.
+        figure.set_y_limits(low, low + 1.02 * ((high - low) or 1))
         figure.plot(drawn.places, values)
-        yield title
         yield from (line.rstrip() for line in figure.show().splitlines())
         yield ""
 

@@ -49,7 +49,7 @@ def test_version():
 
 ERRORS = {
     "command": (["lst"], "xent: No such command 'lst'. Did you mean 'list'?"),
-    "option": (["list", "--jsn"], "xent list: No such option '--jsn'. Did you mean --json?"),
+    "option": (["list", "--jsn"], "xent list: No such option '--jsn'. Did you mean '--json'?"),
     "no argument": (["convert"], "xent convert: Missing argument 'SOURCE'."),
     "side": (["show", "BinaryHinge", "--side", "jax"], "xent show: Invalid value for '--side': 'jax' is not one of"),
     "no framework": (["show", "BinaryHinge"], "xent: torch or keras is not installed: the losses need it"),
