@@ -126,6 +126,8 @@ def problems_of_model(model: keras.Model, loss: Any, batch: Any) -> Iterator[tup
     if batch is None:
         symbolic = _symbolic(model)
         outputs: Any = symbolic[0] if len(symbolic) == 1 else symbolic
+        if len(symbolic) > 1 and isinstance(model.output, Mapping):  # its keys may be others than the layers' names
+            outputs = model.output
         target = sample_weight = None
     else:
         inputs, target, sample_weight = guard.parts_of(batch)

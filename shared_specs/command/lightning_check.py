@@ -81,12 +81,13 @@ def _built(text: str, path: Path, data_class: Any) -> tuple[Any, Any, list[Any]]
     model, data = content["model"], content.get("data")
     if isinstance(data, Mapping) and "class_path" not in data and data_class is None:
         raise ValueError(f"data of {path} has no class_path: name its class by --data MODULE:CLASS")
+    torch.manual_seed(0)
     given = {section: content[section] for section in SECTIONS if section in content}
     program = Parts(
         model_class=None if "class_path" in model else XentModule,
         datamodule_class=None if isinstance(data, Mapping) and "class_path" in data else data_class,
         save_config_callback=None,
-        seed_everything_default=0,
+        seed_everything_default=False,
         parser_kwargs={"exit_on_error": False},
         run=False,
         args=given,

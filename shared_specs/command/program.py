@@ -16,7 +16,8 @@ from shared_specs.common.spec import check_name, public_classes
 
 FOUND, BAD_INPUT = 1, 2
 """Exit codes beside 0: something is wrong with what was run or checked; the input is wrong."""
-EPILOG = "Exit codes: 0 all is well; 1 `run` or `check` found something wrong; 2 the input is wrong."
+EPILOG = "Exit codes: 0 all is well; 1 `run` or `check` found something wrong; 2 the input is wrong, or `check` could "
+EPILOG += "check nothing."
 
 
 class Program(click.Group):
@@ -99,7 +100,7 @@ row = options(
 @click.option("--traceback", is_flag=True, help="Show where an error came from.")
 @click.version_option(version(), prog_name="xent")
 def program(traceback: bool) -> None:
-    """Cross-entropy losses: what they are, their curves, porting, conformance, checks."""
+    """Cross-entropy losses: what they are, their curves, porting, test vectors, checks."""
 
 
 @program.command("list")
@@ -173,7 +174,7 @@ def curves_(
     label: int | None,
     reach: float | None,
 ) -> None:
-    """Draw losses and their pulls side by side over the log-odds of the label."""
+    """Draw losses, and how strongly they pull, side by side."""
     given = [curves.read(text) for text in losses]
     lines = [curves.Line(line.loss, line.config, target=target, classes=classes, label=label) for line in given]
     curves.draw(lines, output, curves.package_of(side), reach=reach)
@@ -200,7 +201,9 @@ def curves_(
 @click.option("--classes", type=int, help="Number of classes, for the alpha of Keras' CategoricalFocalCrossentropy.")
 @side
 def convert(source: str, form: str, targets: Any, classes: int | None, side: str | None) -> None:
-    """Convert a loss of torch.nn, of keras.losses or of this project to the equal loss here.
+    """Convert a loss of torch, Keras or this project.
+
+    It becomes the loss here that has the same value and gradient.
 
     SOURCE is a call in quotes, such as "torch.nn.CrossEntropyLoss(label_smoothing=0.1)", which is read but not run; a
     JSON or YAML file with a config or a spec; "-" for the standard input; or a spec as for `xent show`.
@@ -237,9 +240,9 @@ def run(
     device: str,
     path: Path | None,
 ) -> int:
-    """Run the test vectors against a TARGET: each case is equal, differs by a convention, wrong, or not offered.
+    """Run the test vectors against a library's losses.
 
-    `xent run --targets` lists the targets.
+    Each case is equal, differs by a convention, is wrong, or is not offered. `xent run --targets` lists the targets.
     """
     if is_list:
         click.echo("\n".join(targets()))
@@ -260,9 +263,10 @@ def run(
 )
 @click.option("--loss", help="A LOSS in place of the one that the model was compiled with.")
 def check(path: Path, data: str | None, loss: str | None) -> int:
-    """Look for mistakes in a model and its loss: a double softmax, class weights given twice, the class axis, ...
+    """Look for mistakes in a model and its loss.
 
-    A model of Keras is loaded, a config of LightningCLI is built, which runs their code.
+    They are those of check_model: a double softmax, class weights given twice, a class axis that is ambiguous, labels
+    out of range, and more. A model of Keras is loaded, and a config of LightningCLI is built, which runs their code.
     """
     is_config = path.suffix in (".yaml", ".yml")
     if is_config and loss is not None:
@@ -280,4 +284,6 @@ def check(path: Path, data: str | None, loss: str | None) -> int:
     except Exception as error:  # from the user's network or data
         raise ValueError(f"{type(error).__name__}: {one_line(error)}") from error
     click.echo("\n".join(report.lines()))
+    if not report.checked and not report.problems:
+        return BAD_INPUT
     return FOUND if report.problems else 0

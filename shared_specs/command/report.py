@@ -25,7 +25,8 @@ class Report:
         """Return the report, a line an entry, and the number of problems."""
         titles = {"checked": self.checked, "not checked": self.unchecked, "problem": self.problems}
         count = len(self.problems)
-        end = "no problem was found" if not count else f"{count} problem{'s' * (count > 1)}"
+        end = f"{count} problem{'s' * (count > 1)}" if count else "no problem was found"
+        end = end if count or self.checked else "nothing could be checked"
         return [f"{title}: {entry}" for title, entries in titles.items() for entry in entries] + [end]
 
 

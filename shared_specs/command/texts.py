@@ -107,5 +107,7 @@ def summary(found: Any) -> Iterator[str]:
     yield ""
     yield "worst: the largest error as a share of the tolerance, where value and gradient agree"
     conventions = Counter(case["convention"] for case in found.cases if case["outcome"] == "differs")
-    yield from (f"differs: {convention} ({count} cases)" for convention, count in conventions.most_common())
+    yield from (
+        f"differs: {convention} ({count} case{'s' * (count > 1)})" for convention, count in conventions.most_common()
+    )
     yield from (f"wrong: {case['id']}: {case['message']}" for case in found.cases if case["outcome"] == "wrong")

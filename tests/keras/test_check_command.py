@@ -118,7 +118,7 @@ def test_several_outputs(tmp_path):
 
 def test_what_cannot_be_checked(tmp_path):
     result = run(saved(tmp_path, "mean_squared_error", dense(3)))
-    assert result.exit_code == 0
+    assert (result.exit_code, result.output.splitlines()[-1]) == (2, "nothing could be checked")
     assert "not checked: the loss mean_squared_error: loss must be a loss of keras.losses" in result.output
 
 

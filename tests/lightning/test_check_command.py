@@ -152,7 +152,7 @@ def test_without_data():
     )
     assert any(DOUBLED in line for line in lines)
     result = run(config())
-    assert result.exit_code == 0
+    assert (result.exit_code, result.output.splitlines()[-1]) == (2, "nothing could be checked")
     assert "not checked: the activation at the end of the network" in result.output
 
 

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from shared_specs.command import program as module
 from shared_specs.command.program import program
 from shared_specs.common.docstrings import families
+from shared_specs.conformance import results
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = sorted(program.commands)
@@ -75,6 +76,50 @@ def test_a_mistake_is_one_line(case, monkeypatch):
 def test_traceback_shows_where_an_error_came_from():
     result = run("--traceback", "run")
     assert isinstance(result.exception, ValueError)
+
+
+ADAPTER = """
+import numpy as np
+from shared_specs.conformance.offers import Offer
+
+FRAMEWORK = "numpy"
+
+
+def offer(case, factor=1.0):
+    if case.config or set(case.inputs) != {"logits", "target"}:
+        return "options are not offered"
+
+    def value(logits, target):
+        return factor * np.mean(target * np.logaddexp(0, -logits) + (1 - target) * np.logaddexp(0, logits))
+
+    def doubled(logits, target):
+        return 2 * value(logits, target)
+
+    return Offer(doubled, "the loss is doubled", value)
+
+
+def wrong(case):
+    return offer(case, 1.01)
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("offer", 0), ("wrong", 1)])
+def test_run_an_adapter(name, code, tmp_path, monkeypatch):
+    (tmp_path / "my_numpy_losses.py").write_text(ADAPTER, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    case = "binary-cross-entropy/hard-labels"
+    result = run("run", "--adapter", f"my_numpy_losses:{name}", "--cases", f"{case}*", "--json", "results.jsonl")
+    assert result.exit_code == code, result.output
+    lines = result.output.splitlines()
+    assert lines[0].startswith(f"my_numpy_losses:{name}: ")
+    footer = results.read("results.jsonl").footer
+    counts = [str(footer[outcome] or ".") for outcome in results.OUTCOMES]
+    assert [line.split()[1:5] for line in lines if line.startswith("all ")] == [counts]
+    assert counts[2:0:-1] == ([".", "1"] if code == 0 else ["1", "."])
+    assert ("differs: the loss is doubled (1 case)" in lines) == (code == 0)
+    wrong = [line for line in lines if line.startswith(f"wrong: {case}: ")]
+    assert len(wrong) == code and all("want " in line and "got " in line for line in wrong)
 
 
 def shell(*arguments, code=None):
