@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
         run = runner.prepare(adapter=adapter, **{name: config.getoption(f"--xent-{name}") for name in OPTIONS})
     except ValueError as error:
         raise pytest.UsageError(str(error)) from error
-    items += Vectors.from_parent(session, name=adapter, nodeid=adapter, run=run).collect()
+    items += session.genitems(Vectors.from_parent(session, name=adapter, nodeid=adapter, run=run))
 
 
 class Vectors(pytest.Collector):

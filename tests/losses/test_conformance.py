@@ -19,10 +19,10 @@ TARGETS = {
     "lightning": ["lightning_xent", "lightning_xent-fused", "lightning_xent-compiled"],
     **{name: [name.replace("keras-", "keras_xent-")] for name in sides.SIDES if name.startswith("keras")},
 }[sides.name]
-# What is equal at least, of a few cases that are fast enough to compile one by one.
+# The cases, and how many are equal at least. Each case is compiled by itself, for seconds on torch.
 FEW = {
-    "eager": {"categorical-taylor/*": 20, "binary-hinge/*": 20, "distillation/t*": 2, "*/rejects-nan-*": 2},
-    "compiled": {"categorical-taylor/index-target": 1, "binary-hinge/hard-labels": 1, "*/label-out-of-range": 3},
+    "eager": {"categorical-taylor/*": 40, "binary-hinge/*": 20, "distillation/t*": 1},
+    "compiled": {"binary-hinge/hard-labels": 1, "binary-hinge/rejects-target-above-one": 1},
 }
 
 

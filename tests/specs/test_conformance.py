@@ -65,7 +65,7 @@ OUTCOMES = {
     "wrong convention": (VALUE, Offer(total, MEAN, total), None, "wrong", f"after undoing '{MEAN}': loss: at ()"),
     "value": (VALUE, Offer(of_mean(lambda loss, gradient: (loss * 1.001, gradient))), None, "wrong", "loss: at ()"),
     "gradient": (
-        VALUE, Offer(of_mean(lambda loss, gradient: (loss, -gradient))), None, "wrong", "grad_logits: at (0, "
+        VALUE, Offer(of_mean(lambda loss, gradient: (loss, -gradient))), None, "wrong", "grad_logits: at ("
     ),
     "shape": (VALUE, Offer(of_mean(lambda loss, gradient: (loss, gradient[:1]))), None, "wrong", "grad_logits: shape"),
     "dtype": (VALUE, Offer(of_mean(lambda loss, gradient: (np.int64(0), gradient))), None, "wrong", "loss: dtype"),
@@ -102,7 +102,7 @@ def test_outcome(name):
     offer = offered if callable(offered) and not isinstance(offered, Offer) else lambda case: offered
     outcome = run_of(offer, arguments).outcome(case)
     assert outcome.name == wanted, outcome
-    assert (outcome.message or "").startswith(message or "\0" if message else ""), outcome.message
+    assert (outcome.message or "").startswith(message or "") and bool(outcome.message) == bool(message)
     assert (outcome.convention == MEAN) == (wanted == "differs")
     if case.expected and wanted in ("equal", "differs"):
         assert 0.0 <= outcome.worst <= 1.0
@@ -111,15 +111,11 @@ def test_outcome(name):
     assert ("wanted" in line) == ("inputs" in line) == (wanted == "wrong")
 
 
-def test_error_in_the_tolerance_is_a_share_of_it():
-    scale = VALUE.expected.loss.scale
-
-    def off(loss, gradient):
-        return np.float64(loss + 4 * 2.0**-23 * scale), gradient
-
-    want = mean(**VALUE.inputs)
-    outcome = run_of(lambda case: Offer(lambda **given: off(*want))).outcome(VALUE)
-    assert outcome.worst == pytest.approx(0.5, abs=0.01)
+def test_worst_is_a_share_of_the_tolerance():
+    half = np.float64(4 * 2.0**-23 * VALUE.expected.loss.scale)
+    loss, gradient = VALUE.expected.loss.data, VALUE.expected.grad_logits.data
+    outcome = run_of(lambda case: Offer(lambda *given: (loss + half, gradient))).outcome(VALUE)
+    assert (outcome.name, outcome.worst) == ("equal", pytest.approx(0.5, abs=0.01))
 
 
 def test_offer_states_a_convention_and_its_undoing_together():
@@ -203,7 +199,7 @@ BROKEN = {
     "other format": ([{**HEADER, "format": 2}, CASE, FOOTER], "header of format 1"),
     "no footer": ([HEADER, CASE], "no footer"),
     "lost case": ([HEADER, FOOTER], "must hold the cases that its footer counts"),
-    "other kind": ([HEADER, HEADER, CASE, FOOTER], "must hold the cases"),
+    "other kind": ([HEADER, HEADER, CASE, FOOTER], "must hold cases between"),
     "other JSON": ([[1, 2]], "must hold the lines of a conformance run"),
 }
 
@@ -273,17 +269,12 @@ def test_module_that_an_adapter_lacks_is_named(folder):
 @pytest.mark.parametrize(
     ("glob", "wanted"),
     [
-        ("categorical-cross-entropy/sum", {"CategoricalCrossEntropy": 1}),
-        ("*HingeX*", None),
+        ("categorical-cross-entropy/two-*", {"CategoricalCrossEntropy": 1}),
         ("BinaryHinge", {"BinaryHinge": 29}),
         ("*hinge/index-target", {"CategoricalHinge": 1}),
     ],
 )
 def test_cases_are_chosen_by_id_or_loss(glob, wanted, folder):
-    if wanted is None:
-        with pytest.raises(ValueError, match="matches none"):
-            runner.prepare(**MINE, cases=glob)
-        return
     losses = [case.loss for case in runner.prepare(**MINE, cases=glob).cases]
     assert {loss: losses.count(loss) for loss in losses} == wanted
 
@@ -380,7 +371,7 @@ PLUGGED = {
     ),
     "other dtype": (
         ["--xent-adapter", "mine:offer", "--xent-dtype", "float64", "--xent-cases", "*entropy/index-target"],
-        {"passed": 2, "skipped": 2},
+        {"passed": 2, "skipped": 1},
     ),
 }
 
@@ -389,11 +380,13 @@ PLUGGED = {
 def test_plugin(name, pytester):
     arguments, wanted = PLUGGED[name]
     pytester.makepyfile(mine=ADAPTER, test_project=ONE_TEST)
-    run = pytester.runpytest_subprocess(*LOADED, "-p", "no:randomly", *arguments)
+    run = pytester.runpytest_subprocess(*LOADED, *arguments)
     outcomes = run.parseoutcomes()
     outcomes.pop("deselected", None)
     assert outcomes == wanted, run.stdout.str()
     assert run.ret == (1 if "failed" in wanted else 0)
+    if "-k" not in arguments:
+        run.stdout.fnmatch_lines([f"collected {sum(wanted.values())} item*"])
 
 
 def test_plugin_shows_conventions_and_what_is_wrong(pytester):

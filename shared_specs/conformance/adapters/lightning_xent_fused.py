@@ -46,5 +46,5 @@ def _has_finite_rows(case: Case, axis: int, ignore_index: float | None) -> bool:
     for name in ("mask", "sample_weight"):
         if name in case.inputs:
             counts = case.inputs[name].astype(bool)
-            rows |= ~counts.reshape(counts.shape + (1,) * (rows.ndim - counts.ndim))
+            rows |= ~counts.reshape(counts.shape[: rows.ndim] + (1,) * (rows.ndim - counts.ndim))
     return bool(rows.all())

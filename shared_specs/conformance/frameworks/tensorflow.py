@@ -26,7 +26,8 @@ def evaluate(
 
     def step(logits: Any, target: Any, others: dict[str, Any]) -> tuple[Any, Any]:
         with tf.GradientTape() as tape:
-            tape.watch(logits)
+            if logits.dtype.is_floating:  # integers are for the loss to refuse
+                tape.watch(logits)
             value = call(logits, target, **others)
             total = tf.reduce_sum(value)
         return value, tape.gradient(total, logits)
