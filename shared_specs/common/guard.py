@@ -144,24 +144,22 @@ def of_sums(sums: NDArray[Any], counts: NDArray[Any] | None, dtype: str) -> list
 
 
 def of_weights(
-    keyword: str, class_weights: NDArray[Any], sample_weights: NDArray[Any], counts: NDArray[Any] | None
+    keyword: str, labels: NDArray[Any], sample_weights: NDArray[Any], counts: NDArray[Any] | None
 ) -> list[str]:
-    """Say that sample weights [...] repeat the class weights [...] of the rows; nothing if they do not.
+    """Say that sample weights [...] are those of classes, which the loss weights too; nothing if they are not.
 
-    They do if rows of one class weight have one sample weight, and rows of another class weight have another.
+    They are if rows of one label have one weight, and rows of another label have another. Distributions show no labels.
     """
-    is_counted = np.ones(class_weights.shape, bool) if counts is None else counts
-    sample_weights = np.broadcast_to(sample_weights, class_weights.shape)
-    pairs = np.stack([class_weights[is_counted], sample_weights[is_counted]])
-    found, rows = np.unique(pairs, axis=1, return_counts=True)
-    groups = len(np.unique(found[0]))
-    if groups < 2 or found.shape[1] != groups or len(np.unique(found[1])) < 2 or rows.min() < 2:
+    if labels.size != sample_weights.size:
         return []
-    seen = ", ".join(f"{sample:.6g} for {own:.6g}" for own, sample in found.T[:4].tolist())
-    return [
-        f"has {keyword}, and the sample weights of the batch follow it ({seen}): classes are weighted twice, so leave "
-        "one of the two out"
-    ]
+    is_counted = np.ones(sample_weights.shape, bool) if counts is None else counts
+    pairs = np.stack([labels.reshape(sample_weights.shape)[is_counted], sample_weights[is_counted]])
+    found, rows = np.unique(pairs, axis=1, return_counts=True)
+    different, weights = np.unique(found[0]), np.unique(found[1])
+    if len(different) != found.shape[1] or len(weights) < 2 or rows.min() < 2:
+        return []
+    seen = ", ".join(f"{weight:.6g} for label {label:g}" for label, weight in found.T[:4].tolist())
+    return [f"has {keyword}, and the sample weights of the batch weight classes too ({seen}): leave one of the two out"]
 
 
 def of_axes(shape: tuple[int, ...], axis: int, kind: str = "classes") -> list[str]:

@@ -104,7 +104,7 @@ CASES = {
     "class weights twice": (
         config(loss=WEIGHTED, data={"twice": True}),
         [],
-        "has class_weight, and the sample weights of the batch follow it (1 for 1, 2 for 2, 3 for 4)",
+        "has class_weight, and the sample weights of the batch weight classes too (1 for label 0, 2 for label 1, ",
     ),
     "weights of a sampler": (config(loss=WEIGHTED, data={"sampled": True}), [], "WeightedRandomSampler draws the rows"),
     "weights of a callback": (
