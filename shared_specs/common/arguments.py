@@ -28,6 +28,7 @@ FOREIGN = {
     "weights": ("MMDetection", "class_weight"),
     "avg_non_ignore": ("MMDetection", "ignore_index"),
     "lse_square_scale": ("Liger and flash-attn", "z_loss"),
+    "ce_weight": ("Liger", "class_weight"),
     "ignore_label": ("Caffe and HRNet", "ignore_index"),
     "padding_idx": ("Fairseq", "ignore_index"),
     "scale_pos_weight": ("XGBoost", "pos_weight"),
@@ -41,6 +42,9 @@ FOREIGN = {
 }
 """Keywords of other libraries: the library, and the name here."""
 FAMILY = "the class says it: Binary... has a sigmoid, Categorical... a softmax"
+IN_THE_CALL = "{} is an argument of the call: build the loss first, then call it"
+LOGARITHMS = "{} has no counterpart: pass the exponentials"
+DICE = "{} has no counterpart: add the Dice loss of another library"
 BOTH_TARGETS = "leave {} out: class indices and distributions are accepted, and their shapes tell them apart"
 WITHOUT_COUNTERPART = {
     "weight": "weight of torch is the sample_weight of the call here",
@@ -59,12 +63,30 @@ WITHOUT_COUNTERPART = {
     "sum_classes": 'sum_classes is reduction="none" here, then a sum over the classes and a mean over the rows',
     "normalized": 'normalized is reduction="none" here, divided by the sum of the modulators',
     "reduced_threshold": "reduced_threshold has no counterpart: raise gamma, or use hard_fraction",
-    "log_target": "log_target has no counterpart: pass the exponential of the target",
+    "smooth_dense": "leave smooth_dense out: label_smoothing smooths distributions too",
+    "delta": "delta of MONAI is class_weight=[1 - delta, delta, ...] here",
     "logit_scale": "logit_scale of flash-attn is temperature=1 / logit_scale here",
     "return_z_loss": "the z-loss is part of the loss: subtract the loss with z_loss=0 to get it alone",
     "num_items_in_batch": "num_items_in_batch of Transformers is the denominator of the call here",
     "avg_factor": "avg_factor of MMDetection is the denominator of the call here",
     **{name: BOTH_TARGETS.format(name) for name in ("to_onehot_y", "soft_label", "sparse_label", "one_hot")},
+    **{name: LOGARITHMS.format(name) for name in ("log_target", "log_targets", "log_predictions")},
+    **{name: DICE.format(name) for name in ("lambda_dice", "lambda_ce", "lambda_focal")},
+    **{
+        name: IN_THE_CALL.format(name)
+        for name in (
+            "logits",
+            "labels",
+            "target",
+            "targets",
+            "input",
+            "inputs",
+            "y_true",
+            "y_pred",
+            "sample_weight",
+            "mask",
+        )
+    },
     **dict.fromkeys(("use_sigmoid", "use_softmax", "sigmoid", "softmax", "mode", "other_act", "activation"), FAMILY),
 }
 """Keywords of other libraries that losses do not have: what to do instead."""

@@ -145,6 +145,12 @@ FOREIGN = {
     "optax": ("CategoricalCrossEntropy", "where", "where of optax is the mask of the call here"),
     "Liger": ("CategoricalCrossEntropy", "lse_square_scale", "lse_square_scale of Liger and flash-attn is z_loss here"),
     "the authors of LDAM": ("LDAMCrossEntropy", "cls_num_list", "cls_num_list of LDAM's authors is class_counts here"),
+    "inputs": (
+        "BinaryFocalCrossEntropy",
+        "labels",
+        "labels is an argument of the call: build the loss first, then call",
+    ),
+    "a Dice loss": ("CategoricalFocalCrossEntropy", "lambda_dice", "lambda_dice has no counterpart: add the Dice loss"),
     "a kind of target": (
         "CategoricalCrossEntropy",
         "soft_label",
