@@ -70,8 +70,8 @@ def _native(
     """Return what is known of a loss, and the values of all its keywords, as plain Python objects."""
     if name not in known:
         close = difflib.get_close_matches(name, [*known, *others], 1, 0.8)
-        meant = f"did you mean {close[0]!r}?" if close else f"it is no cross-entropy; those of {library} are "
-        raise refused(name, others.get(name, meant if close else meant + ", ".join(known)))
+        ours = f"it is no cross-entropy; those of {library} are {', '.join(known)}"
+        raise refused(name, others.get(name, f"did you mean {close[0]!r}?" if close else ours))
     native = known[name]
     unknown = [keyword for keyword in given if keyword not in native.defaults]
     if unknown:

@@ -182,7 +182,7 @@ ERRORS = {
         ["convert", "torch.nn.BCEWithLogitsLoss(weight=[1.0, 2.0])"],
         "BCEWithLogitsLoss(weight=...) has no equal here: a weight of each element is the sample_weight of the call",
     ),
-    "misspelt native loss": (["convert", "torch.nn.CrossEntropyLos()"], "did you mean 'CrossEntropyLoss'?"),
+    "misspelt native loss": (["convert", "torch.nn.CrossEntropyLos()"], "did you mean 'CrossEntropyLoss'?\n"),
     "misspelt native keyword": (
         ["convert", "torch.nn.CrossEntropyLoss(lable_smoothing=1)"],
         "CrossEntropyLoss got an unexpected keyword argument 'lable_smoothing': did you mean 'label_smoothing'?",
