@@ -423,6 +423,13 @@ def test_plugin_refuses_what_the_runner_refuses(workers, pytester):
     run.stderr.fnmatch_lines(["ERROR: cases must match *, got 'zzz', which matches none"])
 
 
+@pytest.mark.parametrize("package", ["keras_xent", "lightning_xent", "shared_specs"])
+def test_pytest_does_not_warn_of_a_package_that_is_imported_before_it_starts(package):
+    """It would: it rewrites the packages of a distribution that brings a plugin."""
+    text = (Path(__file__).parents[2] / package / "__init__.py").read_text(encoding="utf-8")
+    assert "PYTEST_DONT_REWRITE" in ast.get_docstring(ast.parse(text))
+
+
 def test_plugin_is_found_by_its_entry_point():
     """The tests above give its name where this project is not installed."""
     text = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
