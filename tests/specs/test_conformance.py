@@ -242,7 +242,10 @@ MINE = {"adapter": "mine:offer"}
 ARGUMENTS = {
     "nothing": ({}, "one of target and adapter"),
     "both": ({"target": "lightning_xent", **MINE}, "one of target and adapter"),
-    "target": ({"target": "lightning"}, "target must be one of .*lightning_xent, .*got 'lightning'; or use adapter="),
+    "target": (
+        {"target": "keras-xent-jax"}, "target must be one of .*got 'keras-xent-jax'; did you mean 'keras_xent-jax'"
+    ),
+    "no target is near": ({"target": "zzz"}, "lightning_xent, .*got 'zzz'; for a loss of your own, use adapter=module:"),
     "adapter": ({"adapter": "mine"}, "adapter must be module:function"),
     "module": ({"adapter": "theirs:offer"}, "no module 'theirs'"),
     "function": ({"adapter": "mine:offers"}, "mine has no function 'offers'"),
@@ -258,7 +261,7 @@ ARGUMENTS = {
     "mode": ({**MINE, "mode": "compiled"}, "mode must be 'eager' for this target, which computes with numpy"),
     "mode of the adapter": ({"adapter": "slow:offer", "mode": "eager"}, "mode must be 'compiled'"),
     "device": ({**MINE, "device": "tpu"}, "device must be 'cpu'"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
