@@ -245,7 +245,7 @@ ARGUMENTS = {
     "target": (
         {"target": "keras-xent-jax"}, "target must be one of .*got 'keras-xent-jax'; did you mean 'keras_xent-jax'"
     ),
-    "no target is near": ({"target": "zzz"}, "lightning_xent, .*got 'zzz'; for a loss of your own, use adapter=module:"),
+    "no target is near": ({"target": "zzz"}, "lightning_xent, .*got 'zzz'; for a loss of your own, use adapter="),
     "adapter": ({"adapter": "mine"}, "adapter must be module:function"),
     "module": ({"adapter": "theirs:offer"}, "no module 'theirs'"),
     "function": ({"adapter": "mine:offers"}, "mine has no function 'offers'"),
