@@ -111,6 +111,17 @@ def test_outcome(name):
     assert ("wanted" in line) == ("inputs" in line) == (wanted == "wrong")
 
 
+@pytest.mark.parametrize(
+    ("mode", "device", "wanted"), [("eager", "cpu", "wrong"), ("compiled", "cpu", "equal"), ("eager", "cuda", "equal")]
+)
+def test_label_out_of_range_may_give_nan_where_it_cannot_be_read(mode, device, wanted):
+    module = evaluate.setting("numpy", "float32", None, "cpu").module
+    setting = evaluate.Setting(module, "float32", mode, device)
+    run = runner.Run(Adapter("mine", lambda case: Offer(lambda *given: np.nan), "numpy", arguments={}), setting, [])
+    assert BAD_LABEL.error.traced == "nan"
+    assert run.outcome(BAD_LABEL).name == wanted
+
+
 def test_worst_is_a_share_of_the_tolerance():
     half = np.float64(4 * 2.0**-23 * VALUE.expected.loss.scale)
     loss, gradient = VALUE.expected.loss.data, VALUE.expected.grad_logits.data
@@ -231,7 +242,10 @@ MINE = {"adapter": "mine:offer"}
 ARGUMENTS = {
     "nothing": ({}, "one of target and adapter"),
     "both": ({"target": "lightning_xent", **MINE}, "one of target and adapter"),
-    "target": ({"target": "lightning"}, "target must be one of .*lightning_xent, .*got 'lightning'; or use adapter="),
+    "target": (
+        {"target": "keras-xent-jax"}, "target must be one of .*got 'keras-xent-jax'; did you mean 'keras_xent-jax'"
+    ),
+    "no target is near": ({"target": "zzz"}, "lightning_xent, .*got 'zzz'; for a loss of your own, use adapter="),
     "adapter": ({"adapter": "mine"}, "adapter must be module:function"),
     "module": ({"adapter": "theirs:offer"}, "no module 'theirs'"),
     "function": ({"adapter": "mine:offers"}, "mine has no function 'offers'"),
@@ -247,7 +261,7 @@ ARGUMENTS = {
     "mode": ({**MINE, "mode": "compiled"}, "mode must be 'eager' for this target, which computes with numpy"),
     "mode of the adapter": ({"adapter": "slow:offer", "mode": "eager"}, "mode must be 'compiled'"),
     "device": ({**MINE, "device": "tpu"}, "device must be 'cpu'"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
@@ -404,11 +418,19 @@ def test_plugin_shows_conventions_and_what_is_wrong(pytester):
     assert "Traceback" not in run.stdout.str()
 
 
-def test_plugin_refuses_what_the_runner_refuses(pytester):
+@pytest.mark.parametrize("workers", [[], ["-n", "1"]], ids=["here", "xdist"])
+def test_plugin_refuses_what_the_runner_refuses(workers, pytester):
     pytester.makepyfile(mine=ADAPTER, test_project=ONE_TEST)
-    run = pytester.runpytest_subprocess(*LOADED, "--xent-adapter", "mine:offer", "--xent-cases", "zzz")
+    run = pytester.runpytest_subprocess(*LOADED, *workers, "--xent-adapter", "mine:offer", "--xent-cases", "zzz")
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     run.stderr.fnmatch_lines(["ERROR: cases must match *, got 'zzz', which matches none"])
+
+
+@pytest.mark.parametrize("package", ["keras_xent", "lightning_xent", "shared_specs"])
+def test_pytest_does_not_warn_of_a_package_that_is_imported_before_it_starts(package):
+    """It would: it rewrites the packages of a distribution that brings a plugin."""
+    text = (Path(__file__).parents[2] / package / "__init__.py").read_text(encoding="utf-8")
+    assert "PYTEST_DONT_REWRITE" in ast.get_docstring(ast.parse(text))
 
 
 def test_plugin_is_found_by_its_entry_point():
