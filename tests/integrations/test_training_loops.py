@@ -27,8 +27,9 @@ def test_a_plain_loop(word, class_weight):
     assert training_loops.difference(model.weight.detach(), 1, class_weight) < 1e-6
 
 
-@pytest.mark.parametrize("devices", [1, 2])
-@pytest.mark.parametrize("loop", ["fabric", "accelerate"])
+@pytest.mark.parametrize(
+    ("loop", "devices"), [("fabric", 1), ("fabric", 2), ("accelerate", 1), ("accelerate", 2), ("torch", 2)]
+)
 def test_a_loop_over_devices(loop, devices):
     command = [sys.executable, training_loops.__file__, loop, str(devices)]
     run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
