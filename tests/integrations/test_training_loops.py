@@ -15,7 +15,7 @@ import training_loops
 
 
 @pytest.mark.parametrize(
-    ("word", "class_weight"), [("denominator=rows", None), (".parts(", (1, 1, 2, 4))], ids=["rows", "parts"]
+    ("word", "class_weight"), [("batches):\n    rows", None), (".parts(", (1, 1, 2, 4))], ids=["rows", "parts"]
 )
 def test_a_plain_loop(word, class_weight):
     import torch

@@ -35,7 +35,7 @@ def ours(scenario: str) -> Any:
     loss = lightning_xent.CategoricalCrossEntropy(ignore_index=-100)
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=1)
     batches, (network, optimizer) = torch_step.batches(scenario), prepared(accelerator)
-    rows: Any = sum((labels != loss.ignore_index).sum() for _, labels in batches)
+    rows = sum((labels != loss.ignore_index).sum() for _, labels in batches)
     rows = accelerator.reduce(rows.double(), reduction="mean")
     for index, (inputs, labels) in enumerate(batches):
         is_last = index + 1 == len(batches)

@@ -37,7 +37,7 @@ def ours(scenario: str) -> Any:
     """Divide by the mean number of rows of a device, because devices average their gradients."""
     loss = lightning_xent.CategoricalCrossEntropy(ignore_index=-100)
     batches, (fabric, network, optimizer) = torch_step.batches(scenario), launched()
-    rows: Any = sum((labels != loss.ignore_index).sum() for _, labels in batches)
+    rows = sum((labels != loss.ignore_index).sum() for _, labels in batches)
     rows = fabric.all_reduce(rows.double(), reduce_op="mean")
     for index, (inputs, labels) in enumerate(batches):
         is_accumulating = index + 1 < len(batches)

@@ -19,13 +19,13 @@ class Accumulating(keras.Model):
         inputs, labels = data
         replica = tf.distribute.get_replica_context()
         rows = replica.all_reduce("SUM", tf.math.count_nonzero(labels != loss.ignore_index))
-        total, gradients = 0.0, None
+        total, gradients = 0.0, list[Any]()
         for part in range(MICRO_BATCHES):
             with tf.GradientTape() as tape:
                 outputs = self(inputs[part::MICRO_BATCHES], training=True)
                 value = loss(labels[part::MICRO_BATCHES], outputs, denominator=rows)
             found = tape.gradient(value, self.trainable_variables)
-            gradients = found if gradients is None else [a + b for a, b in zip(gradients, found, strict=True)]
+            gradients = [a + b for a, b in zip(gradients, found, strict=True)] if gradients else found
             total += value
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
         return {"step_loss": total * replica.num_replicas_in_sync}

@@ -47,7 +47,7 @@ def trained(module: Any, scenario: str) -> Any:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, DataLoader(torch_step.batches(scenario), batch_size=None))  # type: ignore[arg-type]
+    trainer.fit(module, DataLoader(torch_step.batches(scenario), batch_size=None))
     return torch_step.gradient(module.network)
 
 

@@ -68,7 +68,7 @@ def compared(gradient: Any, want: Any) -> dict[str, Any]:
     return {"factor": number(factor), "deviation": number(deviation)}
 
 
-def number(value: float) -> Any:
+def number(value: Any) -> Any:
     """A number with 9 digits, for JSON, which has no NaN."""
     return float(f"{value:.9g}") if np.isfinite(value) else "NaN"
 

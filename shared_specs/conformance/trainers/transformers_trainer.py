@@ -74,7 +74,7 @@ def trained(model_class: Any, scenario: str, compute_loss_func: Any = None) -> A
         trainer = transformers.Trainer(
             network,
             arguments,
-            train_dataset=data,  # type: ignore[arg-type]
+            train_dataset=data,
             compute_loss_func=compute_loss_func,
             optimizers=(optimizer, None),
         )
