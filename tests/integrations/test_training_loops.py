@@ -158,3 +158,24 @@ def test_losses_that_transformers_would_count_otherwise(config, shift_labels, me
         compute_loss(compute_loss)
     with pytest.raises(ValueError, match='labels must be a tensor, got None: the batch needs the key "labels"'):
         compute_loss(lightning_xent.CategoricalCrossEntropy(ignore_index=-100))({"logits": None}, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [("SequenceClassifierOutput", (4,)), ("TokenClassifierOutput", (4, 7)), ("MaskedLMOutput", (4, 7))],
+)
+def test_labels_are_not_shifted_for_models_that_predict_their_own_positions(name, labels):
+    """In silence, a classifier would learn the label of the next row, and a masked model that of the next token."""
+    import torch
+    from transformers import modeling_outputs
+
+    import lightning_xent
+    from lightning_xent.integrations.transformers import compute_loss
+
+    outputs = getattr(modeling_outputs, name)(logits=torch.zeros(*labels, 3))
+    loss = lightning_xent.CategoricalCrossEntropy(ignore_index=-100)
+    with pytest.raises(
+        ValueError, match=f"shift_labels must be False.*got {name} with labels of shape .*shift_labels=False"
+    ):
+        compute_loss(loss)(outputs, torch.zeros(labels, dtype=torch.long))
+    assert float(compute_loss(loss, shift_labels=False)(outputs, torch.zeros(labels, dtype=torch.long))) > 1
