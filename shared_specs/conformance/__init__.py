@@ -1,1 +1,1 @@
-"""How losses of other libraries, and trainers, compare with the vectors and with the gradient of the whole batch."""
+"""Runs the test vectors against any library's losses: each case is equal, differs, wrong or not offered."""
