@@ -1,0 +1,161 @@
+"""torch.nn.functional, which the modules of torch.nn call."""
+
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional
+
+from shared_specs.conformance.adapters import _torch as shared
+from shared_specs.conformance.asked import Asked, offered
+from shared_specs.conformance.offers import Offer
+from shared_specs.load import Case
+
+FRAMEWORK = "torch"
+REQUIREMENTS = ("torch",)
+DISTRIBUTION = "torch"
+
+WEIGHTED_MEAN = "mean divides by the sum of the weights of the labels"
+MEAN_OF_ENTRIES = "mean divides by the rows times the classes"
+
+
+def offer(case: Case) -> Offer | None:
+    """The call of torch that is nearest to a case."""
+    asked = Asked(case)
+    return OFFERS[asked.loss](asked) if asked.loss in OFFERS else None
+
+
+def cross_entropy(asked: Asked) -> Offer | None:
+    """F.cross_entropy; for probabilities F.nll_loss of their logarithm."""
+    smooths = ("label_smoothing",) if asked.has_logits else ("from_logits",)
+    if not asked.only("class_weight", "ignore_index", *smooths):
+        return None
+    if not asked.has_indices and ("ignore_index" in asked.config or not asked.has_logits):
+        return None  # torch ignores indices only, and takes distributions only beside logits
+    if asked.reduction == "weighted_mean" and not asked.has_indices:
+        return None
+    divides_by_weights = asked.reduction == "mean" and "class_weight" in asked.config and asked.has_indices
+
+    def call(logits: Tensor, target: Tensor, *, undo: bool) -> Tensor:
+        options: dict[str, Any] = {"weight": shared.class_weight(asked, logits)}
+        options["reduction"] = asked.reduction.removeprefix("weighted_")
+        if asked.has_indices:
+            target = shared.labels(asked, target)
+            options["ignore_index"] = asked.get("ignore_index", -100)
+        else:
+            target = shared.second(asked, target.to(logits.dtype))
+        if asked.has_logits:
+            function: Any = partial(functional.cross_entropy, label_smoothing=asked.get("label_smoothing", 0.0))
+            scores = shared.second(asked, logits)
+        else:
+            p = shared.probabilities(asked, logits, normalise=undo)
+            function, scores = functional.nll_loss, shared.second(asked, shared.clipped(p) if undo else p).log()
+        if undo and divides_by_weights:
+            return function(scores, target, **options | {"reduction": "sum"}) / asked.kept_rows
+        return function(scores, target, **options)
+
+    of_probabilities = None if asked.has_logits else f"{shared.UNNORMALISED}; {shared.UNCLIPPED}"
+    return offered(call, WEIGHTED_MEAN if divides_by_weights else None, of_probabilities)
+
+
+def binary_cross_entropy(asked: Asked) -> Offer | None:
+    """F.binary_cross_entropy_with_logits, and F.binary_cross_entropy for probabilities."""
+    weights = "pos_weight" if asked.has_logits else "from_logits"
+    if not asked.only("sample_weight", weights) or asked.reduction == "weighted_mean":
+        return None
+
+    def call(logits: Tensor, target: Tensor, *, undo: bool, sample_weight: Tensor | None = None) -> Tensor:
+        target = shared.binary(asked, logits, target)
+        options: dict[str, Any] = {"reduction": asked.reduction}
+        if sample_weight is not None:
+            options["weight"] = asked.against_rows(sample_weight).to(logits.dtype)
+        if not asked.has_logits:
+            return functional.binary_cross_entropy(shared.clipped(logits) if undo else logits, target, **options)
+        if "pos_weight" in asked.config:
+            options["pos_weight"] = logits.new_tensor(asked.pos_weight)
+        return functional.binary_cross_entropy_with_logits(logits, target, **options)
+
+    return offered(call, None if asked.has_logits else shared.UNCLIPPED)
+
+
+def kl_divergence(asked: Asked) -> Offer | None:
+    """F.kl_div of the log-softmax, or of the logarithm of probabilities."""
+    if not asked.only("from_logits") or asked.reduction == "weighted_mean":
+        return None
+
+    def call(logits: Tensor, target: Tensor, *, undo: bool) -> Tensor:
+        wanted = shared.distribution(asked, logits, target)
+        if asked.has_logits:
+            logs = logits.log_softmax(asked.axis)
+        else:
+            p = shared.probabilities(asked, logits, normalise=undo)
+            logs = (shared.clipped(p) if undo else p).log()
+        if asked.reduction == "none" or undo:
+            return shared.reduced(asked, functional.kl_div(logs, wanted, reduction="none").sum(asked.axis))
+        return functional.kl_div(logs, wanted, reduction=asked.reduction)
+
+    of_probabilities = None if asked.has_logits else f"{shared.UNNORMALISED}; {shared.UNCLIPPED}"
+    return offered(call, MEAN_OF_ENTRIES if asked.reduction == "mean" else None, of_probabilities)
+
+
+def hinge(asked: Asked) -> Offer | None:
+    """F.multi_margin_loss, which sums over the rivals: of two classes it is ours over 2."""
+    if asked.classes != 2 or not asked.has_indices or not asked.only("class_weight"):
+        return None
+    if asked.reduction == "weighted_mean":
+        return None  # its mean divides by the rows, whatever the weights
+
+    def call(logits: Tensor, target: Tensor, *, undo: bool) -> Tensor:
+        weight, given = shared.class_weight(asked, logits), shared.labels(asked, target).reshape(-1)
+        value = functional.multi_margin_loss(
+            shared.flat(asked, logits), given, weight=weight, reduction=asked.reduction
+        )
+        value = value.reshape(asked.row_shape) if asked.reduction == "none" else value
+        return 2 * value if undo else value
+
+    return offered(call, "the sum over the rivals is divided by the number of classes")
+
+
+def distance(function: Any) -> Any:
+    """F.mse_loss and F.l1_loss of probabilities and one-hot rows."""
+
+    def make(asked: Asked) -> Offer | None:
+        if not asked.only("from_logits") or not asked.is_hard or asked.reduction == "weighted_mean":
+            return None
+        scale = 2 if asked.loss == "BinaryMeanAbsoluteError" else 1
+
+        def call(logits: Tensor, target: Tensor, *, undo: bool) -> Tensor:
+            if asked.is_binary:
+                wanted = shared.binary(asked, logits, target)
+                p = logits.sigmoid() if asked.has_logits else shared.clipped(logits) if undo else logits
+            else:
+                wanted = shared.distribution(asked, logits, target)
+                p = shared.probabilities(asked, logits, normalise=undo)
+                p = shared.clipped(p) if undo and not asked.has_logits else p
+            if not undo and (asked.is_binary or asked.reduction != "none"):
+                return function(p, wanted, reduction=asked.reduction)
+            values = function(p, wanted, reduction="none")
+            return shared.reduced(asked, scale * values if asked.is_binary else values.sum(asked.axis))
+
+        counts_entries = not asked.is_binary and asked.reduction == "mean"
+        return offered(
+            call,
+            MEAN_OF_ENTRIES if counts_entries else None,
+            "a binary loss has one of two equal terms" if scale == 2 else None,
+            None if asked.has_logits else shared.UNCLIPPED if asked.is_binary else shared.UNNORMALISED,
+        )
+
+    return make
+
+
+OFFERS = {
+    "BinaryCrossEntropy": binary_cross_entropy,
+    "BinaryMeanAbsoluteError": distance(functional.l1_loss),
+    "BinarySquaredError": distance(functional.mse_loss),
+    "CategoricalCrossEntropy": cross_entropy,
+    "CategoricalHinge": hinge,
+    "CategoricalMeanAbsoluteError": distance(functional.l1_loss),
+    "CategoricalSquaredError": distance(functional.mse_loss),
+    "KLDivergence": kl_divergence,
+    "SparseCategoricalCrossEntropy": cross_entropy,
+}

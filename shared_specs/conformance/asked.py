@@ -1,0 +1,124 @@
+"""What a case asks of a loss, in plain values: what adapters read before they look for a call of their library."""
+
+from collections.abc import Callable
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared_specs.common.arguments import REDUCTION_SYNONYMS
+from shared_specs.conformance.offers import Offer
+from shared_specs.load import Case
+from shared_specs.textbook import BINARY
+
+DEFAULTS = {
+    "from_logits": True,
+    "label_smoothing": 0.0,
+    "smooth_over": "all",
+    "temperature": 1.0,
+    "z_loss": 0.0,
+    "entropy_penalty": 0.0,
+    "hard_fraction": 1.0,
+    "reduction": "mean",
+}
+WEIGHTS = {"alpha", "class_weight", "pos_weight", "sample_weight"}
+# What changes no number, and what each adapter sees to.
+ALWAYS = {"axis", "check_labels", "reduction"}
+
+
+class Asked:
+    """One value case, with the defaults of the common keywords left out."""
+
+    def __init__(self, case: Case) -> None:
+        """Read a case that has an expected value."""
+        logits, target = case.inputs["logits"], case.inputs["target"]
+        self.loss = case.loss
+        self.config = {
+            name: value
+            for name, value in case.config.items()
+            if value is not None and not (name in DEFAULTS and value == DEFAULTS[name])
+        }
+        self.inputs = {name: value for name, value in case.inputs.items() if name not in ("logits", "target")}
+        self.shape = logits.shape
+        self.target = target
+        self.is_binary = case.loss in BINARY
+        axis = case.config.get("axis")
+        self.axis: int = (logits.ndim - 1 if axis is None else axis) % max(logits.ndim, 1)
+        self.row_shape = logits.shape if self.is_binary else np.delete(logits.shape, self.axis)
+        self.row_shape = tuple(int(size) for size in self.row_shape)
+        self.classes = 2 if self.is_binary else int(logits.shape[self.axis])
+
+    @cached_property
+    def reduction(self) -> str:
+        """The canonical name; a weighted mean without weights is a mean."""
+        given = self.config.get("reduction", "mean")
+        name: str = REDUCTION_SYNONYMS.get(given, given)
+        weighs = WEIGHTS & {*self.config, *self.inputs}
+        return "mean" if name == "weighted_mean" and not weighs and self.sums_to_one else name
+
+    def only(self, *names: str) -> bool:
+        """Whether the case asks for nothing but these keywords and inputs, beside axis and reduction."""
+        return ALWAYS.union(names).issuperset({*self.config, *self.inputs})
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value of a keyword, or the default of the loss that an adapter knows."""
+        return self.config.get(name, default)
+
+    @property
+    def has_logits(self) -> bool:
+        """False for probabilities."""
+        return "from_logits" not in self.config
+
+    @cached_property
+    def has_indices(self) -> bool:
+        """Whether the targets are class indices: all of a categorical loss that have not the shape of the logits."""
+        return not self.is_binary and self.target.shape != self.shape
+
+    @cached_property
+    def is_hard(self) -> bool:
+        """Whether each target is a class: an index, a one-hot row, or a label of 0 or 1."""
+        if self.has_indices:
+            return True
+        values = self.target[self.kept] if self.is_binary else self.target
+        whole = bool(np.isin(values, (0, 1)).all())
+        return whole and (self.is_binary or bool((self.target.sum(self.axis) == 1).all()))
+
+    @cached_property
+    def sums_to_one(self) -> bool:
+        """Whether the target of each row is a distribution."""
+        return self.is_binary or self.has_indices or bool(np.allclose(self.target.sum(self.axis), 1))
+
+    @cached_property
+    def kept(self) -> NDArray[np.bool_]:
+        """The rows whose label is not ignored, in the shape of the rows."""
+        if "ignore_index" not in self.config or not (self.is_binary or self.has_indices):
+            return np.ones(self.row_shape, bool)
+        return (self.target != self.config["ignore_index"]).reshape(self.row_shape)
+
+    @property
+    def kept_rows(self) -> int:
+        """Their number, at least 1: a sum over none of them is 0, and so is its mean."""
+        return max(int(self.kept.sum()), 1)
+
+    @cached_property
+    def pos_weight(self) -> NDArray[np.float64]:
+        """The weight of label 1, in a shape that broadcasts against the logits."""
+        weight = np.asarray(self.config.get("pos_weight", 1.0))
+        if weight.ndim == 1 and "axis" in self.config:
+            return weight.reshape(np.where(np.arange(len(self.shape)) == self.axis, weight.size, 1))
+        return weight
+
+    def against_rows(self, weights: Any) -> Any:
+        """Sample weights or a mask, a leading part of the shape of the rows, reshaped to broadcast against them."""
+        shape = tuple(weights.shape)
+        while shape and len(shape) > 1 and shape[-1] == 1 and shape != self.row_shape[: len(shape)]:
+            shape = shape[:-1]
+        return weights.reshape(shape + (1,) * (len(self.row_shape) - len(shape)))
+
+
+def offered(call: Callable[..., Any], *conventions: str | None) -> Offer:
+    """An offer of `call(logits, target, ..., undo=False)`; with undo=True it is without its conventions."""
+    named = [convention for convention in conventions if convention]
+    raw = partial(call, undo=False)
+    return Offer(raw, "; ".join(named), partial(call, undo=True)) if named else Offer(raw)
