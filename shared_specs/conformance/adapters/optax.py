@@ -1,0 +1,177 @@
+"""optax.losses, whose functions do not reduce: `.mean()` and `.sum()` follow, as they do in most code."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from shared_specs.conformance.asked import Asked, offered
+from shared_specs.conformance.offers import Offer
+from shared_specs.load import Case
+
+FRAMEWORK = "jax"
+REQUIREMENTS = ("jax", "optax")
+DISTRIBUTION = "optax"
+
+Tensor = Any
+IN_THE_MEAN = "rows that `where` leaves out stay in the mean"
+
+
+def offer(case: Case) -> Offer | None:
+    """The call of optax that is nearest to a case."""
+    asked = Asked(case)
+    if asked.reduction == "weighted_mean" or asked.get("gamma") == "flsd53" or asked.loss not in OFFERS:
+        return None
+    return OFFERS[asked.loss](asked)
+
+
+def reduced(asked: Asked, values: Tensor, count: Any = None) -> Tensor:
+    """Rows, or their sum, or their mean, over `count` of them."""
+    if asked.reduction == "none":
+        return values.reshape(asked.row_shape)
+    if asked.reduction == "sum":
+        return values.sum()
+    return values.mean() if count is None else values.sum() / count
+
+
+def distribution(asked: Asked, target: Tensor, dtype: Any) -> Tensor:
+    """The target as probabilities, in the shape of the logits."""
+    if not asked.has_indices:
+        return target.astype(dtype)
+    return jax.nn.one_hot(target.reshape(asked.row_shape), asked.classes, axis=asked.axis, dtype=dtype)
+
+
+def cross_entropy(asked: Asked) -> Offer | None:
+    """softmax_cross_entropy, of indices with_integer_labels; smooth_labels; `where` is a mask."""
+    names = ("ignore_index", "mask") if asked.has_indices else ("mask",)
+    if not (asked.only(*names) or asked.only("label_smoothing")):
+        return None
+    leaves_out = asked.only() is False and "label_smoothing" not in asked.config
+
+    def call(logits: Tensor, target: Tensor, *, undo: bool, mask: Tensor | None = None) -> Tensor:
+        where = None if mask is None else jnp.broadcast_to(asked.against_rows(mask), asked.row_shape)
+        if "ignore_index" in asked.config:
+            kept = target.reshape(asked.row_shape) != asked.config["ignore_index"]
+            where = kept if where is None else where & kept
+        count = jnp.maximum(where.sum(), 1) if undo and where is not None else None
+        if asked.has_indices and "label_smoothing" not in asked.config:
+            given = target.reshape(asked.row_shape)
+            loss = optax.softmax_cross_entropy_with_integer_labels(logits, given, asked.axis, where)
+            return reduced(asked, loss, count)
+        wanted = distribution(asked, target, logits.dtype)
+        if "label_smoothing" in asked.config:
+            wanted = optax.smooth_labels(wanted, asked.config["label_smoothing"], axis=asked.axis)
+        return reduced(asked, optax.softmax_cross_entropy(logits, wanted, asked.axis, where), count)
+
+    return offered(call, IN_THE_MEAN if leaves_out and asked.reduction == "mean" else None)
+
+
+def binary_cross_entropy(asked: Asked) -> Offer | None:
+    """sigmoid_binary_cross_entropy."""
+    if not asked.only():
+        return None
+
+    def call(logits: Tensor, target: Tensor, *, undo: bool) -> Tensor:
+        return reduced(asked, optax.sigmoid_binary_cross_entropy(logits, target.reshape(asked.shape)))
+
+    return offered(call)
+
+
+def binary_focal(asked: Asked) -> Offer | None:
+    """sigmoid_focal_loss."""
+    if not asked.only("gamma", "alpha"):
+        return None
+
+    def call(logits: Tensor, target: Tensor, *, undo: bool) -> Tensor:
+        def loss(labels: Tensor) -> Tensor:
+            return optax.sigmoid_focal_loss(logits, labels, alpha=asked.get("alpha"), gamma=asked.get("gamma", 2.0))
+
+        labels = target.reshape(asked.shape).astype(logits.dtype)
+        if undo:
+            ones = jnp.ones_like(labels)
+            return reduced(asked, labels * loss(ones) + (1 - labels) * loss(1 - ones))
+        return reduced(asked, loss(labels))
+
+    return offered(call, None if asked.is_hard else "soft labels are mixed inside the modulator")
+
+
+def poly(asked: Asked) -> Offer | None:
+    """poly_loss_cross_entropy; its default epsilon is 2."""
+    if not asked.only("epsilon"):
+        return None
+
+    def call(logits: Tensor, target: Tensor, *, undo: bool) -> Tensor:
+        wanted = distribution(asked, target, logits.dtype)
+        epsilon = asked.get("epsilon", 1.0)
+        loss = optax.losses.poly_loss_cross_entropy(logits, wanted, epsilon, asked.axis)
+        if undo:
+            loss = loss + epsilon * (wanted.sum(asked.axis) - 1)
+        return reduced(asked, loss)
+
+    return offered(call, None if asked.sums_to_one else "the polynomial term has 1 for the sum of a target")
+
+
+def kl_divergence(asked: Asked) -> Offer | None:
+    """kl_divergence of the log-softmax, or of the logarithm of probabilities."""
+    if not asked.only("from_logits", "mask"):
+        return None
+
+    def call(logits: Tensor, target: Tensor, *, undo: bool, mask: Tensor | None = None) -> Tensor:
+        wanted = distribution(asked, target, logits.dtype)
+        if asked.has_logits:
+            logs = jax.nn.log_softmax(logits, axis=asked.axis)
+        else:
+            p = logits / logits.sum(asked.axis, keepdims=True) if undo else logits
+            logs = jnp.log(jnp.clip(p, 1e-7, 1 - 1e-7) if undo else p)
+        where = count = None
+        if mask is not None:
+            where = jnp.broadcast_to(jnp.expand_dims(asked.against_rows(mask), asked.axis), asked.shape)
+            count = jnp.maximum(mask.sum(), 1) if undo else None
+        return reduced(asked, optax.kl_divergence(logs, wanted, asked.axis, where), count)
+
+    return offered(
+        call,
+        None if asked.has_logits else "probabilities are taken as they are, not divided by their sum, without a clip",
+        IN_THE_MEAN if "mask" in asked.inputs and asked.reduction == "mean" else None,
+    )
+
+
+def binary_hinge(asked: Asked) -> Offer | None:
+    """hinge_loss of labels -1 and 1."""
+    if not asked.only():
+        return None
+
+    def call(logits: Tensor, target: Tensor, *, undo: bool) -> Tensor:
+        labels = target.reshape(asked.shape).astype(logits.dtype)
+        if undo:
+            return reduced(
+                asked, labels * optax.hinge_loss(logits, 1.0) + (1 - labels) * optax.hinge_loss(logits, -1.0)
+            )
+        return reduced(asked, optax.hinge_loss(logits, 2 * labels - 1))
+
+    return offered(call, None if asked.is_hard else "soft labels are mixed inside the hinge")
+
+
+def hinge(asked: Asked) -> Offer | None:
+    """multiclass_hinge_loss, which is Crammer and Singer's."""
+    if not asked.only() or not asked.has_indices:
+        return None
+
+    def call(logits: Tensor, target: Tensor, *, undo: bool) -> Tensor:
+        rows = jnp.moveaxis(logits, asked.axis, -1)
+        return reduced(asked, optax.losses.multiclass_hinge_loss(rows, target.reshape(asked.row_shape)))
+
+    return offered(call)
+
+
+OFFERS = {
+    "BinaryCrossEntropy": binary_cross_entropy,
+    "BinaryFocalCrossEntropy": binary_focal,
+    "BinaryHinge": binary_hinge,
+    "CategoricalCrossEntropy": cross_entropy,
+    "CategoricalHinge": hinge,
+    "CategoricalPolyCrossEntropy": poly,
+    "KLDivergence": kl_divergence,
+    "SparseCategoricalCrossEntropy": cross_entropy,
+}
