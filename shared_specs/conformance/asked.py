@@ -1,6 +1,6 @@
 """What a case asks of a loss, in plain values: what adapters read before they look for a call of their library."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from typing import Any
 
@@ -34,6 +34,7 @@ class Asked:
         """Read a case that has an expected value."""
         logits, target = case.inputs["logits"], case.inputs["target"]
         self.loss = case.loss
+        self.beyond: list[str] = []
         self.config = {
             name: value
             for name, value in case.config.items()
@@ -59,7 +60,8 @@ class Asked:
 
     def only(self, *names: str) -> bool:
         """Whether the case asks for nothing but these keywords and inputs, beside axis and reduction."""
-        return ALWAYS.union(names).issuperset({*self.config, *self.inputs})
+        self.beyond = sorted({*self.config, *self.inputs}.difference(ALWAYS, names))
+        return not self.beyond
 
     def get(self, name: str, default: Any = None) -> Any:
         """The value of a keyword, or the default of the loss that an adapter knows."""
@@ -115,6 +117,30 @@ class Asked:
         while shape and len(shape) > 1 and shape[-1] == 1 and shape != self.row_shape[: len(shape)]:
             shape = shape[:-1]
         return weights.reshape(shape + (1,) * (len(self.row_shape) - len(shape)))
+
+
+def answers(
+    calls: Mapping[str, Callable[[Asked], Offer | str | None]], weighted_mean: Callable[[Asked], bool] | None = None
+) -> Callable[[Case], Offer | str | None]:
+    """The function `offer` of an adapter, by the name of the loss.
+
+    Args:
+        calls: What is offered for a loss: an offer, or why there is none; None: after `only` said so.
+        weighted_mean: Whether the mean of a call can divide by weights; None: no call's can.
+    """
+
+    def offer(case: Case) -> Offer | str | None:
+        asked = Asked(case)
+        if asked.loss not in calls:
+            return None
+        if asked.get("gamma") == "flsd53":
+            return "gamma is a number"
+        if asked.reduction == "weighted_mean" and not (weighted_mean and weighted_mean(asked)):
+            return "no mean divides by weights"
+        found = calls[asked.loss](asked)
+        return f"no argument for {', '.join(asked.beyond)}" if found is None and asked.beyond else found
+
+    return offer
 
 
 def offered(call: Callable[..., Any], *conventions: str | None) -> Offer:

@@ -6,9 +6,8 @@ from typing import Any
 import keras
 from keras import losses, ops
 
-from shared_specs.conformance.asked import Asked, offered
+from shared_specs.conformance.asked import Asked, answers, offered
 from shared_specs.conformance.offers import Offer
-from shared_specs.load import Case
 
 Tensor = Any
 REDUCTIONS = {"mean": "sum_over_batch_size", "weighted_mean": "mean_with_sample_weight"}
@@ -21,18 +20,10 @@ UNCLIPPED = "probabilities have no clip at 1e-7"
 MIXED = "soft labels are mixed inside the modulator"
 
 
-def offer(case: Case) -> Offer | None:
-    """The call of Keras that is nearest to a case."""
-    asked = Asked(case)
-    if asked.reduction == "weighted_mean" and not ("sample_weight" in asked.inputs and asked.sums_to_one):
-        return None
-    return OFFERS[asked.loss](asked) if asked.loss in OFFERS else None
-
-
 def built(asked: Asked, loss: Any, logits: Tensor, reduction: str | None = None, **options: Any) -> Any:
     """An instance of a loss, which computes in float32 or wider."""
     wide = {"dtype": "float64"} if keras.backend.standardize_dtype(logits.dtype) == "float64" else {}
-    return loss(reduction=REDUCTIONS.get(asked.reduction, asked.reduction) if not reduction else reduction, **options | wide)
+    return loss(reduction=reduction or REDUCTIONS.get(asked.reduction, asked.reduction), **options | wide)
 
 
 def weights(asked: Asked, inputs: dict[str, Tensor], undo: bool) -> dict[str, Tensor]:
@@ -92,7 +83,7 @@ def last(asked: Asked, tensor: Tensor) -> Tensor:
     return moved[None] if len(asked.shape) == 1 else moved
 
 
-def cross_entropy(asked: Asked) -> Offer | None:
+def cross_entropy(asked: Asked) -> Offer | str | None:
     """SparseCategoricalCrossentropy of indices, CategoricalCrossentropy of distributions and smoothed labels."""
     smooths = "label_smoothing" in asked.config
     is_sparse = asked.has_indices and not smooths
@@ -133,11 +124,13 @@ def masked_row(logits: Tensor, inputs: dict[str, Tensor]) -> Tensor:
     return logits
 
 
-def elementwise(loss: Any, names: tuple[str, ...], options_of: Callable[[Asked], dict[str, Any]], mixes: bool = True) -> Any:
+def elementwise(
+    loss: Any, names: tuple[str, ...], options_of: Callable[[Asked], dict[str, Any]], mixes: bool = True
+) -> Any:
     """A binary loss, which takes the mean over the last axis: an axis of size 1 keeps the elements apart."""
 
-    def make(asked: Asked) -> Offer | None:
-        if not asked.only("sample_weight", "mask", *names) or asked.get("gamma") == "flsd53":
+    def make(asked: Asked) -> Offer | str | None:
+        if not asked.only("sample_weight", "mask", *names):
             return None
         is_mixed = mixes and (not asked.is_hard or "label_smoothing" in asked.config)
         # Weights and masks of elements, and rows of one element, need that axis in any case.
@@ -181,11 +174,9 @@ def masked_elements(asked: Asked, logits: Tensor, inputs: dict[str, Tensor]) -> 
     return logits
 
 
-def focal(asked: Asked) -> Offer | None:
+def focal(asked: Asked) -> Offer | str | None:
     """CategoricalFocalCrossentropy; its alpha, a factor or one of each class, is our class_weight."""
     if not asked.only("gamma", "class_weight", "label_smoothing", "from_logits", "sample_weight", "mask"):
-        return None
-    if asked.get("gamma") == "flsd53":
         return None
     is_last = asked.axis == len(asked.shape) - 1
 
@@ -207,21 +198,21 @@ def focal(asked: Asked) -> Offer | None:
         value = function(wanted, masked(asked, scores, inputs), **weights(asked, inputs, undo))
         return ops.reshape(value, asked.row_shape) if asked.reduction == "none" else value
 
-    return offered(call, aligned(asked), SMOOTHED_BY_LAST_AXIS if "label_smoothing" in asked.config and not is_last else None)
+    return offered(
+        call, aligned(asked), SMOOTHED_BY_LAST_AXIS if "label_smoothing" in asked.config and not is_last else None
+    )
 
 
 def of_probabilities(loss: Any, *names: str, takes_indices: bool = False, over_classes: bool = False) -> Any:
     """A loss of probabilities, which are the softmax of logits."""
 
-    def make(asked: Asked) -> Offer | None:
+    def make(asked: Asked) -> Offer | str | None:
         if not asked.only("from_logits", "sample_weight", "mask", *names):
             return None
         if (takes_indices or over_classes) and not asked.is_hard:
-            return None  # their soft targets are another loss
+            return "of soft targets it is another loss"
         if takes_indices and (not asked.has_indices or not 0 < asked.get("q", 0.7) < 1):
-            return None
-        if asked.get("truncate_at") is not None:
-            return None
+            return "takes class indices, and q between 0 and 1"
 
         def call(logits: Tensor, target: Tensor, *, undo: bool, **inputs: Tensor) -> Tensor:
             p = last(asked, probabilities(asked, logits, undo))
@@ -246,10 +237,12 @@ def of_probabilities(loss: Any, *names: str, takes_indices: bool = False, over_c
     return make
 
 
-def hinge(asked: Asked) -> Offer | None:
+def hinge(asked: Asked) -> Offer | str | None:
     """CategoricalHinge of one-hot rows."""
-    if not asked.only("sample_weight", "mask") or not asked.is_hard:
+    if not asked.only("sample_weight", "mask"):
         return None
+    if not asked.is_hard:
+        return "of soft targets it is another loss"
 
     def call(logits: Tensor, target: Tensor, *, undo: bool, **inputs: Tensor) -> Tensor:
         scores, wanted = last(asked, logits), last(asked, one_hot(asked, target, logits.dtype))
@@ -287,3 +280,11 @@ OFFERS = {
     "KLDivergence": of_probabilities(losses.KLDivergence),
     "SparseCategoricalCrossEntropy": cross_entropy,
 }
+
+
+def weighted_mean(asked: Asked) -> bool:
+    """The mean can divide by the sum of sample weights."""
+    return "sample_weight" in asked.inputs and asked.sums_to_one
+
+
+offer = answers(OFFERS, weighted_mean)

@@ -7,9 +7,8 @@ from kornia import losses
 from torch import Tensor
 
 from shared_specs.conformance.adapters import _torch as shared
-from shared_specs.conformance.asked import Asked, offered
+from shared_specs.conformance.asked import Asked, answers, offered
 from shared_specs.conformance.offers import Offer
-from shared_specs.load import Case
 
 FRAMEWORK = "torch"
 REQUIREMENTS = ("torch", "kornia")
@@ -18,18 +17,12 @@ DISTRIBUTION = "kornia"
 IGNORED_COUNT = "ignored elements stay in the mean"
 
 
-def offer(case: Case) -> Offer | None:
-    """The call of kornia that is nearest to a case."""
-    asked = Asked(case)
-    if asked.reduction == "weighted_mean" or asked.get("gamma") == "flsd53" or asked.loss not in OFFERS:
-        return None
-    return OFFERS[asked.loss](asked)
-
-
-def focal(asked: Asked) -> Offer | None:
+def focal(asked: Asked) -> Offer | str | None:
     """focal_loss, with an entry for each class, of which all but one are 0."""
-    if not asked.only("gamma", "class_weight", "ignore_index") or not asked.has_indices:
+    if not asked.only("gamma", "class_weight", "ignore_index"):
         return None
+    if not asked.has_indices:
+        return "takes class indices only"
 
     def call(logits: Tensor, target: Tensor, *, undo: bool) -> Tensor:
         scores, given = shared.second(asked, logits), shared.labels(asked, target)
@@ -48,13 +41,13 @@ def focal(asked: Asked) -> Offer | None:
     return offered(call, entries if asked.reduction == "mean" else None)
 
 
-def binary_focal(asked: Asked) -> Offer | None:
+def binary_focal(asked: Asked) -> Offer | str | None:
     """binary_focal_loss_with_logits, of at least two axes."""
     if not asked.only("gamma", "alpha", "pos_weight", "ignore_index"):
         return None
-    flat_weight = asked.pos_weight.ndim <= 1 and ("axis" not in asked.config and len(asked.shape) == 2)
-    if "pos_weight" in asked.config and not (asked.pos_weight.ndim == 0 or flat_weight):
-        return None
+    is_flat = asked.pos_weight.ndim == 1 and len(asked.shape) == 2
+    if not (asked.pos_weight.ndim == 0 or is_flat):
+        return "pos_weight is one number for each channel"
 
     def call(logits: Tensor, target: Tensor, *, undo: bool) -> Tensor:
         scores, given = logits, shared.binary(asked, logits, target)
@@ -80,7 +73,7 @@ def binary_focal(asked: Asked) -> Offer | None:
 def divergence(function: Any) -> Any:
     """kl_div_loss_2d and js_div_loss_2d: a row is a heat map of one line."""
 
-    def make(asked: Asked) -> Offer | None:
+    def make(asked: Asked) -> Offer | str | None:
         if not asked.only("from_logits"):
             return None
         mixes = function is losses.js_div_loss_2d and not asked.is_hard
@@ -117,3 +110,5 @@ OFFERS = {
     "CategoricalJensenShannon": divergence(losses.js_div_loss_2d),
     "KLDivergence": divergence(losses.kl_div_loss_2d),
 }
+
+offer = answers(OFFERS)

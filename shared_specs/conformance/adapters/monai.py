@@ -6,24 +6,15 @@ from monai.losses import FocalLoss
 from torch import Tensor
 
 from shared_specs.conformance.adapters import _torch as shared
-from shared_specs.conformance.asked import Asked, offered
+from shared_specs.conformance.asked import Asked, answers, offered
 from shared_specs.conformance.offers import Offer
-from shared_specs.load import Case
 
 FRAMEWORK = "torch"
 REQUIREMENTS = ("torch", "monai")
 DISTRIBUTION = "monai"
 
 
-def offer(case: Case) -> Offer | None:
-    """FocalLoss of a softmax, or of sigmoids."""
-    asked = Asked(case)
-    if asked.reduction == "weighted_mean" or asked.get("gamma") == "flsd53" or asked.loss not in OFFERS:
-        return None
-    return OFFERS[asked.loss](asked)
-
-
-def focal(asked: Asked) -> Offer | None:
+def focal(asked: Asked) -> Offer | str | None:
     """FocalLoss(use_softmax=True), with an entry for each class."""
     if not asked.only("gamma", "class_weight", *(["ignore_index"] if asked.has_indices else [])):
         return None
@@ -52,7 +43,7 @@ def focal(asked: Asked) -> Offer | None:
     )
 
 
-def binary_focal(asked: Asked) -> Offer | None:
+def binary_focal(asked: Asked) -> Offer | str | None:
     """FocalLoss(), of at least two axes."""
     if not asked.only("gamma", "alpha", "ignore_index"):
         return None
@@ -77,3 +68,5 @@ def binary_focal(asked: Asked) -> Offer | None:
 
 
 OFFERS = {"BinaryFocalCrossEntropy": binary_focal, "CategoricalFocalCrossEntropy": focal}
+
+offer = answers(OFFERS)

@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from shared_specs.conformance.asked import Asked, offered
+from shared_specs.conformance.asked import Asked, answers, offered
 from shared_specs.conformance.offers import Offer
-from shared_specs.load import Case
 
 FRAMEWORK = "jax"
 REQUIREMENTS = ("jax", "optax")
@@ -16,14 +15,6 @@ DISTRIBUTION = "optax"
 
 Tensor = Any
 IN_THE_MEAN = "rows that `where` leaves out stay in the mean"
-
-
-def offer(case: Case) -> Offer | None:
-    """The call of optax that is nearest to a case."""
-    asked = Asked(case)
-    if asked.reduction == "weighted_mean" or asked.get("gamma") == "flsd53" or asked.loss not in OFFERS:
-        return None
-    return OFFERS[asked.loss](asked)
 
 
 def reduced(asked: Asked, values: Tensor, count: Any = None) -> Tensor:
@@ -42,12 +33,12 @@ def distribution(asked: Asked, target: Tensor, dtype: Any) -> Tensor:
     return jax.nn.one_hot(target.reshape(asked.row_shape), asked.classes, axis=asked.axis, dtype=dtype)
 
 
-def cross_entropy(asked: Asked) -> Offer | None:
+def cross_entropy(asked: Asked) -> Offer | str | None:
     """softmax_cross_entropy, of indices with_integer_labels; smooth_labels; `where` is a mask."""
     names = ("ignore_index", "mask") if asked.has_indices else ("mask",)
-    if not (asked.only(*names) or asked.only("label_smoothing")):
+    if not (asked.only("label_smoothing") or asked.only(*names)):
         return None
-    leaves_out = asked.only() is False and "label_smoothing" not in asked.config
+    leaves_out = bool({*asked.config, *asked.inputs}.intersection(names))
 
     def call(logits: Tensor, target: Tensor, *, undo: bool, mask: Tensor | None = None) -> Tensor:
         where = None if mask is None else jnp.broadcast_to(asked.against_rows(mask), asked.row_shape)
@@ -67,7 +58,7 @@ def cross_entropy(asked: Asked) -> Offer | None:
     return offered(call, IN_THE_MEAN if leaves_out and asked.reduction == "mean" else None)
 
 
-def binary_cross_entropy(asked: Asked) -> Offer | None:
+def binary_cross_entropy(asked: Asked) -> Offer | str | None:
     """sigmoid_binary_cross_entropy."""
     if not asked.only():
         return None
@@ -78,7 +69,7 @@ def binary_cross_entropy(asked: Asked) -> Offer | None:
     return offered(call)
 
 
-def binary_focal(asked: Asked) -> Offer | None:
+def binary_focal(asked: Asked) -> Offer | str | None:
     """sigmoid_focal_loss."""
     if not asked.only("gamma", "alpha"):
         return None
@@ -96,7 +87,7 @@ def binary_focal(asked: Asked) -> Offer | None:
     return offered(call, None if asked.is_hard else "soft labels are mixed inside the modulator")
 
 
-def poly(asked: Asked) -> Offer | None:
+def poly(asked: Asked) -> Offer | str | None:
     """poly_loss_cross_entropy; its default epsilon is 2."""
     if not asked.only("epsilon"):
         return None
@@ -112,7 +103,7 @@ def poly(asked: Asked) -> Offer | None:
     return offered(call, None if asked.sums_to_one else "the polynomial term has 1 for the sum of a target")
 
 
-def kl_divergence(asked: Asked) -> Offer | None:
+def kl_divergence(asked: Asked) -> Offer | str | None:
     """kl_divergence of the log-softmax, or of the logarithm of probabilities."""
     if not asked.only("from_logits", "mask"):
         return None
@@ -137,7 +128,7 @@ def kl_divergence(asked: Asked) -> Offer | None:
     )
 
 
-def binary_hinge(asked: Asked) -> Offer | None:
+def binary_hinge(asked: Asked) -> Offer | str | None:
     """hinge_loss of labels -1 and 1."""
     if not asked.only():
         return None
@@ -153,10 +144,12 @@ def binary_hinge(asked: Asked) -> Offer | None:
     return offered(call, None if asked.is_hard else "soft labels are mixed inside the hinge")
 
 
-def hinge(asked: Asked) -> Offer | None:
+def hinge(asked: Asked) -> Offer | str | None:
     """multiclass_hinge_loss, which is Crammer and Singer's."""
-    if not asked.only() or not asked.has_indices:
+    if not asked.only():
         return None
+    if not asked.has_indices:
+        return "takes class indices only"
 
     def call(logits: Tensor, target: Tensor, *, undo: bool) -> Tensor:
         rows = jnp.moveaxis(logits, asked.axis, -1)
@@ -175,3 +168,5 @@ OFFERS = {
     "KLDivergence": kl_divergence,
     "SparseCategoricalCrossEntropy": cross_entropy,
 }
+
+offer = answers(OFFERS)

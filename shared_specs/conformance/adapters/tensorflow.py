@@ -1,12 +1,11 @@
-"""tf.nn, and tf.compat.v1.losses where a case has sample weights or smoothed labels. For tf.keras see the targets keras."""
+"""tf.nn, and tf.compat.v1.losses where a case has sample weights or smoothed labels; tf.keras is keras-tensorflow."""
 
 from typing import Any
 
 import tensorflow as tf
 
-from shared_specs.conformance.asked import Asked, offered
+from shared_specs.conformance.asked import Asked, answers, offered
 from shared_specs.conformance.offers import Offer
-from shared_specs.load import Case
 
 FRAMEWORK = "tensorflow"
 REQUIREMENTS = ("tensorflow-cpu",)
@@ -21,14 +20,6 @@ REDUCTIONS = {
     "weighted_mean": older.Reduction.MEAN,
 }
 OLDER = ("label_smoothing", "sample_weight")
-
-
-def offer(case: Case) -> Offer | None:
-    """The call of TensorFlow that is nearest to a case."""
-    asked = Asked(case)
-    if asked.reduction == "weighted_mean" and not ("sample_weight" in asked.inputs and asked.sums_to_one):
-        return None
-    return OFFERS[asked.loss](asked) if asked.loss in OFFERS else None
 
 
 def reduced(asked: Asked, values: Tensor) -> Tensor:
@@ -47,7 +38,7 @@ def options(asked: Asked, inputs: dict[str, Tensor], flat: bool) -> dict[str, An
     return {"weights": weights, "reduction": REDUCTIONS[asked.reduction]}
 
 
-def cross_entropy(asked: Asked) -> Offer | None:
+def cross_entropy(asked: Asked) -> Offer | str | None:
     """(sparse_)softmax_cross_entropy_with_logits."""
     if not asked.only(*OLDER):
         return None
@@ -56,7 +47,9 @@ def cross_entropy(asked: Asked) -> Offer | None:
         if {*asked.config, *inputs}.intersection(OLDER):
             rows = tf.reshape(tf.experimental.numpy.moveaxis(logits, asked.axis, -1), [-1, asked.classes])
             smooths = {"label_smoothing": asked.get("label_smoothing", 0.0)}
-            value = older.softmax_cross_entropy(flat(asked, target, logits), rows, **options(asked, inputs, True), **smooths)
+            value = older.softmax_cross_entropy(
+                flat(asked, target, logits), rows, **options(asked, inputs, True), **smooths
+            )
             return tf.reshape(value, asked.row_shape) if asked.reduction == "none" else value
         if asked.has_indices:
             rows = tf.experimental.numpy.moveaxis(logits, asked.axis, -1)
@@ -76,9 +69,9 @@ def flat(asked: Asked, target: Tensor, logits: Tensor) -> Tensor:
     return tf.reshape(moved, [-1, asked.classes])
 
 
-def binary_cross_entropy(asked: Asked) -> Offer | None:
+def binary_cross_entropy(asked: Asked) -> Offer | str | None:
     """sigmoid_cross_entropy_with_logits, weighted_cross_entropy_with_logits with a pos_weight."""
-    if not (asked.only(*OLDER) or asked.only("pos_weight")):
+    if not (asked.only("pos_weight") or asked.only(*OLDER)):
         return None
 
     def call(logits: Tensor, target: Tensor, *, undo: bool, **inputs: Tensor) -> Tensor:
@@ -94,7 +87,7 @@ def binary_cross_entropy(asked: Asked) -> Offer | None:
     return offered(call)
 
 
-def hinge(asked: Asked) -> Offer | None:
+def hinge(asked: Asked) -> Offer | str | None:
     """tf.compat.v1.losses.hinge_loss of labels 0 and 1."""
     if not asked.only("sample_weight"):
         return None
@@ -109,7 +102,9 @@ def hinge(asked: Asked) -> Offer | None:
         }
         mixture = labels * values[1] + (1 - labels) * values[0]
         given = inputs.get("sample_weight")
-        weights = tf.ones_like(mixture) if given is None else tf.broadcast_to(asked.against_rows(given), asked.row_shape)
+        weights = (
+            tf.ones_like(mixture) if given is None else tf.broadcast_to(asked.against_rows(given), asked.row_shape)
+        )
         total = reduced(asked, weights * mixture)
         return total / tf.reduce_mean(weights) if asked.reduction == "weighted_mean" else total
 
@@ -122,3 +117,11 @@ OFFERS = {
     "CategoricalCrossEntropy": cross_entropy,
     "SparseCategoricalCrossEntropy": cross_entropy,
 }
+
+
+def weighted_mean(asked: Asked) -> bool:
+    """The mean can divide by the sum of sample weights."""
+    return "sample_weight" in asked.inputs and asked.sums_to_one
+
+
+offer = answers(OFFERS, weighted_mean)

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from shared_specs.conformance.adapters import _torch as shared
-from shared_specs.conformance.asked import Asked, offered
+from shared_specs.conformance.asked import Asked, answers, offered
 from shared_specs.conformance.offers import Offer
-from shared_specs.load import Case
 
 shared.make_torchvision_importable()
 
@@ -21,18 +20,12 @@ DISTRIBUTION = "timm"
 MIXED = "soft labels are mixed inside the modulator"
 
 
-def offer(case: Case) -> Offer | None:
-    """The call of timm that is nearest to a case."""
-    asked = Asked(case)
-    if asked.reduction == "weighted_mean" or asked.loss not in OFFERS:
-        return None
-    return OFFERS[asked.loss](asked)
-
-
-def cross_entropy(asked: Asked) -> Offer | None:
+def cross_entropy(asked: Asked) -> Offer | str | None:
     """LabelSmoothingCrossEntropy of indices, SoftTargetCrossEntropy of distributions: both have the mean only."""
-    if not asked.only(*(["label_smoothing"] if asked.has_indices else [])) or asked.reduction != "mean":
+    if not asked.only(*(["label_smoothing"] if asked.has_indices else [])):
         return None
+    if asked.reduction != "mean":
+        return "has the mean only"
 
     def call(logits: Tensor, target: Tensor, *, undo: bool) -> Tensor:
         if asked.has_indices:
@@ -43,13 +36,13 @@ def cross_entropy(asked: Asked) -> Offer | None:
     return offered(call)
 
 
-def focal(asked: Asked) -> Offer | None:
+def focal(asked: Asked) -> Offer | str | None:
     """AsymmetricLossSingleLabel with gamma_neg=0, which is a softmax focal loss."""
-    if not asked.only("gamma", "label_smoothing") or not asked.has_indices or asked.get("gamma") == "flsd53":
+    if not asked.only("gamma", "label_smoothing"):
         return None
+    if not asked.has_indices or asked.reduction == "sum":
+        return "takes class indices only, and has no sum"
     smoothing = asked.get("label_smoothing", 0.0)
-    if asked.reduction == "sum":
-        return None
 
     def call(logits: Tensor, target: Tensor, *, undo: bool) -> Tensor:
         scores, indices = shared.flat(asked, logits), target.reshape(-1)
@@ -67,7 +60,7 @@ def focal(asked: Asked) -> Offer | None:
     return offered(call, "only the label is modulated, not the classes that smoothing adds" if smoothing else None)
 
 
-def binary_cross_entropy(asked: Asked) -> Offer | None:
+def binary_cross_entropy(asked: Asked) -> Offer | str | None:
     """BinaryCrossEntropy with smooth_dense=True."""
     if not asked.only("label_smoothing", "pos_weight"):
         return None
@@ -84,7 +77,7 @@ def binary_cross_entropy(asked: Asked) -> Offer | None:
     return offered(call)
 
 
-def asymmetric(asked: Asked) -> Offer | None:
+def asymmetric(asked: Asked) -> Offer | str | None:
     """AsymmetricLossMultiLabel; its clip is our margin."""
     if not asked.only("gamma_pos", "gamma_neg", "margin", "detach_modulator", "pos_weight", "label_smoothing"):
         return None
@@ -111,7 +104,7 @@ def asymmetric(asked: Asked) -> Offer | None:
     return offered(call, MIXED if smoothing or not asked.is_hard else None)
 
 
-def poly(asked: Asked) -> Offer | None:
+def poly(asked: Asked) -> Offer | str | None:
     """PolyCrossEntropy; indices only are smoothed."""
     if not asked.only("epsilon", *(["label_smoothing"] if asked.has_indices else [])):
         return None
@@ -131,7 +124,7 @@ def poly(asked: Asked) -> Offer | None:
     return offered(call, None if asked.sums_to_one else "the polynomial term has 1 for the sum of a target")
 
 
-def binary_poly(asked: Asked) -> Offer | None:
+def binary_poly(asked: Asked) -> Offer | str | None:
     """PolyBinaryCrossEntropy."""
     if not asked.only("epsilon", "label_smoothing"):
         return None
@@ -145,12 +138,14 @@ def binary_poly(asked: Asked) -> Offer | None:
     return offered(call)
 
 
-def consistency(asked: Asked) -> Offer | None:
+def consistency(asked: Asked) -> Offer | str | None:
     """JsdCrossEntropy, whose views lie one after the other along the rows."""
     views = asked.get("views", 3)
     is_index = asked.target.ndim < len(asked.shape)
-    if not asked.only("views", "weight", "label_smoothing") or not is_index or asked.reduction != "mean":
+    if not asked.only("views", "weight", "label_smoothing"):
         return None
+    if not is_index or asked.reduction != "mean":
+        return "takes class indices only, and has the mean only"
 
     def call(logits: Tensor, target: Tensor, *, undo: bool) -> Tensor:
         loss = losses.JsdCrossEntropy(views, asked.get("weight", 12.0), asked.get("label_smoothing", 0.0))
@@ -170,3 +165,5 @@ OFFERS = {
     "JensenShannonConsistency": consistency,
     "SparseCategoricalCrossEntropy": cross_entropy,
 }
+
+offer = answers(OFFERS)

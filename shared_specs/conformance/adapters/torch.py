@@ -7,9 +7,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from shared_specs.conformance.adapters import _torch as shared
-from shared_specs.conformance.asked import Asked, offered
+from shared_specs.conformance.asked import Asked, answers, offered
 from shared_specs.conformance.offers import Offer
-from shared_specs.load import Case
 
 FRAMEWORK = "torch"
 REQUIREMENTS = ("torch",)
@@ -19,21 +18,13 @@ WEIGHTED_MEAN = "mean divides by the sum of the weights of the labels"
 MEAN_OF_ENTRIES = "mean divides by the rows times the classes"
 
 
-def offer(case: Case) -> Offer | None:
-    """The call of torch that is nearest to a case."""
-    asked = Asked(case)
-    return OFFERS[asked.loss](asked) if asked.loss in OFFERS else None
-
-
-def cross_entropy(asked: Asked) -> Offer | None:
+def cross_entropy(asked: Asked) -> Offer | str | None:
     """F.cross_entropy; for probabilities F.nll_loss of their logarithm."""
     smooths = ("label_smoothing",) if asked.has_logits else ("from_logits",)
     if not asked.only("class_weight", "ignore_index", *smooths):
         return None
     if not asked.has_indices and ("ignore_index" in asked.config or not asked.has_logits):
-        return None  # torch ignores indices only, and takes distributions only beside logits
-    if asked.reduction == "weighted_mean" and not asked.has_indices:
-        return None
+        return "ignores class indices only, and takes distributions only beside logits"
     divides_by_weights = asked.reduction == "mean" and "class_weight" in asked.config and asked.has_indices
 
     def call(logits: Tensor, target: Tensor, *, undo: bool) -> Tensor:
@@ -58,10 +49,10 @@ def cross_entropy(asked: Asked) -> Offer | None:
     return offered(call, WEIGHTED_MEAN if divides_by_weights else None, of_probabilities)
 
 
-def binary_cross_entropy(asked: Asked) -> Offer | None:
+def binary_cross_entropy(asked: Asked) -> Offer | str | None:
     """F.binary_cross_entropy_with_logits, and F.binary_cross_entropy for probabilities."""
     weights = "pos_weight" if asked.has_logits else "from_logits"
-    if not asked.only("sample_weight", weights) or asked.reduction == "weighted_mean":
+    if not asked.only("sample_weight", weights):
         return None
 
     def call(logits: Tensor, target: Tensor, *, undo: bool, sample_weight: Tensor | None = None) -> Tensor:
@@ -78,9 +69,9 @@ def binary_cross_entropy(asked: Asked) -> Offer | None:
     return offered(call, None if asked.has_logits else shared.UNCLIPPED)
 
 
-def kl_divergence(asked: Asked) -> Offer | None:
+def kl_divergence(asked: Asked) -> Offer | str | None:
     """F.kl_div of the log-softmax, or of the logarithm of probabilities."""
-    if not asked.only("from_logits") or asked.reduction == "weighted_mean":
+    if not asked.only("from_logits"):
         return None
 
     def call(logits: Tensor, target: Tensor, *, undo: bool) -> Tensor:
@@ -98,12 +89,12 @@ def kl_divergence(asked: Asked) -> Offer | None:
     return offered(call, MEAN_OF_ENTRIES if asked.reduction == "mean" else None, of_probabilities)
 
 
-def hinge(asked: Asked) -> Offer | None:
+def hinge(asked: Asked) -> Offer | str | None:
     """F.multi_margin_loss, which sums over the rivals: of two classes it is ours over 2."""
-    if asked.classes != 2 or not asked.has_indices or not asked.only("class_weight"):
+    if not asked.only("class_weight"):
         return None
-    if asked.reduction == "weighted_mean":
-        return None  # its mean divides by the rows, whatever the weights
+    if asked.classes != 2 or not asked.has_indices:
+        return "of more than two classes it is another loss, the sum over the rivals; takes class indices only"
 
     def call(logits: Tensor, target: Tensor, *, undo: bool) -> Tensor:
         weight, given = shared.class_weight(asked, logits), shared.labels(asked, target).reshape(-1)
@@ -119,9 +110,11 @@ def hinge(asked: Asked) -> Offer | None:
 def distance(function: Any) -> Any:
     """F.mse_loss and F.l1_loss of probabilities and one-hot rows."""
 
-    def make(asked: Asked) -> Offer | None:
-        if not asked.only("from_logits") or not asked.is_hard or asked.reduction == "weighted_mean":
+    def make(asked: Asked) -> Offer | str | None:
+        if not asked.only("from_logits"):
             return None
+        if not asked.is_hard:
+            return "of soft targets it is another loss, the distance to the mixture"
         scale = 2 if asked.loss == "BinaryMeanAbsoluteError" else 1
 
         def call(logits: Tensor, target: Tensor, *, undo: bool) -> Tensor:
@@ -159,3 +152,11 @@ OFFERS = {
     "KLDivergence": kl_divergence,
     "SparseCategoricalCrossEntropy": cross_entropy,
 }
+
+
+def weighted_mean(asked: Asked) -> bool:
+    """The mean of indices with class weights divides by these."""
+    return asked.has_indices and asked.loss in ("CategoricalCrossEntropy", "SparseCategoricalCrossEntropy")
+
+
+offer = answers(OFFERS, weighted_mean)

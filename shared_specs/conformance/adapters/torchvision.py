@@ -5,9 +5,8 @@ from functools import partial
 from torch import Tensor
 
 from shared_specs.conformance.adapters import _torch as shared
-from shared_specs.conformance.asked import Asked, offered
+from shared_specs.conformance.asked import Asked, answers, offered
 from shared_specs.conformance.offers import Offer
-from shared_specs.load import Case
 
 shared.make_torchvision_importable()
 
@@ -18,12 +17,9 @@ REQUIREMENTS = ("torch", "torchvision")
 DISTRIBUTION = "torchvision"
 
 
-def offer(case: Case) -> Offer | None:
-    """The focal loss of binary labels."""
-    asked = Asked(case)
-    if asked.loss != "BinaryFocalCrossEntropy" or not asked.only("gamma", "alpha"):
-        return None
-    if asked.reduction == "weighted_mean" or asked.get("gamma") == "flsd53":
+def binary_focal(asked: Asked) -> Offer | None:
+    """Its alpha is -1 where there is none."""
+    if not asked.only("gamma", "alpha"):
         return None
 
     def call(logits: Tensor, target: Tensor, *, undo: bool) -> Tensor:
@@ -34,3 +30,6 @@ def offer(case: Case) -> Offer | None:
         return loss(target, reduction=asked.reduction)
 
     return offered(call, None if asked.is_hard else "soft labels are mixed inside the modulator")
+
+
+offer = answers({"BinaryFocalCrossEntropy": binary_focal})
