@@ -46,8 +46,8 @@ class Asked:
         self.is_binary = case.loss in BINARY
         axis = case.config.get("axis")
         self.axis: int = (logits.ndim - 1 if axis is None else axis) % max(logits.ndim, 1)
-        self.row_shape = logits.shape if self.is_binary else np.delete(logits.shape, self.axis)
-        self.row_shape = tuple(int(size) for size in self.row_shape)
+        rows = logits.shape if self.is_binary else logits.shape[: self.axis] + logits.shape[self.axis + 1 :]
+        self.row_shape: tuple[int, ...] = tuple(rows)
         self.classes = 2 if self.is_binary else int(logits.shape[self.axis])
 
     @cached_property

@@ -4,9 +4,9 @@ A section is a heading, a comment that says where it holds, its text and a pytho
 
     <!-- targets: torch, timm; cases: */all-ignored, */empty* -->
 
-`targets` are those whose environment runs the block; `cases` are globs of the ids that it explains. In place of targets,
-`requires: jax, some-package==1.0` names what an environment of its own installs. A line `print(...)  # text` of the block
-prints this text; where it no longer does, the library has changed.
+`targets` are those whose environment runs the block; `cases` are globs of the ids that it explains. In place of
+targets, `requires: jax, some-package==1.0` names what an environment of its own installs. A line `print(...)  # text`
+of the block prints this text; where it no longer does, the library has changed.
 """
 
 import re
@@ -30,10 +30,10 @@ class Divergence:
     """One section."""
 
     title: str
-    targets: tuple[str, ...]
-    requires: tuple[str, ...]
-    cases: tuple[str, ...]
     code: str
+    targets: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    cases: tuple[str, ...] = ()
 
     @property
     def anchor(self) -> str:
@@ -54,8 +54,8 @@ def read(page: Path = PAGE) -> list[Divergence]:
             raise ValueError(
                 f"{page.name}, {section['title']!r}: a comment must have targets or requires, got {unknown}"
             )
-        lists = (tuple(filter(None, facts.get(name, "").split(", "))) for name in ("targets", "requires", "cases"))
-        found.append(Divergence(section["title"], *lists, section["code"]))
+        lists = {name: tuple(facts[name].split(", ")) for name in facts}
+        found.append(Divergence(section["title"], section["code"], **lists))
     return found
 
 

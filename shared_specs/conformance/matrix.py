@@ -41,7 +41,9 @@ def requirements(target: str) -> tuple[str, ...]:
             return requirements(str(statement.module).rpartition(".")[2])
         if isinstance(statement, ast.Assign):
             names, values = statement.targets[0], statement.value
-            pairs = zip(names.elts, values.elts, strict=True) if isinstance(names, ast.Tuple) else [(names, values)]
+            pairs = [(names, values)]
+            if isinstance(names, ast.Tuple) and isinstance(values, ast.Tuple):
+                pairs = list(zip(names.elts, values.elts, strict=True))
             for name, value in pairs:
                 if isinstance(name, ast.Name) and name.id == "REQUIREMENTS":
                     return tuple(ast.literal_eval(value))

@@ -100,9 +100,11 @@ def make_torchvision_importable() -> None:
     try:
         importlib.import_module("torchvision")
     except RuntimeError:
+        library: Any = _TORCHVISION
         for operator in ("nms", "qnms"):
-            _TORCHVISION.define(f"{operator}(Tensor boxes, Tensor scores, float iou_threshold) -> Tensor")
+            library.define(f"{operator}(Tensor boxes, Tensor scores, float iou_threshold) -> Tensor")
         importlib.import_module("torchvision")
 
 
-_TORCHVISION = torch.library.Library("torchvision", "FRAGMENT")
+_FRAGMENT: Any = torch.library.Library
+_TORCHVISION = _FRAGMENT("torchvision", "FRAGMENT")

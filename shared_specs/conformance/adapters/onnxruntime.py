@@ -1,4 +1,4 @@
-"""ONNX Runtime: the operators SoftmaxCrossEntropyLoss and NegativeLogLikelihoodLoss of ONNX, which give a value only."""
+"""ONNX Runtime: SoftmaxCrossEntropyLoss and NegativeLogLikelihoodLoss, which give a value only."""
 
 from typing import Any
 

@@ -42,7 +42,7 @@ def metric(loss: Callable[..., Any], scores: Callable[[Asked, Array], Array], *n
             return None
         if not asked.is_hard:
             return "takes labels only"
-        if asked.reduction == "none" or asked.reduction == "sum" and loss is not metrics.log_loss:
+        if asked.reduction == "none" or (asked.reduction == "sum" and loss is not metrics.log_loss):
             return "has the mean only, log_loss the sum too"
         has_weights = "sample_weight" in asked.inputs
 
