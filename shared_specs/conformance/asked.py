@@ -1,6 +1,6 @@
 """What a case asks of a loss, in plain values: what adapters read before they look for a call of their library."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -22,9 +22,10 @@ DEFAULTS = {
     "hard_fraction": 1.0,
     "reduction": "mean",
 }
+CLIP = 1e-7
 WEIGHTS = {"alpha", "class_weight", "pos_weight", "sample_weight"}
-# What changes no number, and what each adapter sees to.
-ALWAYS = {"axis", "check_labels", "reduction"}
+# What each adapter sees to.
+ALWAYS = {"axis", "reduction"}
 
 
 class Asked:
@@ -42,6 +43,7 @@ class Asked:
         }
         self.inputs = {name: value for name, value in case.inputs.items() if name not in ("logits", "target")}
         self.shape = logits.shape
+        self.scores = logits
         self.target = target
         self.is_binary = case.loss in BINARY
         axis = case.config.get("axis")
@@ -73,6 +75,16 @@ class Asked:
         return "from_logits" not in self.config
 
     @cached_property
+    def is_clipped(self) -> bool:
+        """Whether a probability of the case lies beyond the clip of ours, at 1e-7 and 1 - 1e-7."""
+        if self.has_logits:
+            return False
+        p = self.scores
+        if not self.is_binary:
+            p = p / p.sum(self.axis, keepdims=True)
+        return bool(((p < CLIP) | (p > 1 - CLIP)).any())
+
+    @cached_property
     def has_indices(self) -> bool:
         """Whether the targets are class indices: all of a categorical loss that have not the shape of the logits."""
         return not self.is_binary and self.target.shape != self.shape
@@ -82,7 +94,7 @@ class Asked:
         """Whether each target is a class: an index, a one-hot row, or a label of 0 or 1."""
         if self.has_indices:
             return True
-        values = self.target[self.kept] if self.is_binary else self.target
+        values = self.target.reshape(self.row_shape)[self.kept] if self.is_binary else self.target
         whole = bool(np.isin(values, (0, 1)).all())
         return whole and (self.is_binary or bool((self.target.sum(self.axis) == 1).all()))
 
@@ -111,12 +123,12 @@ class Asked:
             return weight.reshape(np.where(np.arange(len(self.shape)) == self.axis, weight.size, 1))
         return weight
 
-    def against_rows(self, weights: Any) -> Any:
-        """Sample weights or a mask, a leading part of the shape of the rows, reshaped to broadcast against them."""
-        shape = tuple(weights.shape)
-        while shape and len(shape) > 1 and shape[-1] == 1 and shape != self.row_shape[: len(shape)]:
-            shape = shape[:-1]
-        return weights.reshape(shape + (1,) * (len(self.row_shape) - len(shape)))
+    def against_rows(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The shape in which sample weights or a mask, a leading part of the rows' shape, broadcast against the rows."""
+        found = tuple(int(size) for size in shape)
+        while len(found) > 1 and found[-1] == 1 and found != self.row_shape[: len(found)]:
+            found = found[:-1]
+        return found + (1,) * (len(self.row_shape) - len(found))
 
 
 def answers(

@@ -31,7 +31,12 @@ def weights(asked: Asked, inputs: dict[str, Tensor], undo: bool) -> dict[str, Te
     given = inputs.get("sample_weight")
     if given is None:
         return {}
-    return {"sample_weight": ops.broadcast_to(asked.against_rows(given), asked.row_shape) if undo else given}
+    return {"sample_weight": against_rows(asked, given) if undo else given}
+
+
+def against_rows(asked: Asked, weights: Tensor) -> Tensor:
+    """Sample weights, or a mask, in the shape of the rows."""
+    return ops.broadcast_to(ops.reshape(weights, asked.against_rows(weights.shape)), asked.row_shape)
 
 
 def aligned(asked: Asked) -> str | None:
@@ -44,7 +49,7 @@ def masked(asked: Asked, logits: Tensor, inputs: dict[str, Tensor]) -> Tensor:
     """Logits with the mask of the case, as layers of Keras attach one."""
     if "mask" in inputs:
         logits = ops.multiply(logits, 1)  # never the input itself
-        keras.src.backend.set_keras_mask(logits, ops.broadcast_to(asked.against_rows(inputs["mask"]), asked.row_shape))
+        keras.src.backend.set_keras_mask(logits, against_rows(asked, inputs["mask"]))
     return logits
 
 
@@ -169,7 +174,7 @@ def elementwise(
 def masked_elements(asked: Asked, logits: Tensor, inputs: dict[str, Tensor]) -> Tensor:
     """Logits [..., 1] with the mask of the elements."""
     if "mask" in inputs:
-        mask = ops.broadcast_to(asked.against_rows(inputs["mask"]), asked.row_shape)
+        mask = against_rows(asked, inputs["mask"])
         keras.src.backend.set_keras_mask(logits, mask)
     return logits
 

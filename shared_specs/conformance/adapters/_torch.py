@@ -8,10 +8,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from shared_specs.conformance.asked import Asked
+from shared_specs.conformance.asked import CLIP, Asked
 
 UNNORMALISED = "probabilities are taken as they are, not divided by their sum"
 UNCLIPPED = "probabilities have no clip at 1e-7"
+
+
+def of_probabilities(asked: Asked) -> str | None:
+    """How calls with probabilities differ, where they neither normalise nor clip."""
+    if asked.has_logits:
+        return None
+    return f"{UNNORMALISED}; {UNCLIPPED}" if asked.is_clipped else UNNORMALISED
 
 
 def second(asked: Asked, tensor: Tensor) -> Tensor:
@@ -42,6 +49,11 @@ def binary(asked: Asked, logits: Tensor, target: Tensor) -> Tensor:
     return target.reshape(asked.shape).to(logits.dtype)
 
 
+def against_rows(asked: Asked, weights: Tensor) -> Tensor:
+    """Sample weights, or a mask, so that they broadcast against the rows."""
+    return weights.reshape(asked.against_rows(weights.shape))
+
+
 def class_weight(asked: Asked, logits: Tensor) -> Tensor | None:
     """The class weights as a tensor, or None."""
     weights = asked.get("class_weight")
@@ -56,8 +68,8 @@ def probabilities(asked: Asked, logits: Tensor, normalise: bool = True) -> Tenso
 
 
 def clipped(p: Tensor) -> Tensor:
-    """Probabilities within the log-odds of 1e-7, without a gradient beyond."""
-    return p.clamp(1e-7, 1 - 1e-7)
+    """Probabilities within the log-odds of 1e-7, without a gradient beyond; in float64, which holds 1 - 1e-7."""
+    return p.double().clamp(CLIP, 1 - CLIP)
 
 
 def reduced(asked: Asked, values: Tensor) -> Tensor:

@@ -9,3 +9,5 @@ from shared_specs.conformance.adapters._keras import offer as offer  # noqa: E40
 FRAMEWORK = "keras"
 REQUIREMENTS = ("keras", "jax")
 DISTRIBUTION = "keras"
+# JAX compiles each operation of an eager call for each shape: minutes for all cases.
+MODES = ("compiled", "eager")

@@ -80,8 +80,8 @@ def divergence(function: Any) -> Any:
 
         def call(logits: Tensor, target: Tensor, *, undo: bool) -> Tensor:
             p = shared.flat(asked, shared.probabilities(asked, logits, normalise=undo))
-            p = shared.clipped(p) if undo and not asked.has_logits else p
-            shares = shared.flat(asked, shared.distribution(asked, logits, target))
+            p = shared.clipped(p) if undo and asked.is_clipped else p
+            shares = shared.flat(asked, shared.distribution(asked, logits, target)).to(p.dtype)
 
             def loss(wanted: Tensor, reduction: str) -> Tensor:
                 return function(p[:, None, None], wanted[:, None, None], reduction)
@@ -91,14 +91,14 @@ def divergence(function: Any) -> Any:
                     shares,
                     lambda labels: loss(torch.nn.functional.one_hot(labels, asked.classes).to(p.dtype), "none")[:, 0],
                 )
-                return shared.reduced(asked, rows)
-            value = loss(shares, asked.reduction)
+                return shared.reduced(asked, rows).to(logits.dtype)
+            value = loss(shares, asked.reduction).to(logits.dtype)
             return value.reshape(asked.row_shape) if asked.reduction == "none" else value
 
         return offered(
             call,
             "the divergence is that of the mixture, not the mixture of divergences" if mixes else None,
-            None if asked.has_logits else f"{shared.UNNORMALISED}; {shared.UNCLIPPED}",
+            shared.of_probabilities(asked),
         )
 
     return make

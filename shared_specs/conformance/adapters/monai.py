@@ -21,8 +21,10 @@ def focal(asked: Asked) -> Offer | str | None:
 
     def call(logits: Tensor, target: Tensor, *, undo: bool) -> Tensor:
         scores = shared.second(asked, logits)
-        given = shared.labels(asked, target).unsqueeze(1 if logits.ndim > 1 else 0)
-        given = given if asked.has_indices else shared.second(asked, target)
+        if asked.has_indices:
+            given = shared.labels(asked, target).unsqueeze(1 if logits.ndim > 1 else 0)
+        else:
+            given = shared.second(asked, target)
         if logits.ndim == 1:
             scores, given = scores[None], given[None]
         loss = FocalLoss(
@@ -50,8 +52,9 @@ def binary_focal(asked: Asked) -> Offer | str | None:
 
     def call(logits: Tensor, target: Tensor, *, undo: bool) -> Tensor:
         scores, given = logits, shared.binary(asked, logits, target)
-        if logits.ndim == 1:
-            scores, given = scores[:, None], given[:, None]
+        if logits.ndim == 1 or "ignore_index" in asked.config:
+            # Of several channels it ignores a channel, or pixels without any class.
+            scores, given = scores.reshape(-1, 1), given.reshape(-1, 1)
         options: dict[str, Any] = {"gamma": asked.get("gamma", 2.0), "alpha": asked.get("alpha")}
         options["ignore_index"] = asked.get("ignore_index")
         if undo:

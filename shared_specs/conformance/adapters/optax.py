@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from shared_specs.conformance.asked import Asked, answers, offered
@@ -12,6 +13,8 @@ from shared_specs.conformance.offers import Offer
 FRAMEWORK = "jax"
 REQUIREMENTS = ("jax", "optax")
 DISTRIBUTION = "optax"
+# JAX compiles each operation of an eager call for each shape: minutes for all cases.
+MODES = ("compiled", "eager")
 
 Tensor = Any
 IN_THE_MEAN = "rows that `where` leaves out stay in the mean"
@@ -38,10 +41,13 @@ def cross_entropy(asked: Asked) -> Offer | str | None:
     names = ("ignore_index", "mask") if asked.has_indices else ("mask",)
     if not (asked.only("label_smoothing") or asked.only(*names)):
         return None
+    has_infinity = asked.has_indices and bool(np.isposinf(asked.scores).any())
     leaves_out = bool({*asked.config, *asked.inputs}.intersection(names))
 
     def call(logits: Tensor, target: Tensor, *, undo: bool, mask: Tensor | None = None) -> Tensor:
-        where = None if mask is None else jnp.broadcast_to(asked.against_rows(mask), asked.row_shape)
+        where = (
+            None if mask is None else jnp.broadcast_to(mask.reshape(asked.against_rows(mask.shape)), asked.row_shape)
+        )
         if "ignore_index" in asked.config:
             kept = target.reshape(asked.row_shape) != asked.config["ignore_index"]
             where = kept if where is None else where & kept
@@ -49,13 +55,19 @@ def cross_entropy(asked: Asked) -> Offer | str | None:
         if asked.has_indices and "label_smoothing" not in asked.config:
             given = target.reshape(asked.row_shape)
             loss = optax.softmax_cross_entropy_with_integer_labels(logits, given, asked.axis, where)
+            if undo and has_infinity:
+                loss = loss * jnp.where(jnp.isposinf(logits).any(asked.axis), jnp.nan, 1)
             return reduced(asked, loss, count)
         wanted = distribution(asked, target, logits.dtype)
         if "label_smoothing" in asked.config:
             wanted = optax.smooth_labels(wanted, asked.config["label_smoothing"], axis=asked.axis)
         return reduced(asked, optax.softmax_cross_entropy(logits, wanted, asked.axis, where), count)
 
-    return offered(call, IN_THE_MEAN if leaves_out and asked.reduction == "mean" else None)
+    return offered(
+        call,
+        IN_THE_MEAN if leaves_out and asked.reduction == "mean" else None,
+        "beside a logit of +inf the loss is inf, not NaN" if has_infinity else None,
+    )
 
 
 def binary_cross_entropy(asked: Asked) -> Offer | str | None:
@@ -95,7 +107,7 @@ def poly(asked: Asked) -> Offer | str | None:
     def call(logits: Tensor, target: Tensor, *, undo: bool) -> Tensor:
         wanted = distribution(asked, target, logits.dtype)
         epsilon = asked.get("epsilon", 1.0)
-        loss = optax.losses.poly_loss_cross_entropy(logits, wanted, epsilon, asked.axis)
+        loss = optax.losses.poly_loss_cross_entropy(logits, wanted, epsilon=epsilon, axis=asked.axis)
         if undo:
             loss = loss + epsilon * (wanted.sum(asked.axis) - 1)
         return reduced(asked, loss)
@@ -117,7 +129,9 @@ def kl_divergence(asked: Asked) -> Offer | str | None:
             logs = jnp.log(jnp.clip(p, 1e-7, 1 - 1e-7) if undo else p)
         where = count = None
         if mask is not None:
-            where = jnp.broadcast_to(jnp.expand_dims(asked.against_rows(mask), asked.axis), asked.shape)
+            where = jnp.broadcast_to(
+                jnp.expand_dims(mask.reshape(asked.against_rows(mask.shape)), asked.axis), asked.shape
+            )
             count = jnp.maximum(mask.sum(), 1) if undo else None
         return reduced(asked, optax.kl_divergence(logs, wanted, asked.axis, where), count)
 

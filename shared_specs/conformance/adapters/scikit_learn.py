@@ -23,6 +23,11 @@ def rows(asked: Asked, logits: Array) -> Array:
     return logits.reshape(-1) if asked.is_binary else np.moveaxis(logits, asked.axis, -1).reshape(-1, asked.classes)
 
 
+def against_rows(asked: Asked, weights: Array) -> Array:
+    """Sample weights [rows]."""
+    return np.broadcast_to(weights.reshape(asked.against_rows(weights.shape)), asked.row_shape).reshape(-1)
+
+
 def probabilities(asked: Asked, logits: Array) -> Array:
     """The softmax or sigmoid of logits; probabilities as they are."""
     given = rows(asked, logits)
@@ -52,7 +57,7 @@ def metric(loss: Callable[..., Any], scores: Callable[[Asked, Array], Array], *n
             if not (asked.is_binary and loss is metrics.brier_score_loss):
                 given["labels"] = np.arange(asked.classes)
             if sample_weight is not None:
-                given["sample_weight"] = np.broadcast_to(asked.against_rows(sample_weight), asked.row_shape).reshape(-1)
+                given["sample_weight"] = against_rows(asked, sample_weight)
             if loss is metrics.log_loss:
                 given["normalize"] = asked.reduction != "sum"
             value = loss(labels.astype(int), scores(asked, logits), **given)

@@ -29,10 +29,15 @@ def reduced(asked: Asked, values: Tensor) -> Tensor:
     return tf.reduce_sum(values) if asked.reduction == "sum" else tf.reduce_mean(values)
 
 
+def against_rows(asked: Asked, weights: Tensor) -> Tensor:
+    """Sample weights in the shape of the rows."""
+    return tf.broadcast_to(tf.reshape(weights, asked.against_rows(weights.shape)), asked.row_shape)
+
+
 def options(asked: Asked, inputs: dict[str, Tensor], flat: bool) -> dict[str, Any]:
     """Weights, smoothing and reduction of tf.compat.v1.losses."""
     given = inputs.get("sample_weight")
-    weights = 1.0 if given is None else tf.broadcast_to(asked.against_rows(given), asked.row_shape)
+    weights = 1.0 if given is None else against_rows(asked, given)
     if given is not None and flat:
         weights = tf.reshape(weights, [-1])
     return {"weights": weights, "reduction": REDUCTIONS[asked.reduction]}
@@ -42,11 +47,21 @@ def cross_entropy(asked: Asked) -> Offer | str | None:
     """(sparse_)softmax_cross_entropy_with_logits."""
     if not asked.only(*OLDER):
         return None
+    amount = asked.get("label_smoothing", 0.0)
 
     def call(logits: Tensor, target: Tensor, *, undo: bool, **inputs: Tensor) -> Tensor:
+        if undo:
+            shares = flat(asked, target, logits) * (1 - amount) + amount / asked.classes
+            total = tf.reduce_sum(shares, -1)
+            rows = tf.reshape(tf.experimental.numpy.moveaxis(logits, asked.axis, -1), [-1, asked.classes])
+            normal = tf.math.divide_no_nan(shares, total[:, None])
+            value = total * tf.nn.softmax_cross_entropy_with_logits(normal, rows)
+            return reduced(
+                asked, value * tf.reshape(against_rows(asked, inputs.get("sample_weight", tf.ones(()))), [-1])
+            )
         if {*asked.config, *inputs}.intersection(OLDER):
             rows = tf.reshape(tf.experimental.numpy.moveaxis(logits, asked.axis, -1), [-1, asked.classes])
-            smooths = {"label_smoothing": asked.get("label_smoothing", 0.0)}
+            smooths = {"label_smoothing": amount}
             value = older.softmax_cross_entropy(
                 flat(asked, target, logits), rows, **options(asked, inputs, True), **smooths
             )
@@ -58,7 +73,7 @@ def cross_entropy(asked: Asked) -> Offer | str | None:
         given = tf.cast(target, logits.dtype)
         return reduced(asked, tf.nn.softmax_cross_entropy_with_logits(given, logits, axis=asked.axis))
 
-    return offered(call)
+    return offered(call, None if asked.sums_to_one else "the gradient takes 1 for the sum of a target")
 
 
 def flat(asked: Asked, target: Tensor, logits: Tensor) -> Tensor:
@@ -102,9 +117,7 @@ def hinge(asked: Asked) -> Offer | str | None:
         }
         mixture = labels * values[1] + (1 - labels) * values[0]
         given = inputs.get("sample_weight")
-        weights = (
-            tf.ones_like(mixture) if given is None else tf.broadcast_to(asked.against_rows(given), asked.row_shape)
-        )
+        weights = tf.ones_like(mixture) if given is None else against_rows(asked, given)
         total = reduced(asked, weights * mixture)
         return total / tf.reduce_mean(weights) if asked.reduction == "weighted_mean" else total
 

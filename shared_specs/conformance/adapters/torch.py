@@ -41,12 +41,13 @@ def cross_entropy(asked: Asked) -> Offer | str | None:
         else:
             p = shared.probabilities(asked, logits, normalise=undo)
             function, scores = functional.nll_loss, shared.second(asked, shared.clipped(p) if undo else p).log()
+            options["weight"] = shared.class_weight(asked, scores)
         if undo and divides_by_weights:
-            return function(scores, target, **options | {"reduction": "sum"}) / asked.kept_rows
-        return function(scores, target, **options)
+            options["reduction"] = "sum"
+        value = function(scores, target, **options).to(logits.dtype)
+        return value / asked.kept_rows if undo and divides_by_weights else value
 
-    of_probabilities = None if asked.has_logits else f"{shared.UNNORMALISED}; {shared.UNCLIPPED}"
-    return offered(call, WEIGHTED_MEAN if divides_by_weights else None, of_probabilities)
+    return offered(call, WEIGHTED_MEAN if divides_by_weights else None, shared.of_probabilities(asked))
 
 
 def binary_cross_entropy(asked: Asked) -> Offer | str | None:
@@ -59,14 +60,16 @@ def binary_cross_entropy(asked: Asked) -> Offer | str | None:
         target = shared.binary(asked, logits, target)
         options: dict[str, Any] = {"reduction": asked.reduction}
         if sample_weight is not None:
-            options["weight"] = asked.against_rows(sample_weight).to(logits.dtype)
+            options["weight"] = shared.against_rows(asked, sample_weight)
         if not asked.has_logits:
-            return functional.binary_cross_entropy(shared.clipped(logits) if undo else logits, target, **options)
+            p = shared.clipped(logits) if undo else logits
+            options["weight"] = options["weight"].to(p.dtype) if "weight" in options else None
+            return functional.binary_cross_entropy(p, target.to(p.dtype), **options).to(logits.dtype)
         if "pos_weight" in asked.config:
             options["pos_weight"] = logits.new_tensor(asked.pos_weight)
         return functional.binary_cross_entropy_with_logits(logits, target, **options)
 
-    return offered(call, None if asked.has_logits else shared.UNCLIPPED)
+    return offered(call, shared.UNCLIPPED if asked.is_clipped else None)
 
 
 def kl_divergence(asked: Asked) -> Offer | str | None:
@@ -82,11 +85,11 @@ def kl_divergence(asked: Asked) -> Offer | str | None:
             p = shared.probabilities(asked, logits, normalise=undo)
             logs = (shared.clipped(p) if undo else p).log()
         if asked.reduction == "none" or undo:
-            return shared.reduced(asked, functional.kl_div(logs, wanted, reduction="none").sum(asked.axis))
+            entries = functional.kl_div(logs, wanted.to(logs.dtype), reduction="none")
+            return shared.reduced(asked, entries.sum(asked.axis)).to(logits.dtype)
         return functional.kl_div(logs, wanted, reduction=asked.reduction)
 
-    of_probabilities = None if asked.has_logits else f"{shared.UNNORMALISED}; {shared.UNCLIPPED}"
-    return offered(call, MEAN_OF_ENTRIES if asked.reduction == "mean" else None, of_probabilities)
+    return offered(call, MEAN_OF_ENTRIES if asked.reduction == "mean" else None, shared.of_probabilities(asked))
 
 
 def hinge(asked: Asked) -> Offer | str | None:
@@ -115,16 +118,17 @@ def distance(function: Any) -> Any:
             return None
         if not asked.is_hard:
             return "of soft targets it is another loss, the distance to the mixture"
+        if asked.is_clipped:
+            return shared.UNCLIPPED
         scale = 2 if asked.loss == "BinaryMeanAbsoluteError" else 1
 
         def call(logits: Tensor, target: Tensor, *, undo: bool) -> Tensor:
             if asked.is_binary:
                 wanted = shared.binary(asked, logits, target)
-                p = logits.sigmoid() if asked.has_logits else shared.clipped(logits) if undo else logits
+                p = logits.sigmoid() if asked.has_logits else logits
             else:
                 wanted = shared.distribution(asked, logits, target)
                 p = shared.probabilities(asked, logits, normalise=undo)
-                p = shared.clipped(p) if undo and not asked.has_logits else p
             if not undo and (asked.is_binary or asked.reduction != "none"):
                 return function(p, wanted, reduction=asked.reduction)
             values = function(p, wanted, reduction="none")
@@ -135,7 +139,7 @@ def distance(function: Any) -> Any:
             call,
             MEAN_OF_ENTRIES if counts_entries else None,
             "a binary loss has one of two equal terms" if scale == 2 else None,
-            None if asked.has_logits else shared.UNCLIPPED if asked.is_binary else shared.UNNORMALISED,
+            None if asked.is_binary else shared.of_probabilities(asked),
         )
 
     return make

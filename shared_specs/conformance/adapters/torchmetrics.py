@@ -56,8 +56,8 @@ def divergence(function: Any) -> Any:
 
         def call(logits: Tensor, target: Tensor, *, undo: bool) -> Tensor:
             p = shared.flat(asked, shared.probabilities(asked, logits, normalise=False))
-            p = shared.clipped(p / p.sum(1, keepdim=True)) if undo and not asked.has_logits else p
-            shares = shared.flat(asked, shared.distribution(asked, logits, target))
+            p = shared.clipped(p / p.sum(1, keepdim=True)) if undo and asked.is_clipped else p
+            shares = shared.flat(asked, shared.distribution(asked, logits, target)).to(p.dtype)
             if undo and mixes:
                 return shared.reduced(
                     asked,
@@ -68,13 +68,13 @@ def divergence(function: Any) -> Any:
                         ),
                     ),
                 )
-            value = function(shares, p, reduction=asked.reduction)
+            value = function(shares, p, reduction=asked.reduction).to(logits.dtype)
             return value.reshape(asked.row_shape) if asked.reduction == "none" else value
 
         return offered(
             call,
             "the divergence is that of the mixture, not the mixture of divergences" if mixes else None,
-            None if asked.has_logits else shared.UNCLIPPED,
+            shared.UNCLIPPED if asked.is_clipped else None,
         )
 
     return make
