@@ -68,7 +68,10 @@ def of_target(name: str) -> Adapter:
     """The adapter of a target, whose library is imported."""
     if name not in targets():
         raise ValueError(f"target must be one of {', '.join(targets())}, got {name!r}; or use adapter=module:function")
-    module = importlib.import_module(f"{__package__}.adapters.{name.replace('-', '_')}")
+    try:
+        module = importlib.import_module(f"{__package__}.adapters.{name.replace('-', '_')}")
+    except ModuleNotFoundError as error:
+        raise ValueError(f"target {name!r} needs the module {error.name!r}, which is not installed here") from error
     return _adapter(name, module, "offer")
 
 

@@ -53,7 +53,9 @@ def read(path: str | Path) -> Results:
     if kinds[-1] != "footer":
         raise ValueError(f"{path} has no footer, so its run did not end; run it again")
     header, *cases, end = lines
-    if set(kinds[1:-1]) - {"case"} or {**footer(cases, 0.0), "seconds": end["seconds"]} != end:
+    if set(kinds[1:-1]) - {"case"}:
+        raise ValueError(f"{path} must hold cases between its header and its footer, got {sorted(set(kinds[1:-1]))}")
+    if {**footer(cases, 0.0), "seconds": end["seconds"]} != end:
         raise ValueError(f"{path} must hold the cases that its footer counts, {end}, got {footer(cases, 0.0)}")
     return Results(header, cases, end)
 

@@ -28,6 +28,8 @@ def evaluate(call: Callable[..., Any], inputs: Mapping[str, NDArray[Any]], dtype
     with jax.enable_x64(True) if dtype == "float64" else contextlib.nullcontext():
         tensors = {name: tensor(array, dtype) for name, array in inputs.items()}
         logits, target = tensors.pop("logits"), tensors.pop("target")
+        if logits.dtype.kind in "iu":
+            call(logits, target, **tensors)  # integers are for the loss to refuse, before jax.grad does
         gradient, value = (jax.jit(step) if mode == "compiled" else step)(logits, target, tensors)
         return Found(numpy(value), value.dtype.name, numpy(gradient), gradient.dtype.name)
 

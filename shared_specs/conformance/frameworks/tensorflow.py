@@ -26,7 +26,8 @@ def evaluate(
 
     def step(logits: Any, target: Any, others: dict[str, Any]) -> tuple[Any, Any]:
         with tf.GradientTape() as tape:
-            tape.watch(logits)
+            if logits.dtype.is_floating:  # integers are for the loss to refuse
+                tape.watch(logits)
             value = call(logits, target, **others)
             total = tf.reduce_sum(value)
         return value, tape.gradient(total, logits)
@@ -37,6 +38,7 @@ def evaluate(
     value, gradient = run(logits, target, tensors)
     if gradient is None:
         raise ValueError("the loss has no gradient on the logits")
+    gradient = tf.convert_to_tensor(gradient)  # that of a gather is indices and slices
     return Found(numpy(value), value.dtype.name, numpy(gradient), gradient.dtype.name)
 
 

@@ -24,7 +24,8 @@ def require(device: str) -> None:
 def evaluate(call: Callable[..., Any], inputs: Mapping[str, NDArray[Any]], dtype: str, mode: str, device: str) -> Found:
     """Value and gradient of a call."""
     tensors = {name: tensor(array, dtype, device) for name, array in inputs.items()}
-    logits, target = tensors.pop("logits").requires_grad_(), tensors.pop("target")
+    logits, target = tensors.pop("logits"), tensors.pop("target")
+    logits.requires_grad_(logits.is_floating_point())  # integers are for the loss to refuse
     if mode == "compiled":
         # Else the ninth case of one function runs eagerly without a word: so often is a function compiled anew.
         torch.compiler.reset()
