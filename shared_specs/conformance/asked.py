@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -124,8 +125,10 @@ class Asked:
         return weight
 
     def against_rows(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """The shape in which sample weights or a mask, a leading part of the rows' shape, broadcast against the rows."""
+        """The shape in which sample weights or a mask, of a leading part of the rows, broadcast against the rows."""
         found = tuple(int(size) for size in shape)
+        if prod(found) == prod(self.row_shape):
+            return self.row_shape
         while len(found) > 1 and found[-1] == 1 and found != self.row_shape[: len(found)]:
             found = found[:-1]
         return found + (1,) * (len(self.row_shape) - len(found))

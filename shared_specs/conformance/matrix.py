@@ -55,23 +55,37 @@ def is_own(target: str) -> bool:
     return "_xent" in target
 
 
-def measure(target: str, folder: Path, keep: bool) -> tuple[Results | None, list[str]]:
-    """The results of a target, and what went wrong with it or with its divergences."""
-    problems = []
+def alike(targets: Sequence[str]) -> dict[tuple[str, ...], list[str]]:
+    """The targets by what they install: those that install the same share an environment."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for target in targets:
+        found.setdefault(requirements(target), []).append(target)
+    return found
+
+
+def measure(targets: Sequence[str], folder: Path, keep: bool) -> tuple[list[Results], list[str]]:
+    """The results of targets that install the same, and what went wrong with them or with their divergences."""
+    found: list[Results] = []
+    problems: list[str] = []
+    installs = requirements(targets[0])
     try:
-        with environments.environment(requirements(target), folder / target, keep) as python:
-            path = folder / f"{target}.jsonl"
-            backend = target.partition("-")[2] if target.startswith("keras-") else "tensorflow"
-            process = environments.run(python, "-c", RUN, target, str(path), KERAS_BACKEND=backend)
-            found = results.read(path) if path.exists() else None
-            if process.returncode or found is None:
-                return None, [f"{target}: the run ended with exit code {process.returncode}"]
-            for section in divergences.read():
-                if target in section.targets:
-                    problem = divergences.problem(python, section, KERAS_BACKEND=backend)
-                    problems += [f"{target}: {problem}"] if problem else []
-    except (environments.InstallError, ValueError) as error:
-        return None, [f"{target}: {error}"]
+        with environments.environment(installs, folder / "-".join(installs), keep) as python:
+            for target in targets:
+                print(f"{target}: running", file=sys.stderr, flush=True)
+                path = folder / f"{target}.jsonl"
+                path.unlink(missing_ok=True)
+                backend = target.rpartition("-")[2] if target.startswith("keras") else "tensorflow"
+                process = environments.run(python, "-c", RUN, target, str(path), KERAS_BACKEND=backend)
+                try:
+                    found.append(results.read(path))
+                except (OSError, ValueError) as error:
+                    problems.append(f"{target}: exit code {process.returncode}: {error}")
+                for section in divergences.read():
+                    if target in section.targets:
+                        problem = divergences.problem(python, section, KERAS_BACKEND=backend)
+                        problems += [f"{target}: {problem}"] if problem else []
+    except environments.InstallError as error:
+        problems += [f"{target}: {error}" for target in targets]
     return found, problems
 
 
@@ -191,14 +205,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--target", action="append", choices=offers.targets(), help="run these only")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave the environments and the files of the runs")
     options = parser.parse_args(arguments)
-    found, problems = [], []
+    found: list[Results] = []
+    problems: list[str] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        for target in options.target or offers.targets():
-            print(f"{target}: installing and running", file=sys.stderr, flush=True)
-            run, wrong = measure(target, folder, keep=options.keep is not None)
-            found += [run] if run else []
+        for installs, targets in alike(options.target or offers.targets()).items():
+            print(f"Installing {', '.join(installs)}", file=sys.stderr, flush=True)
+            runs, wrong = measure(targets, folder, keep=options.keep is not None)
+            found += runs
             problems += wrong
         if not options.target:
             problems += measure_alone(folder, keep=options.keep is not None)

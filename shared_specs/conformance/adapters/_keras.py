@@ -95,10 +95,22 @@ def cross_entropy(asked: Asked) -> Offer | str | None:
     if not asked.only("from_logits", "sample_weight", "mask", "ignore_index" if is_sparse else "label_smoothing"):
         return None
     is_last = asked.axis == len(asked.shape) - 1
+    is_unnormalised = is_sparse and not asked.has_logits
+    takes_one = keras.backend.backend() == "tensorflow" and asked.has_logits and not asked.sums_to_one
 
     def call(logits: Tensor, target: Tensor, *, undo: bool, **inputs: Tensor) -> Tensor:
         axis = asked.axis
         options: dict[str, Any] = {"from_logits": asked.has_logits}
+        if undo and is_unnormalised:
+            logits = logits / ops.sum(logits, axis=axis, keepdims=True)
+        if undo and takes_one:
+            wanted = last(asked, one_hot(asked, target, logits.dtype))
+            amount = asked.get("label_smoothing", 0.0)
+            wanted = wanted * (1 - amount) + amount / asked.classes
+            total = ops.sum(wanted, axis=-1, keepdims=True)
+            function = built(asked, losses.CategoricalCrossentropy, logits, reduction="none", from_logits=True)
+            rows = function(ops.divide_no_nan(wanted, total), last(asked, logits))
+            return reduced(asked, total[..., 0] * rows, inputs)
         if is_sparse:
             given, loss = ops.reshape(target, asked.row_shape), losses.SparseCategoricalCrossentropy
             options["ignore_class"] = asked.get("ignore_index")
@@ -118,7 +130,13 @@ def cross_entropy(asked: Asked) -> Offer | str | None:
         function = built(asked, loss, logits, axis=axis, **options)
         return function(given, masked(asked, logits, inputs), **weights(asked, inputs, undo))
 
-    return offered(call, aligned(asked), SMOOTHED_BY_LAST_AXIS if smooths and not is_last else None)
+    return offered(
+        call,
+        aligned(asked),
+        SMOOTHED_BY_LAST_AXIS if smooths and not is_last else None,
+        UNNORMALISED if is_unnormalised else None,
+        "the gradient takes 1 for the sum of a target" if takes_one else None,
+    )
 
 
 def masked_row(logits: Tensor, inputs: dict[str, Tensor]) -> Tensor:
@@ -214,6 +232,8 @@ def of_probabilities(loss: Any, *names: str, takes_indices: bool = False, over_c
     def make(asked: Asked) -> Offer | str | None:
         if not asked.only("from_logits", "sample_weight", "mask", *names):
             return None
+        if over_classes and asked.is_clipped:
+            return UNCLIPPED
         if (takes_indices or over_classes) and not asked.is_hard:
             return "of soft targets it is another loss"
         if takes_indices and (not asked.has_indices or not 0 < asked.get("q", 0.7) < 1):
@@ -289,7 +309,8 @@ OFFERS = {
 
 def weighted_mean(asked: Asked) -> bool:
     """The mean can divide by the sum of sample weights."""
-    return "sample_weight" in asked.inputs and asked.sums_to_one
+    has_other_weights = bool({"alpha", "class_weight"} & set(asked.config))
+    return "sample_weight" in asked.inputs and asked.sums_to_one and not has_other_weights
 
 
 offer = answers(OFFERS, weighted_mean)

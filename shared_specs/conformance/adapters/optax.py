@@ -29,6 +29,11 @@ def reduced(asked: Asked, values: Tensor, count: Any = None) -> Tensor:
     return values.mean() if count is None else values.sum() / count
 
 
+def against_rows(asked: Asked, mask: Tensor) -> Tensor:
+    """A mask that broadcasts against the rows."""
+    return mask.reshape(asked.against_rows(mask.shape))
+
+
 def distribution(asked: Asked, target: Tensor, dtype: Any) -> Tensor:
     """The target as probabilities, in the shape of the logits."""
     if not asked.has_indices:
@@ -41,7 +46,7 @@ def cross_entropy(asked: Asked) -> Offer | str | None:
     names = ("ignore_index", "mask") if asked.has_indices else ("mask",)
     if not (asked.only("label_smoothing") or asked.only(*names)):
         return None
-    has_infinity = asked.has_indices and bool(np.isposinf(asked.scores).any())
+    has_infinity = asked.only() and asked.has_indices and bool(np.isposinf(asked.scores).any())
     leaves_out = bool({*asked.config, *asked.inputs}.intersection(names))
 
     def call(logits: Tensor, target: Tensor, *, undo: bool, mask: Tensor | None = None) -> Tensor:

@@ -134,7 +134,7 @@ OFFERS = {
 
 def weighted_mean(asked: Asked) -> bool:
     """The mean can divide by the sum of sample weights."""
-    return "sample_weight" in asked.inputs and asked.sums_to_one
+    return "sample_weight" in asked.inputs and asked.sums_to_one and "pos_weight" not in asked.config
 
 
 offer = answers(OFFERS, weighted_mean)
