@@ -80,6 +80,7 @@ def cross_entropy(asked: Asked) -> Offer | str | None:
             target,
             temperature=asked.get("temperature", 1.0),
             weight_init_func=torch.nn.init.eye_,
+            distance=distances.DotProductSimilarity(normalize_embeddings=False),
         )
 
     return refusal(asked, "temperature") or offered(call)
