@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from pytorch_metric_learning import distances, losses, reducers
 from torch import Tensor
@@ -83,6 +84,8 @@ def cross_entropy(asked: Asked) -> Offer | str | None:
             distance=distances.DotProductSimilarity(normalize_embeddings=False),
         )
 
+    if not np.isfinite(asked.scores).all():
+        return "takes embeddings, which are finite"
     return refusal(asked, "temperature") or offered(call)
 
 
