@@ -1,6 +1,7 @@
 """The targets and their requirements, the page of divergences, and what the matrix collects; no library is imported."""
 
 import json
+from typing import NamedTuple
 
 import jsonschema
 import pytest
@@ -14,7 +15,17 @@ PINNED = (environments.ROOT / "constraints.txt").read_text(encoding="utf-8").spl
 CASES = {case.id: case for case in load.cases()}
 COMMITTED = json.loads(matrix.RESULTS.read_text(encoding="utf-8"))
 THIRD_PARTIES = {
-    *("exacta", "keras-jax", "keras-tensorflow", "keras-torch", "kornia", "liger-kernel", "monai", "onnxruntime", "optax"),
+    *(
+        "exacta",
+        "keras-jax",
+        "keras-tensorflow",
+        "keras-torch",
+        "kornia",
+        "liger-kernel",
+        "monai",
+        "onnxruntime",
+        "optax",
+    ),
     *("pytorch-metric-learning", "scikit-learn", "segmentation-models-pytorch", "tensorflow", "timm", "torch"),
     *("torchmetrics", "torchvision", "transformers"),
 }
@@ -34,6 +45,11 @@ def header(target):
     }  # fmt: skip
 
 
+class Process(NamedTuple):
+    returncode: int
+    stdout: str
+
+
 def run_of(target, lines):
     return results.Results(header(target), lines, results.footer(lines, 1.0))
 
@@ -49,6 +65,12 @@ LINES = [
 
 def test_third_parties_are_listed():
     assert {target for target in offers.targets() if not matrix.is_own(target)} == THIRD_PARTIES
+
+
+def test_targets_that_install_the_same_share_an_environment():
+    groups = matrix.alike(offers.targets())
+    assert sorted(target for group in groups.values() for target in group) == offers.targets()
+    assert {"torch", "lightning_xent", "lightning_xent-compiled"} <= set(groups[("torch",)])
 
 
 @pytest.mark.parametrize("target", offers.targets())
@@ -78,15 +100,16 @@ def test_targets_that_were_not_run_keep_their_results():
 
 
 def test_a_run_without_a_footer_is_an_error(tmp_path, monkeypatch):
-    (tmp_path / "torch.jsonl").write_text(json.dumps(header("torch")) + "\n", encoding="utf-8")
-
-    class Ended:
-        returncode = 0
+    def run(python, *arguments, **variables):
+        (tmp_path / "torch.jsonl").write_text(json.dumps(header("torch")) + "\n", encoding="utf-8")
+        return Process(0, "")
 
     monkeypatch.setattr(environments, "_install", lambda python, requirements: None)
-    monkeypatch.setattr(environments.subprocess, "run", lambda *given, **options: Ended())
-    found, problems = matrix.measure("torch", tmp_path, keep=False)
-    assert found is None
+    monkeypatch.setattr(environments.subprocess, "run", lambda *given, **options: None)
+    monkeypatch.setattr(environments, "run", run)
+    monkeypatch.setattr(divergences, "read", list)
+    found, problems = matrix.measure(["torch"], tmp_path, keep=False)
+    assert found == []
     assert "no footer" in problems[0]
 
 
@@ -96,9 +119,9 @@ def test_a_library_that_cannot_be_installed_is_an_error(tmp_path, monkeypatch):
 
     monkeypatch.setattr(environments, "_install", install)
     monkeypatch.setattr(environments.subprocess, "run", lambda *given, **options: None)
-    assert matrix.measure("torch", tmp_path, keep=False) == (
-        None,
-        ["torch: ERROR: No matching distribution found for torch"],
+    assert matrix.measure(["torch", "lightning_xent"], tmp_path, keep=False) == (
+        [],
+        [f"{name}: ERROR: No matching distribution found for torch" for name in ("torch", "lightning_xent")],
     )
 
 
@@ -125,10 +148,7 @@ def test_a_divergence_that_is_gone_is_a_problem(tmp_path, monkeypatch):
     assert not section.explains("third-library", "categorical-focal/all-ignored")
     assert divergences.unexplained("first-library", ["x/empty-mean", "x/soft"], page) == ["x/soft"]
 
-    class Process:
-        returncode, stdout = 0, "2\n"
-
-    monkeypatch.setattr(environments, "run", lambda *given, **options: Process())
+    monkeypatch.setattr(environments, "run", lambda *given, **options: Process(0, "2\n"))
     assert divergences.problem(tmp_path, section) == "A library counts to three: want ['3'], got ['2']"
 
 
@@ -148,11 +168,13 @@ def test_committed_results_hold_together(target):
     losses = [target["cells"][name] for name in target["cells"] if name in COMMITTED["losses"]]
     for outcome, count in target["counts"].items():
         assert sum(cell[outcome] for cell in losses) == count
-        assert outcome in ("equal", "not offered") or count == sum(case["outcome"] == outcome for case in target["failing"])
+        assert outcome in ("equal", "not offered") or count == sum(
+            case["outcome"] == outcome for case in target["failing"]
+        )
 
 
 def test_all_targets_have_committed_results():
-    assert {target["target"] for target in COMMITTED["targets"]} == set(offers.targets())
+    assert set(offers.targets()) - set(matrix.SLOW) <= {target["target"] for target in COMMITTED["targets"]}
 
 
 @pytest.mark.parametrize("target", COMMITTED["targets"], ids=lambda target: target["target"])

@@ -4,8 +4,7 @@ import os
 
 import torch
 
-IS_INTERPRETED = not torch.cuda.is_available()
-if IS_INTERPRETED:
+if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 from liger_kernel.transformers import LigerCrossEntropyLoss, LigerKLDIVLoss
@@ -20,6 +19,7 @@ FRAMEWORK = "torch"
 REQUIREMENTS = ("torch", "triton", "packaging", "liger-kernel")
 DISTRIBUTION = "liger-kernel"
 MODES = ("eager",)
+IS_INTERPRETED = not torch.cuda.is_available()
 
 
 def cross_entropy(asked: Asked) -> Offer | str | None:
