@@ -1,4 +1,7 @@
-"""Writes losses.md and losses/ from notes.toml, the shared cases and lightning_xent, whose docstrings it parses."""
+"""Writes losses.md and losses/ from notes.toml, the shared cases and lightning_xent, whose docstrings it parses.
+
+Also writes explorer/losses.js, see explorer_data.py.
+"""
 
 import argparse
 import ast
@@ -14,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from docs import explorer_data
 from shared_specs.common import docstrings
 
 ROOT = Path(__file__).parent.parent
@@ -130,7 +134,14 @@ def pages() -> dict[str, str]:
     written["losses/contents.txt"] = "\n".join(["", "```{toctree}", ":hidden:", "", *names, "```", ""])
     pages = {f"docs/{path}": text for path, text in written.items()}
     examples = "".join(f',\n"{name}": {json.dumps(example(files[name][1]))}' for name in sorted(files))
-    return pages | {EXAMPLES: f"{{{examples[1:]}\n}}\n"}
+    links = {
+        name: f"../losses/{group['page']}.md#{anchor(loss['title'])}"
+        for group in notes["group"]
+        for loss in group["loss"]
+        for name in loss["classes"]
+    }
+    explored = explorer_data.text(links, {name: item.keywords for name, item in found.items()})
+    return pages | {EXAMPLES: f"{{{examples[1:]}\n}}\n", explorer_data.PATH: explored}
 
 
 def ending(lines: Sequence[str]) -> str:
@@ -252,7 +263,7 @@ def anchor(title: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the pages, or show what would change."""
     parser = argparse.ArgumentParser(
-        prog="python -m docs", description="Write docs/losses.md, docs/losses/ and the examples."
+        prog="python -m docs", description="Write docs/losses.md, docs/losses/, the examples and what the curve explorer knows."
     )
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a page would change")
     check = parser.parse_args(arguments).check
