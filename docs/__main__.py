@@ -263,7 +263,8 @@ def anchor(title: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the pages, or show what would change."""
     parser = argparse.ArgumentParser(
-        prog="python -m docs", description="Write docs/losses.md, docs/losses/, the examples and what the curve explorer knows."
+        prog="python -m docs",
+        description="Write docs/losses.md, docs/losses/, the examples, and docs/explorer/losses.js.",
     )
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a page would change")
     check = parser.parse_args(arguments).check

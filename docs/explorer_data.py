@@ -12,7 +12,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 PATH = "docs/explorer/losses.js"
-WRITTEN = "// Written by `python -m docs` from the fields of lightning_xent and the formulas of shared_specs/textbook.py."
+WRITTEN = "// Written by `python -m docs` from the fields of lightning_xent and from shared_specs/textbook.py."
 OTHERS = {"AsymmetricLoss": "asymmetric", "BinaryHinge": "hinge"}
 """Functions of the label that are a curve for each label."""
 NO_CURVES = {"OrdinalCrossEntropy"}  # one logit a threshold
@@ -83,4 +83,4 @@ def field(node: ast.AnnAssign) -> dict[str, Any]:
 def text(pages: Mapping[str, str], keywords: Mapping[str, Mapping[str, str]]) -> str:
     """The file, one loss a line."""
     lines = ",\n".join(json.dumps(loss, ensure_ascii=False) for loss in losses(pages, keywords))
-    return f"{WRITTEN}\nconst LOSSES = [\n{lines},\n];\n"
+    return f"{WRITTEN}\nconst LOSSES = [\n{lines}\n];\n"

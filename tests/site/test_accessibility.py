@@ -4,20 +4,17 @@
 """
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import sync_playwright
+
+from chromium import WIDTHS, findings, needs_chromium
 
 SITE = Path(os.environ.get("XENT_SITE", Path(__file__).parents[2] / "docs/_build/html")).resolve()
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 # index.html leads to README.html at once. The listings of modules have one markup: three of them.
 PAGES = sorted({path.relative_to(SITE).as_posix() for path in SITE.rglob("*.html")} - {"index.html"})
 LISTINGS = [page for page in PAGES if page.startswith("_modules/")]
 PAGES = [page for page in PAGES if page not in LISTINGS[3:]]
-WIDTHS = {"wide": (1280, 900), "phone": (390, 844)}
 # axe takes minutes for the pages of the API, whose entries all have the same markup: there it reads the first ones.
 MANY_ELEMENTS = 5_000
 KEEP_FIRST_ENTRIES = """
@@ -40,15 +37,7 @@ BROKEN = """
 }
 """
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome: apt-get install chromium")
-
-
-@pytest.fixture(scope="session")
-def browser():
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="session")
@@ -58,18 +47,6 @@ def page(browser):
     page.route("**/*", lambda route: route.continue_() if route.request.url.startswith("file:") else route.abort())
     yield page
     page.close()
-
-
-def findings(page, rules=None):
-    """What axe finds: rule, what it says, and the first elements."""
-    options = {"resultTypes": ["violations"]} | ({"runOnly": rules} if rules else {})
-    response = Axe().run(page, options=options).response
-    assert response["passes"], "axe has not looked at anything"
-    return [
-        f"{found['id']}: {found['help']}: {len(found['nodes'])}, as {node['html'][:150]} {node['failureSummary'][:300]}"
-        for found in response["violations"]
-        for node in found["nodes"][:3]
-    ]
 
 
 def test_the_site_is_built():

@@ -1,0 +1,1 @@
+"""Runs the test vectors against any library's losses: each case is equal, differs, wrong or not offered."""
