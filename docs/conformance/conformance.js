@@ -4,6 +4,7 @@ const { features, losses, targets, cases: CASES } = JSON.parse(document.querySel
 // What belongs to a case is there once, and beside it in each library what came of it.
 for (const target of targets) target.failing = target.failing.map((found) => ({ ...CASES[found.id], ...found }));
 const SEVERITY = ["wrong", "differs", "equal", "not offered"];
+const WORDS = { wrong: "wrong", differs: "different by a convention", equal: "equal", "not offered": "not offered" };
 const MOST_CASES = 20;
 
 const $ = (selector, parent = document) => parent.querySelector(selector);
@@ -136,10 +137,11 @@ function counted(number, one, many = `${one}s`) {
   return `${number} ${number === 1 ? one : many}`;
 }
 
-/** An error as a share of the tolerance. */
+/** An error, in words. */
 function share(worst) {
   const number = Number(worst);
-  return Number.isFinite(number) ? String(Number(number.toPrecision(3))) : "\u221e";
+  if (!Number.isFinite(number)) return "infinite";
+  return `${Number(number.toPrecision(3))} ${number > 1 ? "times" : "of"} the tolerance`;
 }
 
 /** Numbers at any depth, the innermost lists on lines of their own. */
@@ -158,7 +160,7 @@ function call(found) {
 function blocks(pairs) {
   const made = pairs.filter(([, data]) => data !== undefined && data !== null).map(([title, data]) => {
     const text = typeof data === "object" && !Array.isArray(data) ? JSON.stringify(data, null, 1) : tensor(data);
-    return element("div", {}, element("h4", {}, title), element("pre", { tabindex: "0" }, text));
+    return element("div", {}, element("p", {}, title), element("pre", { tabindex: "0", "aria-label": title, role: "group" }, text));
   });
   return element("div", { class: "blocks" }, ...made);
 }
@@ -197,6 +199,7 @@ function caseOf(target, found, isOpen) {
     blocks([["Gradient, wanted", wanted?.grad_logits], ["Gradient, got", got?.grad_logits]]),
     blocks(Object.entries(inputs ?? {}).map(([name, { data }]) => [name, data])),
   );
+  made.append(element("p", { class: "features" }, found.features.join(", ")));
   const address = linkTo(`case=${anchor(target.target)},${found.id}`);
   const command = `xent run ${target.target} --cases ${found.id}`;
   made.append(
@@ -229,12 +232,12 @@ function contentOf(target, name) {
   const parts = SEVERITY.filter((outcome) => counts[outcome]);
   const made = element("div");
   const lines = parts.map((outcome) =>
-    element("li", {}, sign(outcome), element("span", {}, `${counted(counts[outcome], "case")} ${outcome}`)),
+    element("li", {}, sign(outcome), element("span", {}, `${counted(counts[outcome], "case")} ${WORDS[outcome]}`)),
   );
   made.append(element("ul", { class: "counts" }, ...lines));
   if (!parts.length) made.append(element("p", {}, "None of these cases is offered."));
   if (counts.worst !== undefined && counts.worst !== null) {
-    made.append(element("p", {}, `Largest error: ${share(counts.worst)} of the tolerance.`));
+    made.append(element("p", {}, `Largest error: ${share(counts.worst)}.`));
   }
   for (const [title, texts] of [["Conventions", counts.conventions], ["Not offered because", counts.reasons]]) {
     if (texts?.length) {

@@ -175,16 +175,16 @@ const inPython = (text) => ({ true: "True", false: "False", null: "None" })[text
 
 /** The loss of a line for Keras, for LightningCLI, and as a spec for both packages. */
 const CODE = {
-  Keras: (line) => {
+  keras: (line) => {
     const given = changed(line).map(([field, value]) => `${field.name}=${inPython(written(field, value))}`);
     return `keras_xent.${line.loss}(${given.join(", ")})`;
   },
-  YAML: (line) => {
+  yaml: (line) => {
     const given = changed(line).map(([field, value]) => `${field.name}: ${written(field, value)}`);
     const arguments_ = given.length ? `\n  init_args: {${given.join(", ")}}` : "";
     return `loss:\n  class_path: lightning_xent.${line.loss}${arguments_}`;
   },
-  JSON: (line) => {
+  json: (line) => {
     const given = changed(line).map(([field, value]) => `"${field.name}": ${written(field, value)}`);
     return `{"loss": "${line.loss}", "config": {${given.join(", ")}}}`;
   },
@@ -271,6 +271,11 @@ function shown(value, digits = 4) {
   return text.replace(/(\.\d*?)0+(?=e|$)/, "$1").replace(/\.(?=e|$)/, "").replaceAll("-", MINUS);
 }
 
+/** A name that may break between its words. */
+function breakable(name) {
+  return name.replace(/(?<=[a-z])(?=[A-Z])/g, "\u200b");
+}
+
 const logit = (p) => Math.log(p) - Math.log1p(-p);
 
 /** Round places between two numbers, about `count` of them. */
@@ -327,7 +332,7 @@ function sample(index) {
   return document.createRange().createContextualFragment(svg);
 }
 
-const SIZES = { left: 56, right: 14, top: 12, bottom: 62 };
+const SIZES = { left: 56, right: 18, top: 12, bottom: 62 };
 const POINTS = 480;
 
 /** Draw one chart; `parts` are the numbers that it shows. */
@@ -356,9 +361,9 @@ function drawChart(svg, parts) {
     drawn.push(`<path class="grid${value === 0 ? " zero" : ""}" d="M${left} ${y(value)}H${width - right}"/>`);
     drawn.push(`<text x="${left - 10}" y="${y(value)}" dy=".32em" text-anchor="end">${shown(value)}</text>`);
   }
-  for (const place of ticks(low, high, width < 480 ? 4 : 8)) {
+  for (const place of ticks(low, high, width < 480 ? 5 : 12)) {
     const isOdds = state.axis === "log-odds";
-    const other = isOdds ? shown(sigmoid(place), 2) : shown(logit(place), 2);
+    const other = isOdds ? shown(sigmoid(place), place > 4 ? 4 : 2) : shown(logit(place), 2);
     drawn.push(`<path class="grid${isOdds && place === 0 ? " zero" : ""}" d="M${x(place)} ${top}V${floor}"/>`);
     drawn.push(`<text x="${x(place)}" y="${floor + 18}" text-anchor="middle">${shown(place)}</text>`);
     drawn.push(`<text class="faint" x="${x(place)}" y="${floor + 35}" text-anchor="middle">${other}</text>`);
@@ -420,7 +425,8 @@ function drawCursor() {
     const { loss, slope, own, rival } = numbersAt(line, m);
     const numbers = hasGradient ? [loss, own, rival] : [loss, slope];
     const cells = numbers.map((number) => element("td", {}, number === undefined ? "" : shown(number)));
-    return element("tr", {}, element("th", { scope: "row" }, sample(index), title(line)), ...cells);
+    const name = element("span", {}, sample(index), breakable(title(line)));
+    return element("tr", {}, element("th", { scope: "row" }, name), ...cells);
   });
   $("#readout tbody").replaceChildren(...rows);
   const losses = state.lines.map((line) => `${title(line)} ${shown(numbersAt(line, m).loss)}`);
@@ -464,6 +470,23 @@ function drawTable() {
   $("#numbers tbody").replaceChildren(...rows);
 }
 
+/** The code of each line, with a button that copies it. */
+function drawCodes() {
+  const { value, parentElement } = $("[name=code]:checked");
+  const items = state.lines.map((line, index) => {
+    const code = CODE[value](line);
+    const button = element("button", { type: "button" }, "Copy");
+    button.setAttribute("aria-label", `Copy the ${parentElement.textContent} of ${title(line)}`);
+    button.onclick = async () => {
+      await copyText(code);
+      button.textContent = "Copied";
+      say(`Copied: ${code}`);
+    };
+    return element("li", {}, sample(index), element("pre", {}, code), button);
+  });
+  $("#codes").replaceChildren(...items);
+}
+
 /** Everything but the cards. */
 function draw() {
   $(`[name=axis][value=${state.axis}]`).checked = true;
@@ -475,9 +498,7 @@ function draw() {
   if (document.activeElement !== $("#classes")) $("#classes").value = state.classes;
   $("#lower-note").hidden = !hasClasses;
   $("#lower-title").textContent = state.lower === "slope" ? "Slope" : "Gradient on the logits";
-  document.querySelectorAll(".card").forEach((card, index) => {
-    for (const [kind, code] of Object.entries(CODE)) $(`[data-code=${kind}]`, card).textContent = code(state.lines[index]);
-  });
+  drawCodes();
   drawCursor();
   drawTable();
 }
@@ -512,10 +533,11 @@ function drawCards() {
 function card(line, index) {
   const made = fromTemplate("card");
   const { formula, page, family, fields } = BY_NAME[line.loss];
-  $("h3", made).append(sample(index), line.loss.replace(/(?<=[a-z])(?=[A-Z])/g, "\u200b"));
-  $(".formula", made).textContent = formula;
+  $("h3", made).append(sample(index), breakable(line.loss));
+  const powers = formula.replace(/(?<!\w)-/g, MINUS).split(/\^(\w+)/);
+  $(".formula", made).append(...powers.map((text, place) => (place % 2 ? element("sup", {}, text) : text)));
   $(".page", made).href = page;
-  $(".page", made).setAttribute("aria-label", `About ${line.loss}`);
+  $(".page", made).textContent = `About ${line.loss}`;
   const remove = $(".remove", made);
   remove.setAttribute("aria-label", `Remove ${line.loss}`);
   remove.disabled = state.lines.length === 1;
@@ -535,15 +557,6 @@ function card(line, index) {
       draw();
     };
   }
-  for (const button of made.querySelectorAll("[data-copy]")) {
-    const kind = button.dataset.copy;
-    button.setAttribute("aria-label", `Copy the ${button.textContent} of ${line.loss}`);
-    button.onclick = async () => {
-      await copyText($(`[data-code=${kind}]`, made).textContent);
-      say(`Copied: ${CODE[kind](line)}`);
-      made.querySelectorAll("[data-copy]").forEach((each) => each.classList.toggle("copied", each === button));
-    };
-  }
   return made;
 }
 
@@ -553,7 +566,7 @@ function control(line, field) {
   const made = fromTemplate(isNumber ? "number" : "switch");
   const about = field.about.replace(/ \([A-Z][^()]*\d{4}[^()]*\)/g, "");
   for (const each of made.querySelectorAll(".name")) each.textContent = field.name;
-  $(".about", made).textContent = about;
+  $(".about", made).append(...about.split("`").map((text, place) => (place % 2 ? element("code", {}, text) : text)));
   if (!isNumber) {
     const box = $("input", made);
     box.checked = line.config[field.name];
@@ -625,8 +638,10 @@ function start() {
     draw();
     say(`Added ${loss}`);
     const added = $("#cards").lastElementChild;
-    (added.querySelector(".fields input:not([disabled])") ?? added.querySelector("[data-copy]")).focus();
+    (added.querySelector(".fields input:not([disabled])") ?? added.querySelector(".remove")).focus();
   };
+  $("[name=code]").checked = true;
+  for (const radio of document.querySelectorAll("[name=code]")) radio.onchange = drawCodes;
   for (const radio of document.querySelectorAll("[name=axis], [name=lower]")) {
     radio.onchange = () => {
       state[radio.name] = radio.value;

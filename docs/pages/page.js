@@ -18,7 +18,8 @@ async function copyText(text) {
 function startThemes(button) {
   const themes = ["auto", "light", "dark"];
   const show = () => {
-    button.textContent = { auto: "Colours: auto", light: "Colours: light", dark: "Colours: dark" }[document.documentElement.dataset.theme];
+    button.title = `Colours: ${document.documentElement.dataset.theme}`;
+    button.setAttribute("aria-label", button.title);
   };
   button.hidden = false;
   button.onclick = () => {

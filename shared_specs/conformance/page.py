@@ -18,8 +18,8 @@ DOCS = Path(__file__).parents[2] / "docs"
 WRITTEN = "Written by `python -m shared_specs.conformance.page` from conformance/results.json."
 OUTCOMES = {
     "equal": "value and gradient are within the tolerance",
-    "differs": "they are once a convention that the adapter names is undone",
-    "wrong": "they are not",
+    "differs": "equal once a named convention is undone, such as what a mean divides by",
+    "wrong": "beyond the tolerance, or an exception",
     "not offered": "the library has no such loss or option",
 }
 """The outcomes of a case, the best that a library can do first."""
@@ -49,14 +49,17 @@ PAGE = """\
       <a href="../explorer/index.html">Curve explorer</a>
       <a href="index.html" aria-current="page">Conformance</a>
       <a href="../losses.md">Losses</a>
-      <button type="button" id="theme" hidden></button>
+      <button type="button" id="theme" hidden>
+        <svg viewBox="0 0 16 16" aria-hidden="true"><circle cx="8" cy="8" r="6"/><path d="M8 2a6 6 0 0 1 0 12z"/></svg>
+      </button>
     </nav>
     <main>
       <h1>Conformance</h1>
       <p>
         Does a loss of your library equal the one here? {cases} test vectors, computed with 150 digits, were run
         through the nearest call of {libraries} libraries, and one tolerance judged value and gradient. A cell shows the
-        worst of its cases. Its number is the largest error as a share of the tolerance: up to 1 passes.
+        worst of its cases. Its number is the largest error as a share of the tolerance: up to 1 passes. Its bar has the
+        shares of the cases that are wrong, that differ, and that are equal. Open a cell for the numbers.
       </p>
       <ul class="legend">
 {legend}
@@ -157,7 +160,16 @@ def cell(target: Mapping[str, Any], name: str) -> str:
     found = outcome(counts)
     number = "" if found == "not offered" else share(counts.get("worst"))
     text = f"{picture(found)}<i>{found}</i>{f'<b>{number}</b>' if number else ''}"
-    return f'<td><a href="#cell={anchor(target["target"])},{anchor(name)}">{text}</a></td>'
+    return f'<td{shares(counts)}><a href="#cell={anchor(target["target"])},{anchor(name)}">{text}</a></td>'
+
+
+def shares(counts: Mapping[str, Any]) -> str:
+    """The shares of the cases that are wrong, and of those that are not equal, for the bar below a cell."""
+    offered = sum(counts.get(name, 0) for name in SEVERITY[:3])
+    wrong, differs = counts.get("wrong", 0), counts.get("differs", 0)
+    if not wrong + differs:
+        return ""
+    return f' style="--wrong-share:{wrong / offered:.0%};--off-share:{(wrong + differs) / offered:.0%}"'
 
 
 def body(title: str, names: Sequence[str], targets: Sequence[Mapping[str, Any]]) -> str:
@@ -226,7 +238,7 @@ def page(results: Results) -> str:
         ),
         run_heads="".join(f'<th scope="col">{name}</th>' for name in RUN),
         runs="\n".join(map(run, targets)),
-        data=json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
+        data=json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
     )
 
 
@@ -254,7 +266,7 @@ A case has one of four outcomes:
 
 ## Libraries
 
-The last column is the largest error among the cases that are equal, as a share of the tolerance.
+The last column is the largest error in a cell of the matrix without a difference, as a share of the tolerance.
 
 {libraries}
 
