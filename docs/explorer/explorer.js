@@ -271,11 +271,6 @@ function shown(value, digits = 4) {
   return text.replace(/(\.\d*?)0+(?=e|$)/, "$1").replace(/\.(?=e|$)/, "").replaceAll("-", MINUS);
 }
 
-/** A name that may break between its words. */
-function breakable(name) {
-  return name.replace(/(?<=[a-z])(?=[A-Z])/g, "\u200b");
-}
-
 const logit = (p) => Math.log(p) - Math.log1p(-p);
 
 /** Round places between two numbers, about `count` of them. */
@@ -307,6 +302,12 @@ function element(name, attributes = {}, ...children) {
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
   made.append(...children);
   return made;
+}
+
+/** The parts of a name, with places between its words where it may break. */
+function breakable(name) {
+  const [first, ...others] = name.split(/(?<=[a-z])(?=[A-Z])/);
+  return [first, ...others.flatMap((part) => [element("wbr"), part])];
 }
 
 /** The place of log-odds on the axis that is shown, and the log-odds of a place. */
@@ -408,7 +409,8 @@ function moveTo(place) {
 function drawCursor() {
   const [low, high] = axisEnds();
   const slider = $("#cursor");
-  Object.assign(slider, { min: low, max: high, step: (high - low) / 240, value: placeOf(cursor()) });
+  const step = state.axis === "log-odds" ? (state.reach > 10 ? 0.25 : 0.05) : 0.005;
+  Object.assign(slider, { min: low, max: high, step, value: placeOf(cursor()) });
   drawChart($("#upper svg"), ["loss"]);
   drawChart($("#lower svg"), state.lower === "slope" ? ["slope"] : ["own", "rival"]);
 
@@ -425,7 +427,7 @@ function drawCursor() {
     const { loss, slope, own, rival } = numbersAt(line, m);
     const numbers = hasGradient ? [loss, own, rival] : [loss, slope];
     const cells = numbers.map((number) => element("td", {}, number === undefined ? "" : shown(number)));
-    const name = element("span", {}, sample(index), breakable(title(line)));
+    const name = element("div", {}, sample(index), element("span", {}, ...breakable(title(line))));
     return element("tr", {}, element("th", { scope: "row" }, name), ...cells);
   });
   $("#readout tbody").replaceChildren(...rows);
@@ -465,7 +467,7 @@ function drawTable() {
       return columns[index].map((part) => element("td", {}, shown(numbers[part], 7)));
     });
     const head = element("th", { scope: "row" }, shown(isOdds ? place : m));
-    return element("tr", {}, head, element("td", {}, shown(isOdds ? sigmoid(m) : place)), ...cells);
+    return element("tr", {}, head, element("td", {}, shown(isOdds ? sigmoid(m) : place, 7)), ...cells);
   });
   $("#numbers tbody").replaceChildren(...rows);
 }
@@ -533,7 +535,7 @@ function drawCards() {
 function card(line, index) {
   const made = fromTemplate("card");
   const { formula, page, family, fields } = BY_NAME[line.loss];
-  $("h3", made).append(sample(index), breakable(line.loss));
+  $("h3", made).append(sample(index), element("span", {}, ...breakable(line.loss)));
   const powers = formula.replace(/(?<!\w)-/g, MINUS).split(/\^(\w+)/);
   $(".formula", made).append(...powers.map((text, place) => (place % 2 ? element("sup", {}, text) : text)));
   $(".page", made).href = page;
@@ -638,7 +640,8 @@ function start() {
     draw();
     say(`Added ${loss}`);
     const added = $("#cards").lastElementChild;
-    (added.querySelector(".fields input:not([disabled])") ?? added.querySelector(".remove")).focus();
+    const inputs = [...added.querySelectorAll(".fields input:enabled")];
+    (inputs.find((each) => each.checkVisibility()) ?? $(".remove", added)).focus();
   };
   $("[name=code]").checked = true;
   for (const radio of document.querySelectorAll("[name=code]")) radio.onchange = drawCodes;
