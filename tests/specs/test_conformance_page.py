@@ -81,7 +81,7 @@ def test_a_cell_has_the_worst_outcome_of_its_cases(counts, wanted):
         (12.34, "12"),
         (123.4, "123"),
         (1234567.0, "1e6"),
-        (1.5e-9, "2e-9"),
+        (1.6e-9, "2e-9"),
         (3e120, "3e120"),
         ("Infinity", "&infin;"),
     ],
