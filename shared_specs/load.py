@@ -115,7 +115,8 @@ def compare(want: Want, got: NDArray[Any], got_dtype: str, compute_dtype: str, t
     if worst <= limit:
         return Verdict(True, worst, f"worst {worst:.3g} of {limit:g}")
     where = tuple(int(index) for index in np.unravel_index(int(error.argmax()), error.shape))
-    return Verdict(False, worst, f"at {where}: want {want.data[where]!r}, got {got[where]!r}, {worst:.3g} of {limit:g}")
+    wanted, found = float(want.data[where]), float(got[where])
+    return Verdict(False, worst, f"at {where}: want {wanted!r}, got {found!r}, {worst:.3g} of {limit:g}")
 
 
 def _error(want: Want, got: NDArray[np.float64], got_dtype: str, compute_dtype: str, tail: bool) -> NDArray[np.float64]:

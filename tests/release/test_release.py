@@ -124,6 +124,8 @@ assert importlib.metadata.version("crossent") == version
 assert getattr(top, "__version__", version) == version, top.__version__
 count = 0
 for module in pkgutil.walk_packages(top.__path__, package + "."):
+    if ".conformance." in module.name and module.name.split(".")[2] in ("adapters", "frameworks", "pytest_plugin"):
+        continue  # each imports the library that it is for
     try:
         importlib.import_module(module.name)
         count += 1

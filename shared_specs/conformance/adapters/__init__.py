@@ -1,0 +1,1 @@
+"""The targets: one module for each, which imports its library. `offers` says what such a module holds."""

@@ -1,0 +1,7 @@
+"""keras_xent on torch."""
+
+from shared_specs.conformance.own import keras_xent_on
+
+FRAMEWORK, DISTRIBUTION, REQUIREMENTS = "keras", "crossent", ("keras", "torch")
+ARGUMENTS = {"target": "y_true", "logits": "y_pred"}
+offer = keras_xent_on("torch")
