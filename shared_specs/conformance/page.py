@@ -14,15 +14,19 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from shared_specs.conformance import divergences
+from shared_specs.conformance.divergences import Divergence
+from shared_specs.conformance.results import OUTCOMES
+
 DOCS = Path(__file__).parents[2] / "docs"
 WRITTEN = "Written by `python -m shared_specs.conformance.page` from conformance/results.json."
-OUTCOMES = {
+MEANINGS = {
     "equal": "value and gradient are within the tolerance",
     "differs": "equal once a named convention is undone, such as what a mean divides by",
     "wrong": "beyond the tolerance, or an exception",
     "not offered": "the library has no such loss or option",
 }
-"""The outcomes of a case, the best that a library can do first."""
+"""What the outcomes of a case mean."""
 SEVERITY = ("wrong", "differs", "equal", "not offered")
 """The outcome of a cell is the first of these that one of its cases has."""
 Results = Mapping[str, Any]
@@ -158,7 +162,7 @@ def cell(target: Mapping[str, Any], name: str) -> str:
     """One cell of the matrix."""
     counts = target["cells"].get(name, {})
     found = outcome(counts)
-    number = "" if found == "not offered" else share(counts.get("worst"))
+    number = share(counts.get("worst"))
     text = f"{picture(found)}<i>{found}</i>{f'<b>{number}</b>' if number else ''}"
     return f'<td{shares(counts)}><a href="#cell={anchor(target["target"])},{anchor(name)}">{text}</a></td>'
 
@@ -209,9 +213,30 @@ def run(target: Mapping[str, Any]) -> str:
     )
 
 
-def page(results: Results) -> str:
-    """The page of the results."""
-    targets = ordered(results)
+def judged(results: Results, sections: Sequence[Divergence]) -> Iterator[dict[str, Any]]:
+    """The targets, our own ones first: their wrong cases with the section that explains them.
+
+    The error of a cell with wrong cases is that of the wrong ones.
+    """
+    for target in sorted(results["targets"], key=lambda target: not target["own"]):
+        cells = dict(target["cells"])
+        failing = [dict(found) for found in target["failing"]]
+        for found in failing:
+            if found["outcome"] != "wrong":
+                continue
+            found |= next(
+                ({"explained": each.anchor} for each in sections if each.explains(target["target"], found["id"])), {}
+            )
+            case = results["cases"][found["id"]]
+            for name in (case["loss"], *case["features"]):
+                errors = [each["worst"] for each in (cells[name], found) if each.get("worst") is not None]
+                cells[name] = {**cells[name], "worst": max(errors, key=float, default=None)}
+        yield {**target, "cells": cells, "failing": failing}
+
+
+def page(results: Results, sections: Sequence[Divergence] = ()) -> str:
+    """The page of the results, given the sections that explain wrong ones."""
+    targets = list(judged(results, sections))
     kept = ("target", "own", "version", "framework", "versions", "python", "machine", "dtype", "mode", "device", "date")
     data = {
         "features": results["features"],
@@ -220,7 +245,7 @@ def page(results: Results) -> str:
         "cases": results["cases"],
     }
     legend = [
-        f"        <li>{picture(name)}<span><b>{name}</b>: {meaning}</span></li>" for name, meaning in OUTCOMES.items()
+        f"        <li>{picture(name)}<span><b>{name}</b>: {meaning}</span></li>" for name, meaning in MEANINGS.items()
     ]
     names = [target["target"] for target in targets]
     heads = [
@@ -240,11 +265,6 @@ def page(results: Results) -> str:
         runs="\n".join(map(run, targets)),
         data=json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
     )
-
-
-def ordered(results: Results) -> list[Mapping[str, Any]]:
-    """The targets, our own ones first."""
-    return sorted(results["targets"], key=lambda target: not target["own"])
 
 
 SUMMARY = """\
@@ -284,7 +304,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 def summary(results: Results) -> str:
     """The summary of the results, in Markdown."""
-    targets = ordered(results)
+    targets = list(judged(results, ()))
     libraries = [
         [
             f"`{target['target']}`",
@@ -302,7 +322,7 @@ def summary(results: Results) -> str:
     ]
     return SUMMARY.format(
         written=WRITTEN,
-        outcomes="\n".join(f"- **{name}**: {meaning}." for name, meaning in OUTCOMES.items()),
+        outcomes="\n".join(f"- **{name}**: {meaning}." for name, meaning in MEANINGS.items()),
         libraries=table([*(name.lower() for name in RUN), "error"], libraries),
         conventions=table(["library", "convention", "cases"], conventions),
     )
@@ -322,11 +342,10 @@ def largest(target: Mapping[str, Any]) -> str:
 def files(docs: Path) -> dict[Path, str]:
     """The files to write, by their paths."""
     path = docs / "conformance/results.json"
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path} is not there: run `tox run -e conformance`") from None
-    return {docs / "conformance/index.html": page(results), docs / "conformance.md": summary(results)}
+    if not path.is_file():
+        raise ValueError(f"{path} is not there: run `tox run -e conformance`")
+    results, sections = json.loads(path.read_text(encoding="utf-8")), divergences.read(docs / "divergences.md")
+    return {docs / "conformance/index.html": page(results, sections), docs / "conformance.md": summary(results)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

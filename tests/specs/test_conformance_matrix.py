@@ -14,7 +14,17 @@ PINNED = (environments.ROOT / "constraints.txt").read_text(encoding="utf-8").spl
 CASES = {case.id: case for case in load.cases()}
 COMMITTED = json.loads(matrix.RESULTS.read_text(encoding="utf-8"))
 THIRD_PARTIES = {
-    *("exacta", "keras-jax", "keras-tensorflow", "keras-torch", "kornia", "liger-kernel", "monai", "onnxruntime", "optax"),
+    *(
+        "exacta",
+        "keras-jax",
+        "keras-tensorflow",
+        "keras-torch",
+        "kornia",
+        "liger-kernel",
+        "monai",
+        "onnxruntime",
+        "optax",
+    ),
     *("pytorch-metric-learning", "scikit-learn", "segmentation-models-pytorch", "tensorflow", "timm", "torch"),
     *("torchmetrics", "torchvision", "transformers"),
 }
@@ -148,7 +158,9 @@ def test_committed_results_hold_together(target):
     losses = [target["cells"][name] for name in target["cells"] if name in COMMITTED["losses"]]
     for outcome, count in target["counts"].items():
         assert sum(cell[outcome] for cell in losses) == count
-        assert outcome in ("equal", "not offered") or count == sum(case["outcome"] == outcome for case in target["failing"])
+        assert outcome in ("equal", "not offered") or count == sum(
+            case["outcome"] == outcome for case in target["failing"]
+        )
 
 
 def test_all_targets_have_committed_results():

@@ -12,9 +12,7 @@ from shared_specs.conformance import page
 @pytest.fixture
 def docs(tmp_path):
     """A folder of documentation with made results."""
-    (tmp_path / "conformance").mkdir()
-    results = json.dumps(made_results.results())
-    (tmp_path / "conformance/results.json").write_text(results, encoding="utf-8")
+    made_results.write(tmp_path)
     return tmp_path
 
 

@@ -1,5 +1,7 @@
 """A small file of conformance results, made by hand, for tests of its page and its summary."""
 
+import json
+
 FEATURES = ["class indices", "soft targets", "label smoothing", "reduction none", "tails"]
 LOSSES = ["BinaryCrossEntropy", "CategoricalCrossEntropy"]
 MACHINE = {"platform": "Linux", "processors": 2}
@@ -17,15 +19,37 @@ def target(name, own, cells, failing=(), **others):
     return header | setting | where | {"counts": counts, "cells": cells, "failing": list(failing)} | others
 
 
+DIVERGENCES = """\
+# Divergences
+
+## The tail is lost
+
+<!-- targets: timm; cases: */wrong-* -->
+
+Why.
+
+```python
+print(1)  # 1
+```
+"""
+
+
+def write(docs):
+    """Write what page.py reads into a folder of documentation."""
+    (docs / "conformance").mkdir(exist_ok=True)
+    (docs / "conformance/results.json").write_text(json.dumps(results()), encoding="utf-8")
+    (docs / "divergences.md").write_text(DIVERGENCES, encoding="utf-8")
+
+
 def results():
     """Four targets, of which one has a wrong case, one an unnamed version and one offers nothing."""
     every = {name: cell(equal=4, worst=0.25) for name in [*FEATURES, *LOSSES]}
     summed = "mean divides by the sum of the <target> weights"
     some = every | {
-        "class indices": cell(equal=2, differs=2, worst=0.5, conventions=[summed]),
+        "class indices": cell(equal=1, differs=2, wrong=1, worst=0.5, conventions=[summed]),
         "soft targets": cell(not_offered=4, worst=None, reasons=["targets are indices"]),
-        "tails": cell(equal=3, wrong=1, worst="Infinity"),
-        "CategoricalCrossEntropy": cell(equal=1, differs=2, wrong=1, worst=1234567.0, conventions=[summed]),
+        "tails": cell(equal=3, wrong=1, worst=0.125),
+        "CategoricalCrossEntropy": cell(equal=1, differs=2, wrong=1, worst=0.5, conventions=[summed]),
     }
     failing = [
         {"id": "categorical-cross-entropy/wrong-tail", "outcome": "wrong", "worst": 1234567.0}
