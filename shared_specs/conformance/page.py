@@ -61,13 +61,15 @@ PAGE = """\
       <h1>Conformance</h1>
       <p>
         Does a loss of your library equal the one here? {cases} test vectors, computed with 150 digits, were run
-        through the nearest call of {libraries} libraries, and one tolerance judged value and gradient. A cell shows the
-        worst of its cases. Its number is the largest error as a share of the tolerance: up to 1 passes. Its bar has the
-        shares of the cases that are wrong, that differ, and that are equal. Open a cell for the numbers.
+        through the nearest call of {libraries} libraries, and one tolerance judged value and gradient.
       </p>
       <ul class="legend">
 {legend}
       </ul>
+      <p class="note">
+        A cell has the worst outcome of its cases, and their largest error as a share of the tolerance: up to 1 passes.
+        Its bar shows how many cases are wrong, differ and are equal. Open it for the numbers.
+      </p>
       <noscript>
         <p>Without JavaScript the cells do not open. <a href="results.json">results.json</a> has their cases.</p>
       </noscript>
