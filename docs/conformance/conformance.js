@@ -152,7 +152,8 @@ function tensor(data, indent = "") {
 }
 
 function call(found) {
-  const config = Object.entries(found.config ?? {}).map(([name, value]) => `${name}=${JSON.stringify(value)}`);
+  const inPython = (value) => ({ true: "True", false: "False", null: "None" })[value] ?? JSON.stringify(value);
+  const config = Object.entries(found.config).map(([name, value]) => `${name}=${inPython(value)}`);
   return `${found.loss}(${config.join(", ")})`;
 }
 

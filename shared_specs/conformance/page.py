@@ -150,8 +150,8 @@ def share(worst: Any) -> str:
     if worst is None:
         return ""
     number = float(worst)
-    if number == 0 or 0.01 <= number < 1000:
-        return f"{number:.2g}" if number < 100 else f"{number:.0f}"
+    if number == 0 or 0.001 <= number < 1000:
+        return f"{number:.0f}" if number >= 100 else f"{number:.2g}" if number >= 0.01 else f"{number:.1g}"
     return "&infin;" if number == float("inf") else re.sub(r"e\+?(-?)0*", r"e\1", f"{number:.0e}")
 
 
@@ -197,7 +197,7 @@ def words(name: str) -> str:
 def where(target: Mapping[str, Any]) -> str:
     """How a target was run, in words."""
     framework = target["framework"]
-    version = target["versions"].get(framework)
+    version = next((found for name, found in target["versions"].items() if name.split("-")[0] == framework), None)
     names = [f"{framework} {version}" if version else framework, target["mode"], target["dtype"], target["device"]]
     return ", ".join(names)
 

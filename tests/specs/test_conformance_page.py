@@ -75,6 +75,7 @@ def test_a_cell_has_the_worst_outcome_of_its_cases(counts, wanted):
         (None, ""),
         (0.0, "0"),
         (0.0123, "0.012"),
+        (0.00123, "0.001"),
         (0.9999, "1"),
         (12.34, "12"),
         (123.4, "123"),
