@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ rest(document.querySelectorAll("section > dl.py"), 3);
 for (const entry of document.querySelectorAll("section > dl.py")) rest(entry.querySelectorAll("dl.py"), 3);
 rest(document.querySelectorAll(".toc-drawer li"), 50);
 rest(document.querySelectorAll("table.indextable li"), 50);
+rest(document.querySelectorAll("#matrix tbody tr"), 10);
 """
 # Elements that stick out of the window, unless a box around them scrolls; then pictures that are not there.
 BROKEN = """
@@ -51,6 +53,19 @@ def page(browser):
 
 def test_the_site_is_built():
     assert "README.html" in PAGES, f"no site in {SITE}: tox run -e docs"
+
+
+@pytest.mark.parametrize("folder", ["explorer", "conformance"])
+def test_links_of_pages_that_sphinx_does_not_make_lead_somewhere(folder):
+    there = SITE / "docs" / folder
+    text = "".join(path.read_text(encoding="utf-8") for path in there.iterdir() if path.suffix in (".html", ".js"))
+    links = set(re.findall(r'(?:href=|src=|"page": )"([^"#]+)(?:#([^"]*))?"', text))
+    links |= {("../divergences.html", heading) for heading in re.findall(r'"explained":"([^"]*)"', text)}
+    assert len(links) > 5
+    for path, heading in sorted(links):
+        target = there / path
+        assert target.is_file(), path
+        assert not heading or f'id="{heading}"' in target.read_text(encoding="utf-8"), f"{path}#{heading}"
 
 
 @pytest.mark.parametrize("name", PAGES)

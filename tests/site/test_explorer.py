@@ -105,7 +105,21 @@ CONFIGS = {
     "taylor": [{"order": 1}, {"order": 2}, {"order": 9}],
     "label_relaxation": [{"alpha": 0.01}, {"alpha": 0.1}, {"alpha": 0.9}],
 }
-PLACES = [-30.1, -8.3, -4.02, -1.1, -0.3, 0.0, 0.45, 1.7, 2.19721, 3.9, 8.1, 20.3, 36.9]  # log(9) = 2.19722 is the end of a curve
+PLACES = [
+    -30.1,
+    -8.3,
+    -4.02,
+    -1.1,
+    -0.3,
+    0.0,
+    0.45,
+    1.7,
+    2.19721,
+    3.9,
+    8.1,
+    20.3,
+    36.9,
+]  # log(9) = 2.19722 is the end of a curve
 
 
 @pytest.mark.parametrize("name", [name for name in BY_NAME if name in textbook.CURVES])
