@@ -498,8 +498,11 @@ function draw() {
   const hasClasses = state.lower === "gradient" && state.lines.some((line) => BY_NAME[line.loss].family === "categorical");
   $("#classes-box").hidden = !hasClasses;
   if (document.activeElement !== $("#classes")) $("#classes").value = state.classes;
-  $("#lower-note").hidden = !hasClasses;
-  $("#lower-title").textContent = state.lower === "slope" ? "Slope" : "Gradient on the logits";
+  const isSlope = state.lower === "slope";
+  $("#lower-title").textContent = isSlope ? "Slope" : "Gradient on the logits";
+  const ofRivals = "Wide line: the logit of the true class. Thin line: each of its rivals, whose logits are equal here.";
+  const ofSlope = state.axis === "log-odds" ? "" : "It is the slope in m, also over p.";
+  $("#lower-note").textContent = hasClasses ? ofRivals : isSlope ? ofSlope : "";
   drawCodes();
   drawCursor();
   drawTable();
@@ -622,7 +625,7 @@ function openAddress() {
   state = opened;
   drawCards();
   draw();
-  say(faults.length ? `Left out of the link, because this page does not know it: ${faults.join(", ")}` : "");
+  $("#left-out").textContent = faults.length ? `This page cannot read a part of the link: ${faults.join(", ")}` : "";
 }
 
 function start() {

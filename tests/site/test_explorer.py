@@ -204,7 +204,7 @@ def test_the_address_reproduces_the_view(visit):
 
 def test_what_a_link_has_too_much_is_said(visit):
     page = visit(PATH, "#loss=NoSuchLoss&loss=BinaryPolyCrossEntropy:epsilon=-3,order=2&reach=7")
-    said = page.locator("#status").inner_text()
+    said = page.locator("#left-out").inner_text()
     assert all(word in said for word in ("NoSuchLoss", "epsilon=-3", "order=2", "reach=7"))
     assert page.locator(".card h3").all_inner_texts() == ["BinaryPolyCrossEntropy"]
 
