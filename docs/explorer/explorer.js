@@ -304,6 +304,11 @@ function element(name, attributes = {}, ...children) {
   return made;
 }
 
+/** Text in ASCII with the signs of formulas. */
+function typeset(text) {
+  return text.replaceAll("<=", "\u2264").replaceAll(">=", "\u2265").replace(/(?<!\w)-/g, MINUS);
+}
+
 /** The parts of a name, with places between its words where it may break. */
 function breakable(name) {
   const [first, ...others] = name.split(/(?<=[a-z])(?=[A-Z])/);
@@ -539,7 +544,7 @@ function card(line, index) {
   const made = fromTemplate("card");
   const { formula, page, family, fields } = BY_NAME[line.loss];
   $("h3", made).append(sample(index), element("span", {}, ...breakable(line.loss)));
-  const powers = formula.replace(/(?<!\w)-/g, MINUS).split(/\^(\w+)/);
+  const powers = typeset(formula).split(/\^(\w+)/);
   $(".formula", made).append(...powers.map((text, place) => (place % 2 ? element("sup", {}, text) : text)));
   $(".page", made).href = page;
   $(".page", made).textContent = `About ${line.loss}`;
@@ -569,7 +574,7 @@ function card(line, index) {
 function control(line, field) {
   const isNumber = field.interval !== undefined;
   const made = fromTemplate(isNumber ? "number" : "switch");
-  const about = field.about.replace(/ \([A-Z][^()]*\d{4}[^()]*\)/g, "");
+  const about = typeset(field.about.replace(/ \([A-Z][^()]*\d{4}[^()]*\)/g, ""));
   for (const each of made.querySelectorAll(".name")) each.textContent = field.name;
   $(".about", made).append(...about.split("`").map((text, place) => (place % 2 ? element("code", {}, text) : text)));
   if (!isNumber) {
