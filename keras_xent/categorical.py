@@ -165,8 +165,7 @@ class CategoricalLoss(Loss):
         are summed in float32. With the reduction "none" or a hard_fraction the backward pass computes the logits again.
         Ignored rows are never multiplied in eager code of TensorFlow and torch; elsewhere their hidden states become 0.
         On TensorFlow the target gets no gradient. Under torch.compile and other traces of torch the logits are whole.
-        Variables of the loss itself get their gradient from all logits on TensorFlow. On JAX they raise its
-        UnexpectedTracerError: compute the logits, and call the loss.
+        Variables of the loss itself get their gradient too.
 
         Args:
             y_true: Class indices [...], a distribution [..., C], or a `TopK`; a tuple (indices, probabilities) too.

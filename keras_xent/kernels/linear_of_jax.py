@@ -1,6 +1,6 @@
 """The last linear layer with its loss on JAX: a scan over chunks of rows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,68 +13,85 @@ from keras_xent.kernels.passes import compute_dtype
 
 def total(head: Head, slopes: Any, work: Work) -> Any:
     """Return sum_i slopes_i l_i, whose gradients are computed at once; that of the slopes [N] are the losses."""
-    return _total(work.losses_of, _rows(head, work), head, slopes, work.data)
+    rows = _rows(head, work)
+    losses_of, constants = _closed(head, work, rows)
+    return _total(losses_of, rows, head, slopes, work.data, constants)
 
 
 def losses(head: Head, work: Work) -> Any:
     """Return the losses [N]; the gradient computes the logits again."""
-    return _losses(work.losses_of, _rows(head, work), head, work.data)
+    rows = _rows(head, work)
+    losses_of, constants = _closed(head, work, rows)
+    return _losses(losses_of, rows, head, work.data, constants)
 
 
 def _rows(head: Head, work: Work) -> int:
-    return int(rows_of_chunk(head.hidden.shape[0], head, work.copies))
+    count = head.hidden.shape[0]
+    return int(min(count, rows_of_chunk(count, head, work.copies)))
+
+
+def _closed(head: Head, work: Work, rows: int) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """Return a function of (logits, *data, *constants) of a chunk, and what else the loss reads: variables of its own.
+
+    A rule for cotangents may not read them from outside.
+    """
+    hidden, *data = (jax.ShapeDtypeStruct((rows, *each.shape[1:]), each.dtype) for each in (head.hidden, *work.data))
+    logits = jax.eval_shape(lambda hidden: all_logits(head._replace(hidden=hidden)), hidden)
+    losses_of, constants = jax.closure_convert(work.losses_of, logits, *data)
+    return losses_of, tuple(constants)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _total(losses_of: Callable[..., Any], rows: int, head: Head, slopes: Any, data: Any) -> Any:
-    return jnp.sum(slopes * _losses_of_chunks(losses_of, rows, head, data))
+def _total(losses_of: Callable[..., Any], rows: int, head: Head, slopes: Any, data: Any, constants: Any) -> Any:
+    return jnp.sum(slopes * _losses_of_chunks(losses_of, rows, head, data, constants))
 
 
 def _total_forward(losses_of: Callable[..., Any], rows: int, *given: Any) -> Any:
-    (head, slopes, data), has_tangent = _values(given)
-    found, *gradients = _gradient(losses_of, rows, head, slopes, data, has_tangent)
+    (head, slopes, data, constants), varies = _values(given)
+    found, *gradients = _gradient(losses_of, rows, head, slopes, data, constants, varies)
     return jnp.sum(slopes * found), (head, found, gradients)
 
 
 def _total_backward(losses_of: Callable[..., Any], rows: int, kept: Any, factor: Any) -> Any:
     head, found, gradients = kept
     factor = _number(factor, found)
-    of_head, of_data = jax.tree.map(lambda each: factor * each, gradients)
-    return _as(of_head, head), factor * found, of_data
+    of_head, of_data, of_constants = jax.tree.map(lambda each: factor * each, gradients)
+    return _as(of_head, head), factor * found, of_data, of_constants
 
 
 _total.defvjp(_total_forward, _total_backward, symbolic_zeros=True)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _losses(losses_of: Callable[..., Any], rows: int, head: Head, data: Any) -> Any:
-    return _losses_of_chunks(losses_of, rows, head, data)
+def _losses(losses_of: Callable[..., Any], rows: int, head: Head, data: Any, constants: Any) -> Any:
+    return _losses_of_chunks(losses_of, rows, head, data, constants)
 
 
 def _losses_forward(losses_of: Callable[..., Any], rows: int, *given: Any) -> Any:
-    (head, data), has_tangent = _values(given)
-    found = _losses_of_chunks(losses_of, rows, head, data)
-    return found, (head, data, found, jnp.zeros(int(has_tangent)))
+    (head, data, constants), varies = _values(given)
+    found = _losses_of_chunks(losses_of, rows, head, data, constants)
+    return found, (head, data, constants, found, [jnp.zeros(int(each)) for each in varies])
 
 
 def _losses_backward(losses_of: Callable[..., Any], rows: int, kept: Any, slopes: Any) -> Any:
-    head, data, found, has_tangent = kept
+    head, data, constants, found, varies = kept
+    varies = [bool(each.size) for each in varies]
     slopes = _number(slopes, found)
-    _, of_head, of_data = _gradient(losses_of, rows, head, slopes, data, bool(has_tangent.size))
-    return _as(of_head, head), of_data
+    _, of_head, *others = _gradient(losses_of, rows, head, slopes, data, constants, varies)
+    return _as(of_head, head), *others
 
 
 _losses.defvjp(_losses_forward, _losses_backward, symbolic_zeros=True)
 
 
-def _values(given: Any) -> tuple[Any, bool]:
-    """Return what a rule for cotangents was given, and whether the data, its last part, need a gradient."""
+def _values(given: Any) -> tuple[Any, list[bool]]:
+    """Return what a rule for cotangents was given, and which of the data and constants, its end, need a gradient."""
 
     def is_leaf(each: Any) -> bool:
         return isinstance(each, jax.custom_derivatives.CustomVJPPrimal)
 
-    has_tangent = any(leaf.perturbed for leaf in jax.tree.leaves(given[-1], is_leaf=is_leaf))
-    return jax.tree.map(lambda leaf: leaf.value, given, is_leaf=is_leaf), has_tangent
+    varies = [leaf.perturbed and jnp.issubdtype(leaf.value.dtype, jnp.floating) for part in given[-2:] for leaf in part]
+    return jax.tree.map(lambda leaf: leaf.value, given, is_leaf=is_leaf), varies
 
 
 def _number(cotangent: Any, like: Any) -> Any:
@@ -82,42 +99,48 @@ def _number(cotangent: Any, like: Any) -> Any:
     return jnp.zeros(cotangent.shape, like.dtype) if is_zero else cotangent
 
 
-def _losses_of_chunks(losses_of: Callable[..., Any], rows: int, head: Head, data: Any) -> Any:
+def _losses_of_chunks(losses_of: Callable[..., Any], rows: int, head: Head, data: Any, constants: Any) -> Any:
     def of_chunk(carry: None, chunk: Any) -> tuple[None, Any]:
         hidden, data = chunk
-        return carry, losses_of(all_logits(head._replace(hidden=hidden)), *data)
+        return carry, losses_of(all_logits(head._replace(hidden=hidden)), *data, *constants)
 
     return _each(of_chunk, None, rows, (head.hidden, data))[1]
 
 
 def _gradient(
-    losses_of: Callable[..., Any], rows: int, head: Head, slopes: Any, data: Any, has_tangent: bool
-) -> tuple[Any, Head, Any]:
-    """Return the losses [N], and the gradients of sum_i slopes_i losses_i: of the layer, and of data that need it."""
+    losses_of: Callable[..., Any], rows: int, head: Head, slopes: Any, data: Any, constants: Any, varies: Sequence[bool]
+) -> tuple[Any, Head, Any, Any]:
+    """Return the losses [N], and the gradients of sum_i slopes_i losses_i: of the layer, the data and the constants.
+
+    Data and constants of which `varies` is False get None.
+    """
     wide = compute_dtype(head.hidden)
     some, data = without(head, data, slopes)
 
     def of_chunk(carry: Any, chunk: Any) -> tuple[Any, Any]:
-        (hidden, slopes, data), (of_kernel, of_bias) = chunk, carry
-        is_given = [has_tangent and jnp.issubdtype(each.dtype, jnp.floating) for each in data]
+        (hidden, slopes, data), (of_kernel, of_bias, of_constants) = chunk, carry
+        given = (*data, *constants)
 
         def of_inputs(logits: Any, floats: Any) -> Any:
             rest = iter(floats)
-            return losses_of(logits, *(next(rest) if own else each for each, own in zip(data, is_given, strict=True)))
+            return losses_of(logits, *(next(rest) if own else each for each, own in zip(given, varies, strict=True)))
 
-        floats = [each for each, own in zip(data, is_given, strict=True) if own]
+        floats = [each for each, own in zip(given, varies, strict=True) if own]
         found, pull = jax.vjp(of_inputs, all_logits(head._replace(hidden=hidden)), floats)
         of_logits, of_floats = pull(slopes)
         of_hidden = jnp.matmul(of_logits, head.kernel.T, preferred_element_type=wide)
         of_kernel = of_kernel + jnp.matmul(hidden.T, of_logits, preferred_element_type=wide)
         of_bias = None if of_bias is None else of_bias + jnp.sum(of_logits, 0, dtype=wide)
         rest = iter(of_floats)
-        of_data = tuple(next(rest) if own else None for own in is_given)
-        return (of_kernel, of_bias), (found, of_hidden, of_data)
+        of_given = [next(rest) if own else None for own in varies]
+        of_constants = jax.tree.map(jnp.add, of_constants, tuple(of_given[len(data) :]))
+        return (of_kernel, of_bias, of_constants), (found, of_hidden, tuple(of_given[: len(data)]))
 
     zeros = [None if each is None else jnp.zeros(each.shape, wide) for each in (head.kernel, head.bias)]
-    of_layer, (found, of_hidden, of_data) = _each(of_chunk, tuple(zeros), rows, (some.hidden, slopes, data))
-    return found, Head(of_hidden, *of_layer), of_data
+    of_own = zip(constants, varies[len(data) :], strict=True)
+    zeros.append(tuple(jnp.zeros_like(each) if own else None for each, own in of_own))
+    sums, (found, of_hidden, of_data) = _each(of_chunk, tuple(zeros), rows, (some.hidden, slopes, data))
+    return found, Head(of_hidden, *sums[:2]), of_data, sums[2]
 
 
 def _each(function: Callable[..., Any], carry: Any, rows: int, arrays: Any) -> tuple[Any, Any]:
@@ -126,21 +149,25 @@ def _each(function: Callable[..., Any], carry: Any, rows: int, arrays: Any) -> t
     count = leaves[0].shape[0]
     if count <= rows:
         return function(carry, arrays)
-    if not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
-        # A scan would be compiled again by each call, because its function is a new one.
-        found = []
-        for first in range(0, count, rows):
-            carry, part = function(carry, jax.tree.map(lambda each: each[first : first + rows], arrays))  # noqa: B023
-            found.append(part)
-        return carry, jax.tree.map(lambda *parts: jnp.concatenate(parts), *found)
     chunks = -(-count // rows)
 
     def cut(each: Any) -> Any:
         missing = [(0, chunks * rows - count)] + [(0, 0)] * (each.ndim - 1)
         return jnp.reshape(jnp.pad(each, missing), (chunks, rows, *each.shape[1:]))
 
-    carry, found = jax.lax.scan(function, carry, jax.tree.map(cut, arrays))
-    return carry, jax.tree.map(lambda each: jnp.reshape(each, (-1, *each.shape[2:]))[:count], found)
+    def joined(each: Any) -> Any:
+        return jnp.reshape(each, (-1, *each.shape[2:]))[:count]
+
+    cuts = jax.tree.map(cut, arrays)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        carry, found = jax.lax.scan(function, carry, cuts)
+        return carry, jax.tree.map(joined, found)
+    # A scan would be compiled again by each call, because its function is a new one.
+    parts = []
+    for place in range(chunks):
+        carry, part = function(carry, jax.tree.map(lambda each: each[place], cuts))  # noqa: B023
+        parts.append(part)
+    return carry, jax.tree.map(lambda *each: joined(jnp.stack(each)), *parts)
 
 
 def _as(gradients: Head, head: Head) -> Head:

@@ -76,12 +76,18 @@ def _differentiable(gradients: Sequence[Any], slopes: Any, layer: Sequence[Any],
 
 
 def _of_variables(variables: Sequence[Any], slopes: Any, layer: Sequence[Any], work: Work) -> Any:
-    """Return the gradients of sum_i slopes_i losses_i in variables of the loss itself, from all logits at once."""
+    """Return the gradients of sum_i slopes_i losses_i in variables of the loss itself."""
     head, data = without(Head(*layer), work.data, slopes)
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(variables)
-        value = tf.reduce_sum(slopes * work.losses_of(all_logits(head), *data))
-    return tape.gradient(value, variables, unconnected_gradients="zero")
+
+    def of_chunk(sums: Any, hidden: Any, slopes: Any, *data: Any) -> tuple[Any, Any]:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(variables)
+            value = tf.reduce_sum(slopes * work.losses_of(all_logits(head._replace(hidden=hidden)), *data))
+        found = tape.gradient(value, variables, unconnected_gradients="zero")
+        return [total + tf.convert_to_tensor(part) for total, part in zip(sums, found, strict=True)], []
+
+    zeros = [tf.zeros_like(each) for each in variables]
+    return _each(of_chunk, zeros, head, work.copies, (head.hidden, slopes, *data), [])[0]
 
 
 def _run(function: Callable[..., Any], head: Head, slopes: Any, work: Work) -> Any:

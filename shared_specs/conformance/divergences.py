@@ -22,6 +22,13 @@ SECTION = re.compile(
     r"^#+ (?P<title>[^\n]+)\n\n<!-- (?P<facts>[^\n]+) -->\n(?P<text>.*?)^```python\n(?P<code>.*?)^```$",
     flags=re.DOTALL | re.MULTILINE,
 )
+# See `make_torchvision_importable`.
+IMPORTABLE = """\
+import importlib.util
+if importlib.util.find_spec("torchvision"):
+    from shared_specs.conformance.adapters import _torch
+    _torch.make_torchvision_importable()
+"""
 SAID = re.compile(r"^ *print\(.*\)  # (.*)$", flags=re.MULTILINE)
 
 
@@ -61,7 +68,7 @@ def read(page: Path = PAGE) -> list[Divergence]:
 
 def problem(python: Path, divergence: Divergence, **variables: str) -> str | None:
     """Run the program of a section: what it printed other than it says, or None."""
-    process = environments.run(python, "-c", divergence.code, **variables)
+    process = environments.run(python, "-c", IMPORTABLE + divergence.code, **variables)
     wanted, got = SAID.findall(divergence.code), process.stdout.splitlines()
     if process.returncode == 0 and got == wanted:
         return None

@@ -20,6 +20,8 @@ OPTIONS = {
     "device": ("cpu", "cpu, or cuda for torch"),
 }
 
+RUN: "pytest.StashKey[Run]" = pytest.StashKey()
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options, all of which begin with --xent."""
@@ -31,19 +33,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         group.addoption(f"--xent-{name}", default=default, metavar=name.upper(), help=text)
 
 
-@pytest.hookimpl(tryfirst=True)  # so that -k and -m choose among them too
-def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Add a test for each vector, if there is an adapter."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Import the adapter, if there is one; here, because xdist does not show what its workers refuse to collect."""
     adapter = config.getoption("--xent-adapter")
     if adapter is None:
         return
     from shared_specs.conformance import runner
 
     try:
-        run = runner.prepare(adapter=adapter, **{name: config.getoption(f"--xent-{name}") for name in OPTIONS})
+        given = {name: config.getoption(f"--xent-{name}") for name in OPTIONS}
+        config.stash[RUN] = runner.prepare(adapter=adapter, **given)
     except ValueError as error:
         raise pytest.UsageError(str(error)) from error
-    items += session.genitems(Vectors.from_parent(session, name=adapter, nodeid=adapter, run=run))
+
+
+@pytest.hookimpl(tryfirst=True)  # so that -k and -m choose among them too
+def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Add a test for each vector, if there is an adapter."""
+    run = config.stash.get(RUN, None)
+    if run is not None:
+        items += session.genitems(Vectors.from_parent(session, name=run.adapter.name, nodeid=run.adapter.name, run=run))
 
 
 class Vectors(pytest.Collector):

@@ -2,7 +2,7 @@
 
 >>> from shared_specs.conformance import runner
 >>> runner.run("lightning_xent", cases="categorical-focal/*").footer["equal"]
-77
+89
 """
 
 import contextlib
@@ -224,7 +224,7 @@ def _judged(setting: Setting, call: Any, case: Case) -> Outcome:
         found = setting.evaluate(call, case.inputs)
     except Exception as error:
         return Outcome("wrong", message=_one_line(error))
-    verdicts = {name: verdict for name, verdict in _verdicts(case, found, setting.dtype)}
+    verdicts = dict(_verdicts(case, found, setting.dtype))
     worst = max(verdict.worst for verdict in verdicts.values())
     worst /= load.TAIL_TOLERANCE if "tail" in case.flags else load.TOLERANCE
     failed = [f"{name}: {verdict.message}" for name, verdict in verdicts.items() if not verdict.ok]

@@ -1,5 +1,7 @@
 """What the backends of Keras ask of the loss of the last layer: graphs, sizes unknown to them, memory, derivatives."""
 
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
@@ -97,6 +99,30 @@ def test_a_variable_of_the_loss_gets_its_gradient(classes, in_graph, fraction):
         function = tf.function(step) if in_graph else step
         found = function(True, *map(tf.constant, arrays))
     close(found, step(False, *map(tf.constant, without_nan(arrays))))
+
+
+@only_jax
+@pytest.mark.parametrize("is_jitted", [False, True])
+@pytest.mark.parametrize("plan", ["whole", "rows"])
+@pytest.mark.parametrize("fraction", [1.0, 0.5])
+def test_a_variable_of_the_loss_gets_its_gradient_in_jax(fraction, plan, is_jitted):
+    import jax
+
+    (arrays, labels), rate = layer(), np.float32(3.0)
+    loss = Scaled(ignore_index=3, hard_fraction=fraction)
+    loss.scale = keras.Variable(2.0)
+
+    def value(scale, rate, *given, is_fused):
+        with keras.StatelessScope([(loss.scale, scale)]):
+            if is_fused:
+                return rate * loss.linear(labels, *given)
+            return rate * loss(labels, keras.ops.matmul(*given[:2]) + given[2])
+
+    steps = [jax.value_and_grad(partial(value, is_fused=is_fused), (0, 1, 2, 3, 4)) for is_fused in (True, False)]
+    with side.planned(plan):
+        found = (jax.jit(steps[0]) if is_jitted else steps[0])(np.float32(2.0), rate, *arrays)
+    wanted = steps[1](np.float32(2.0), rate, *without_nan(arrays))
+    close(jax.tree.leaves(found), jax.tree.leaves(wanted))
 
 
 @only_tensorflow

@@ -19,9 +19,14 @@ TARGETS = {
     "lightning": ["lightning_xent", "lightning_xent-fused", "lightning_xent-compiled"],
     **{name: [name.replace("keras-", "keras_xent-")] for name in sides.SIDES if name.startswith("keras")},
 }[sides.name]
-# The cases, and how many are equal at least. Each case is compiled by itself, for seconds on torch.
+# The cases, and how many are equal at least. Few, because JAX compiles each operation and torch.compile each case.
 FEW = {
-    "eager": {"categorical-taylor/*": 40, "binary-hinge/*": 20, "distillation/t*": 1},
+    "eager": {
+        "categorical-taylor/order-t*": 3,
+        "binary-hinge/h*": 3,
+        "binary-hinge/rejects-*": 5,
+        "distillation/te*": 4,
+    },
     "compiled": {"binary-hinge/hard-labels": 1, "binary-hinge/rejects-target-above-one": 1},
 }
 

@@ -111,6 +111,17 @@ def test_outcome(name):
     assert ("wanted" in line) == ("inputs" in line) == (wanted == "wrong")
 
 
+@pytest.mark.parametrize(
+    ("mode", "device", "wanted"), [("eager", "cpu", "wrong"), ("compiled", "cpu", "equal"), ("eager", "cuda", "equal")]
+)
+def test_label_out_of_range_may_give_nan_where_it_cannot_be_read(mode, device, wanted):
+    module = evaluate.setting("numpy", "float32", None, "cpu").module
+    setting = evaluate.Setting(module, "float32", mode, device)
+    run = runner.Run(Adapter("mine", lambda case: Offer(lambda *given: np.nan), "numpy", arguments={}), setting, [])
+    assert BAD_LABEL.error.traced == "nan"
+    assert run.outcome(BAD_LABEL).name == wanted
+
+
 def test_worst_is_a_share_of_the_tolerance():
     half = np.float64(4 * 2.0**-23 * VALUE.expected.loss.scale)
     loss, gradient = VALUE.expected.loss.data, VALUE.expected.grad_logits.data
@@ -404,9 +415,10 @@ def test_plugin_shows_conventions_and_what_is_wrong(pytester):
     assert "Traceback" not in run.stdout.str()
 
 
-def test_plugin_refuses_what_the_runner_refuses(pytester):
+@pytest.mark.parametrize("workers", [[], ["-n", "1"]], ids=["here", "xdist"])
+def test_plugin_refuses_what_the_runner_refuses(workers, pytester):
     pytester.makepyfile(mine=ADAPTER, test_project=ONE_TEST)
-    run = pytester.runpytest_subprocess(*LOADED, "--xent-adapter", "mine:offer", "--xent-cases", "zzz")
+    run = pytester.runpytest_subprocess(*LOADED, *workers, "--xent-adapter", "mine:offer", "--xent-cases", "zzz")
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     run.stderr.fnmatch_lines(["ERROR: cases must match *, got 'zzz', which matches none"])
 

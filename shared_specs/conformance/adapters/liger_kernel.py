@@ -15,9 +15,11 @@ from shared_specs.conformance.asked import Asked, answers, offered
 from shared_specs.conformance.offers import Offer
 
 FRAMEWORK = "torch"
-REQUIREMENTS = ("torch", "triton", "liger-kernel")
+# Liger imports packaging and does not ask for it.
+REQUIREMENTS = ("torch", "triton", "packaging", "liger-kernel")
 DISTRIBUTION = "liger-kernel"
 MODES = ("eager",)
+IS_INTERPRETED = not torch.cuda.is_available()
 
 
 def cross_entropy(asked: Asked) -> Offer | str | None:
@@ -26,6 +28,8 @@ def cross_entropy(asked: Asked) -> Offer | str | None:
         return None
     if not asked.has_indices:
         return "takes class indices only"
+    if IS_INTERPRETED and {"class_weight", "softcap"} & set(asked.config):
+        return "class weights and softcap do not run in Triton's interpreter"
     has_weights = "class_weight" in asked.config
     divides_by_weights = asked.reduction == "mean" and has_weights
     mixes_means = asked.reduction == "weighted_mean" and has_weights and "z_loss" in asked.config
@@ -61,6 +65,8 @@ def kl_divergence(asked: Asked) -> Offer | str | None:
         return None
     if asked.reduction == "none":
         return "its none keeps the classes"
+    if IS_INTERPRETED:
+        return "does not run in Triton's interpreter"
 
     def call(logits: Tensor, target: Tensor, *, undo: bool) -> Tensor:
         rows = shared.flat(asked, shared.distribution(asked, logits, target)).contiguous()

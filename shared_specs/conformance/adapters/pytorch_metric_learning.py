@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from pytorch_metric_learning import distances, losses, reducers
 from torch import Tensor
@@ -80,8 +81,11 @@ def cross_entropy(asked: Asked) -> Offer | str | None:
             target,
             temperature=asked.get("temperature", 1.0),
             weight_init_func=torch.nn.init.eye_,
+            distance=distances.DotProductSimilarity(normalize_embeddings=False),
         )
 
+    if not np.isfinite(asked.scores).all():
+        return "takes embeddings, which are finite"
     return refusal(asked, "temperature") or offered(call)
 
 

@@ -39,6 +39,20 @@ def probabilities(asked: Asked, logits: Array) -> Array:
     return exponentials / exponentials.sum(-1, keepdims=True)
 
 
+def refused(asked: Asked) -> str | None:
+    """What raises an error, which is no wrong number."""
+    scores, weights = asked.scores, asked.inputs.get("sample_weight")
+    if not scores.size or not np.isfinite(scores).all():
+        return "raises an error without rows, and for scores that are not finite"
+    if weights is not None and not weights.any():
+        return "raises an error where all weights are 0"
+    if asked.classes < 2:
+        return "raises an error for one class"
+    if not (asked.has_logits or asked.is_binary) and not np.allclose(scores.sum(asked.axis), 1):
+        return "probabilities must sum to 1"
+    return None
+
+
 def metric(loss: Callable[..., Any], scores: Callable[[Asked, Array], Array], *names: str, **options: Any) -> Any:
     """A metric of labels and scores, whose mean divides by the sum of the sample weights."""
 
@@ -50,6 +64,8 @@ def metric(loss: Callable[..., Any], scores: Callable[[Asked, Array], Array], *n
         if asked.reduction == "none" or (asked.reduction == "sum" and loss is not metrics.log_loss):
             return "has the mean only, log_loss the sum too"
         has_weights = "sample_weight" in asked.inputs
+        if refusal := refused(asked):
+            return refusal
 
         def call(logits: Array, target: Array, *, undo: bool, sample_weight: Array | None = None) -> Array:
             labels = target.reshape(-1) if asked.is_binary or asked.has_indices else rows(asked, target).argmax(-1)
