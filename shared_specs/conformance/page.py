@@ -61,7 +61,7 @@ PAGE = """\
       <h1>Conformance</h1>
       <p>
         Does a loss of your library equal the one here? {cases} test vectors, computed with 150 digits, were run
-        through the nearest call of {libraries} libraries, and one tolerance judged value and gradient.
+        through the nearest call of {libraries} libraries and backends. One tolerance judged value and gradient.
       </p>
       <ul class="legend">
 {legend}
