@@ -1,6 +1,6 @@
 """docs/divergences.md: what other libraries get wrong, each with a program that shows it.
 
-A section is a heading, a comment that says where it holds, its text and a python block:
+A section is a heading of the third level, a comment that says where it holds, its text and a python block:
 
     <!-- targets: torch, timm; cases: */all-ignored, */empty* -->
 
@@ -19,7 +19,7 @@ from shared_specs.conformance import environments
 
 PAGE = environments.ROOT / "docs/divergences.md"
 SECTION = re.compile(
-    r"^#+ (?P<title>[^\n]+)\n\n<!-- (?P<facts>[^\n]+) -->\n(?P<text>.*?)^```python\n(?P<code>.*?)^```$",
+    r"^### (?P<title>[^\n]+)\n\n<!-- (?P<facts>[^\n]+) -->\n(?P<text>.*?)^```python\n(?P<code>.*?)^```$",
     flags=re.DOTALL | re.MULTILINE,
 )
 # See `make_torchvision_importable`.

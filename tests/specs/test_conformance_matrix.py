@@ -127,7 +127,7 @@ def test_a_library_that_cannot_be_installed_is_an_error(tmp_path, monkeypatch):
 
 PAGE = """# Divergences
 
-## A library counts to three
+### A library counts to three
 
 <!-- targets: first-library, second-library; cases: */all-ignored, */empty* -->
 
