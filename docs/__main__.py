@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 CASES = ROOT / "shared_specs" / "cases"
 NOTES, FOLDER = Path(__file__).with_name("notes.toml"), ROOT
 EXAMPLES = "shared_specs/common/examples.json"
+FAMILIES = "shared_specs/common/families.json"
 WRITTEN = "<!-- Written by `python -m docs`: edit docs/notes.toml or the docstrings. -->"
 SYMBOLS = (
     "In the formulas $p$ is the probability of the label, $x$ the logits, $t$ the target, and $y$ the label. The "
@@ -105,7 +106,7 @@ def default_of(value: ast.expr | None) -> str:
 
 
 def pages() -> dict[str, str]:
-    """The pages by their paths, the contents of the site below losses.md, and the examples of the docstrings."""
+    """The pages by their paths, the contents of the site below losses.md, the examples of the docstrings, families."""
     notes, found = tomllib.loads(NOTES.read_text(encoding="utf-8")), definitions()
     described = [name for group in notes["group"] for loss in group["loss"] for name in loss["classes"]]
     described += [name for section in notes["section"] for name in section.get("functions", []) if name.islower()]
@@ -130,7 +131,12 @@ def pages() -> dict[str, str]:
     written["losses/contents.txt"] = "\n".join(["", "```{toctree}", ":hidden:", "", *names, "```", ""])
     pages = {f"docs/{path}": text for path, text in written.items()}
     examples = "".join(f',\n"{name}": {json.dumps(example(files[name][1]))}' for name in sorted(files))
-    return pages | {EXAMPLES: f"{{{examples[1:]}\n}}\n"}
+    families = {
+        group["title"]: {name: found[name].paragraphs[0] for loss in group["loss"] for name in loss["classes"]}
+        for group in notes["group"]
+    }
+    listed = json.dumps(families, indent=1, ensure_ascii=False) + "\n"
+    return pages | {EXAMPLES: f"{{{examples[1:]}\n}}\n", FAMILIES: listed}
 
 
 def ending(lines: Sequence[str]) -> str:
@@ -252,7 +258,7 @@ def anchor(title: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the pages, or show what would change."""
     parser = argparse.ArgumentParser(
-        prog="python -m docs", description="Write docs/losses.md, docs/losses/ and the examples."
+        prog="python -m docs", description="Write docs/losses.md, docs/losses/, the examples and the families."
     )
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a page would change")
     check = parser.parse_args(arguments).check

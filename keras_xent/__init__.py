@@ -1,4 +1,7 @@
-"""Cross-entropy losses for Keras 3; lightning_xent has the same ones for PyTorch and Lightning."""
+"""Cross-entropy losses for Keras 3; lightning_xent has the same ones for PyTorch and Lightning.
+
+.. PYTEST_DONT_REWRITE: else pytest, which finds our plugin, warns where this package is imported before it starts.
+"""
 
 from importlib.metadata import PackageNotFoundError, version
 

@@ -143,8 +143,8 @@ class CheckModel(keras.callbacks.Callback):
     Args:
         data: A batch (inputs, target[, sample_weight]), a tuple; or an iterable of batches such as a tf.data.Dataset,
             keras.utils.PyDataset or torch DataLoader, whose first batch is used. Keras callbacks cannot see the
-            training data. None: only the activation at the end of the network is checked, which a subclassed model
-            does not show.
+            training data. None: only the activation at the end of the network and the shape of its output are checked,
+            which a subclassed model does not show.
 
     Raises:
         TypeError: When training begins, a model without a loss of this package.

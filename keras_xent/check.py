@@ -25,7 +25,8 @@ def check_model(model: keras.Model, loss: Any, batch: Any) -> list[str]:
     probabilities that are taken for logits, and the reverse, by the activation at the end of the network or by the
     values (those of a sigmoid prove nothing, because logits may also lie in [0, 1]); a sigmoid before a categorical
     loss; logits of one class; shapes that do not fit, or leave the class axis open; labels out of range; soft targets
-    that do not sum to 1; the first output or loss that is not finite; cosines beyond [-1, 1].
+    that do not sum to 1; class weights and sample weights that both weight the classes; the first output or loss that
+    is not finite; cosines beyond [-1, 1].
 
     Args:
         model: Maps inputs to the input of the loss.
@@ -86,7 +87,22 @@ def problems(
             # Logits in place of probabilities give NaN, which the doubt explains already.
             losses = None if doubt else reading.array(reduction.weighted_losses(rows))
             others += guard.of_infinities(reading.array(values), counts, losses, **kind.form)
+            keyword = loss._weight_of_classes()
+            if keyword is not None and rows.sample_weight is not None:
+                weights = reading.array(ops.broadcast_to(rows.sample_weight, rows.losses.shape))
+                others += guard.of_weights(keyword, reading.array(ops.convert_to_tensor(target)), weights, counts)
             others += _sums(loss, logits, target, counts)
+    return [f"{name} {doubt}"] if doubt else [], [f"{name} {problem}" for problem in others]
+
+
+def _without_batch(loss: Loss, outputs: Tensor, activation: str | None) -> tuple[list[str], list[str]]:
+    """Return what `problems` returns, as far as the activation and the shape of symbolic outputs show it."""
+    name, shape, others = type(loss).__name__, tuple(outputs.shape), []
+    has_classes = isinstance(loss, CategoricalLoss)
+    doubt = guard.of_activation(activation, has_classes=has_classes, from_logits=loss.from_logits)
+    if has_classes:
+        doubt = watch.doubt_of_shape(loss._kind(outputs), outputs) or doubt
+        others += guard.of_axes(shape, len(shape) - 1) if loss.axis is None and None not in shape[1:] else []
     return [f"{name} {doubt}"] if doubt else [], [f"{name} {problem}" for problem in others]
 
 
@@ -106,10 +122,12 @@ def _sums(loss: Loss, logits: Tensor, target: Any, counts: NDArray[Any] | None) 
 
 
 def problems_of_model(model: keras.Model, loss: Any, batch: Any) -> Iterator[tuple[Loss, list[str], list[str]]]:
-    """Yield each output's loss of this package with its `problems`; without a batch, only the activation is checked."""
+    """Yield each output's loss of this package with its `problems`; without a batch, those of activation and shape."""
     if batch is None:
         symbolic = _symbolic(model)
         outputs: Any = symbolic[0] if len(symbolic) == 1 else symbolic
+        if len(symbolic) > 1 and isinstance(model.output, Mapping):  # its keys may be others than the layers' names
+            outputs = model.output
         target = sample_weight = None
     else:
         inputs, target, sample_weight = guard.parts_of(batch)
@@ -124,9 +142,7 @@ def problems_of_model(model: keras.Model, loss: Any, batch: Any) -> Iterator[tup
             continue
         activation = _activation(symbolic[place]) if len(symbolic) == len(named) else None
         if batch is None:
-            has_classes = isinstance(own, CategoricalLoss)
-            doubt = guard.of_activation(activation, has_classes=has_classes, from_logits=own.from_logits)
-            yield own, [f"{type(own).__name__} {doubt}"] if doubt else [], []
+            yield own, *_without_batch(own, named[name], activation)
         else:
             weight = _part(sample_weight, name, place)
             yield own, *problems(own, named[name], _part(target, name, place), weight, activation)

@@ -1,4 +1,7 @@
-"""Cross-entropy losses for PyTorch and Lightning; keras_xent has the same ones for Keras."""
+"""Cross-entropy losses for PyTorch and Lightning; keras_xent has the same ones for Keras.
+
+.. PYTEST_DONT_REWRITE: else pytest, which finds our plugin, warns where this package is imported before it starts.
+"""
 
 from importlib.metadata import PackageNotFoundError, version
 

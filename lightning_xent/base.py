@@ -227,6 +227,10 @@ class Loss(nn.Module, ABC):
         """Return what the loss takes, given logits."""
         return guard.Kind(type(self).__name__, self.from_logits, self.takes_cosines, self.temperature)
 
+    def _weight_of_classes(self) -> str | None:
+        """Return the keyword that weights the classes; None if none does."""
+        return None
+
     @staticmethod
     def _expected(curve: Callable[[Tensor], Tensor], mass: Tensor, log_odds: Tensor) -> Tensor:
         """mass * curve(log_odds); 0 with gradient 0 where the mass is 0 and the curve or the log-odds are infinite."""

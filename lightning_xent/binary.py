@@ -72,6 +72,11 @@ class BinaryLoss(Loss):
         has_weights = weighting.take_any_loss(*self.balance(), arguments.least(self.pos_weight))
         return self.label_smoothing == 0.0 and self.is_linear and has_weights
 
+    def _weight_of_classes(self) -> str | None:
+        if self.pos_weight is not None:
+            return "pos_weight"
+        return None if self.balance() == (1.0, 1.0) else "alpha"
+
     def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, check_labels: bool | None) -> Rows:
         logits = logits.to(reading.compute_dtype(logits))
         target = targets.binary_target(target, logits)

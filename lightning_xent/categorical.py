@@ -137,6 +137,9 @@ class CategoricalLoss(Loss):
         """Return what the loss takes, given logits [N, C] of a layer."""
         return guard.Kind(type(self).__name__, True, self.takes_cosines, self.temperature, axis=1, classes=size)
 
+    def _weight_of_classes(self) -> str | None:
+        return None if self.class_weight is None else "class_weight"
+
     def count_classes(self, size: int) -> int:
         """Return the number of classes, given the size of the class axis of the logits."""
         return size

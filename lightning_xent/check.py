@@ -29,7 +29,8 @@ def check_model(model: nn.Module, loss: Loss, batch: Any) -> list[str]:
     probabilities that are taken for logits, and the reverse, by the activation at the end of the network or by the
     values (those of a sigmoid prove nothing, because logits may also lie in [0, 1]); a sigmoid before a categorical
     loss; logits of one class; shapes that do not fit, or leave the class axis open; labels out of range; soft targets
-    that do not sum to 1; the first output or loss that is not finite; cosines beyond [-1, 1].
+    that do not sum to 1; class weights and sample weights that both weight the classes; the first output or loss that
+    is not finite; cosines beyond [-1, 1].
 
     Args:
         model: Maps inputs to the input of the loss.
@@ -97,6 +98,10 @@ def problems(
             # Logits in place of probabilities give NaN, which the doubt explains already.
             losses = None if doubt else reading.array(reduction.weighted_losses(rows))
             others += guard.of_infinities(reading.array(values), counts, losses, **kind.form)
+            keyword = loss._weight_of_classes()
+            if keyword is not None and rows.sample_weight is not None:
+                weights = reading.array(rows.sample_weight.expand(rows.losses.shape))
+                others += guard.of_weights(keyword, reading.array(torch.as_tensor(target)), weights, counts)
             others += _sums(loss, outputs, target, counts)
     return [f"{name} {doubt}"] if doubt else [], [f"{name} {problem}" for problem in others]
 

@@ -1,10 +1,9 @@
-"""Draws losses and their pulls side by side over the log-odds of the label: `python -m shared_specs.curves LOSS ...`.
+"""Draws losses and their pulls side by side over the log-odds of the label: `xent curves LOSS ...`.
 
 The numbers are those of the package that is installed, `lightning_xent` or `keras_xent`, by its own gradient. Needs
 matplotlib (the extra `plot`).
 """
 
-import argparse
 import io
 import json
 import math
@@ -244,31 +243,3 @@ def plot(left: Any, right: Any, numbers: Drawn, name: str, style: Mapping[str, A
     """Plot the loss on the left, and its pull on the right."""
     left.plot(numbers.places, numbers.values, label=name, linewidth=2, **style)
     right.plot(numbers.places, numbers.pulls, linewidth=2, **style)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program."""
-    parser = argparse.ArgumentParser(prog="python -m shared_specs.curves", description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "losses", nargs="+", metavar="LOSS", help="as in BinaryFocalCrossEntropy:gamma=2,alpha=0.25, or a spec in JSON"
-    )
-    parser.add_argument("--output", type=Path, default=Path("curves.png"), help="PNG, SVG or PDF file (%(default)s)")
-    parser.add_argument("--side", choices=tuple(SIDES), help="the package, where both are installed (lightning)")
-    parser.add_argument("--target", type=float, default=1.0, help="share of the label in a soft target (%(default)s)")
-    parser.add_argument("--classes", type=int, help="number of classes, the others with equal logits (2)")
-    parser.add_argument("--label", type=int, help="the class whose log-odds are the axis (the last)")
-    parser.add_argument("--reach", type=float, help="end of the axis (6 log-odds, or 1 for cosines)")
-    options = parser.parse_args(arguments)
-    try:
-        given = [read(text) for text in options.losses]
-        row = {"target": options.target, "classes": options.classes, "label": options.label}
-        lines = [Line(line.loss, line.config, **row) for line in given]
-        draw(lines, options.output, package_of(options.side), reach=options.reach)
-    except (TypeError, ValueError) as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
-    print(f"{options.output}: {', '.join(line.legend for line in lines)}")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

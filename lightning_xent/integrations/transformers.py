@@ -11,6 +11,11 @@ from lightning_xent.categorical import CategoricalLoss
 
 IGNORED = -100
 """The label that Transformers leaves out when it counts the items of a step."""
+NOT_SHIFTED = (
+    *("ImageClassifierOutput", "MaskedLMOutput", "SemanticSegmenterOutput", "Seq2SeqLMOutput"),
+    *("SequenceClassifierOutput", "TokenClassifierOutput"),
+)
+"""Outputs of models of Transformers whose position t does not predict label t + 1."""
 
 
 def compute_loss(loss: Loss, shift_labels: bool = True) -> Callable[..., Tensor]:
@@ -27,13 +32,14 @@ def compute_loss(loss: Loss, shift_labels: bool = True) -> Callable[..., Tensor]
         loss: A loss with `ignore_index=-100`, the label that the Trainer does not count, and the reduction "mean".
             A binary loss of targets that ignore nothing needs no ignore_index.
         shift_labels: Whether position t predicts label t + 1, as in causal language models. False for classifiers,
-            token classification and masked language models. Transformers before 5.0 also counts the first label of each
-            sequence, which no position predicts: its mean is smaller by that share.
+            token classification, masked language models and encoder-decoders. Transformers before 5.0 also counts the
+            first label of each sequence, which no position predicts: its mean is smaller by that share.
 
     Raises:
         TypeError: Another loss.
         ValueError: A loss with another `ignore_index`, another reduction or a hard_fraction below 1; a binary loss with
-            shifted labels. When called, outputs without logits, or a batch without labels.
+            shifted labels. When called, outputs without logits, a batch without labels, or labels that are shifted
+            though they have no positions, or though the outputs are those of a model that predicts its own positions.
     """
     if not isinstance(loss, Loss):
         raise TypeError(f"loss must be a loss of lightning_xent, got {type(loss).__name__}")
@@ -55,6 +61,12 @@ def compute_loss(loss: Loss, shift_labels: bool = True) -> Callable[..., Tensor]
         if not isinstance(labels, Tensor):
             raise ValueError(f'labels must be a tensor, got {labels!r}: the batch needs the key "labels"')
         logits = _logits(outputs)
+        if shift_labels and (labels.ndim < 2 or type(outputs).__name__ in NOT_SHIFTED):
+            got = f"{type(outputs).__name__} with labels of shape {tuple(labels.shape)}"
+            raise ValueError(
+                "shift_labels must be False for a model in which position t does not predict label t + 1, got "
+                f"{got}: set compute_loss(loss, shift_labels=False)"
+            )
         if shift_labels:  # the labels move, because logits[:, :-1] would be a copy
             labels = functional.pad(labels[..., 1:], (0, 1), value=IGNORED)
         if _has_classes_last(loss, logits, labels):

@@ -19,23 +19,75 @@ FOREIGN = {
     "reduce": ("torch", "reduction"),
     "ignored_index": ("smp", "ignore_index"),
     "smooth_factor": ("smp", "label_smoothing"),
+    "dim": ("smp", "axis"),
     "smoothing": ("timm", "label_smoothing"),
+    "num_splits": ("timm", "views"),
+    "clip": ("timm", "margin"),
+    "disable_torch_grad_focal_loss": ("timm", "detach_modulator"),
     "label_smoothing_factor": ("Transformers", "label_smoothing"),
     "weights": ("MMDetection", "class_weight"),
     "avg_non_ignore": ("MMDetection", "ignore_index"),
+    "lse_square_scale": ("Liger and flash-attn", "z_loss"),
+    "ce_weight": ("Liger", "class_weight"),
+    "ignore_label": ("Caffe and HRNet", "ignore_index"),
+    "padding_idx": ("Fairseq", "ignore_index"),
+    "scale_pos_weight": ("XGBoost", "pos_weight"),
+    "cls_num_list": ("LDAM's authors", "class_counts"),
+    "max_m": ("LDAM's authors", "max_margin"),
+    "s": ("ArcFace's, CosFace's and LDAM's authors", "scale"),
+    "m": ("ArcFace's and CosFace's authors", "margin"),
+    "k": ("the truncated loss's authors", "truncate_at"),
+    "T": ("distillation's authors", "temperature"),
+    "A": ("symmetric cross-entropy's authors", "log_zero"),
 }
 """Keywords of other libraries: the library, and the name here."""
 FAMILY = "the class says it: Binary... has a sigmoid, Categorical... a softmax"
+IN_THE_CALL = "{} is an argument of the call: build the loss first, then call it"
+LOGARITHMS = "{} has no counterpart: pass the exponentials"
+DICE = "{} has no counterpart: add the Dice loss of another library"
+BOTH_TARGETS = "leave {} out: class indices and distributions are accepted, and their shapes tell them apart"
 WITHOUT_COUNTERPART = {
     "weight": "weight of torch is the sample_weight of the call here",
     "alpha": "alpha of focal losses is class_weight=[1 - alpha, alpha]; for two labels pos_weight=alpha / (1 - alpha)",
     "dtype": "leave dtype out: float64 is computed in float64, and all else in float32",
     "name": "name is a keyword of Keras: leave it out",
     "eps": "leave eps out: nothing is clipped",
+    "clip": "leave clip out: nothing is clipped",
     "num_classes": "leave num_classes out: the logits have the classes",
-    "to_onehot_y": "leave to_onehot_y out: class indices are accepted",
+    "embedding_size": "leave embedding_size out: the loss takes the cosines, and the last layer is yours",
     "loss_weight": "multiply the loss by loss_weight",
-    **dict.fromkeys(("use_sigmoid", "use_softmax", "sigmoid", "softmax", "mode"), FAMILY),
+    "include_background": "include_background=False is class_weight=[0, 1, ...] here",
+    "classes": "classes of smp is class_weight with 0 for the classes that are left out",
+    "where": "where of optax is the mask of the call here",
+    "target_threshold": "compare the target with the threshold before the call",
+    "sum_classes": 'sum_classes is reduction="none" here, then a sum over the classes and a mean over the rows',
+    "normalized": 'normalized is reduction="none" here, divided by the sum of the modulators',
+    "reduced_threshold": "reduced_threshold has no counterpart: raise gamma, or use hard_fraction",
+    "smooth_dense": "leave smooth_dense out: label_smoothing smooths distributions too",
+    "delta": "delta of MONAI is class_weight=[1 - delta, delta, ...] here",
+    "logit_scale": "logit_scale of flash-attn is temperature=1 / logit_scale here",
+    "return_z_loss": "the z-loss is part of the loss: subtract the loss with z_loss=0 to get it alone",
+    "num_items_in_batch": "num_items_in_batch of Transformers is the denominator of the call here",
+    "avg_factor": "avg_factor of MMDetection is the denominator of the call here",
+    **{name: BOTH_TARGETS.format(name) for name in ("to_onehot_y", "soft_label", "sparse_label", "one_hot")},
+    **{name: LOGARITHMS.format(name) for name in ("log_target", "log_targets", "log_predictions")},
+    **{name: DICE.format(name) for name in ("lambda_dice", "lambda_ce", "lambda_focal")},
+    **{
+        name: IN_THE_CALL.format(name)
+        for name in (
+            "logits",
+            "labels",
+            "target",
+            "targets",
+            "input",
+            "inputs",
+            "y_true",
+            "y_pred",
+            "sample_weight",
+            "mask",
+        )
+    },
+    **dict.fromkeys(("use_sigmoid", "use_softmax", "sigmoid", "softmax", "mode", "other_act", "activation"), FAMILY),
 }
 """Keywords of other libraries that losses do not have: what to do instead."""
 REDUCTION_SYNONYMS = {"sum_over_batch_size": "mean", "mean_with_sample_weight": "weighted_mean", None: "none"}
@@ -55,17 +107,31 @@ def checked(check: Callable[..., Any], *details: Any, optional: bool = False) ->
     def check_field(name: str, value: Any) -> Any:
         return None if optional and value is None else check(name, value, *details)
 
-    return {"check": check_field}
+    accepts = RANGES[check](*details) if check in RANGES else ""
+    return {"check": check_field, "range": f"{accepts} or None" if optional and accepts else accepts}
 
 
 def check_of(owner: type, name: str) -> Callable[[str, Any], Any] | None:
     """Return the check of a field. If a subclass redeclares it without one, the check of the base applies."""
+    return _metadata(owner, name).get("check")
+
+
+def is_required(declared: dataclasses.Field[Any]) -> bool:
+    """Whether a field has no default."""
+    return declared.default is dataclasses.MISSING and declared.default_factory is dataclasses.MISSING
+
+
+def range_of(owner: type, name: str) -> str:
+    """Return what a field accepts, such as "[0, inf)"; an empty string if its check does not say."""
+    return str(_metadata(owner, name).get("range", ""))
+
+
+def _metadata(owner: type, name: str) -> Mapping[str, Any]:
     for base in owner.__mro__:
         declared = getattr(base, "__dataclass_fields__", {}).get(name)
         if declared is not None and "check" in declared.metadata:
-            check: Callable[[str, Any], Any] = declared.metadata["check"]
-            return check
-    return None
+            return declared.metadata
+    return {}
 
 
 def refuse_unknown(owner: type, keywords: Collection[str]) -> None:
@@ -306,3 +372,17 @@ def as_python(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
     return value.numpy().tolist() if hasattr(value, "numpy") else value
+
+
+RANGES: Mapping[Callable[..., Any], Callable[..., str]] = {
+    number: lambda interval="(-inf, inf)": interval,
+    number_or_name: lambda interval, names: " or ".join([interval, *map(repr, names)]),
+    integer: lambda minimum=None: "integer" if minimum is None else f"integer >= {minimum}",
+    weights: lambda: "numbers in [0, inf)",
+    weight_or_weights: lambda: "number or numbers in [0, inf)",
+    counts: lambda: "numbers in (0, inf)",
+    choice: lambda choices: " or ".join(map(repr, choices)),
+    reduction: lambda: " or ".join(map(repr, REDUCTIONS)),
+    text: lambda: "text",
+}
+"""What each check accepts, in a few words, given its details."""

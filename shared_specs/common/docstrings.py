@@ -5,10 +5,33 @@ import json
 import re
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 SECTION = re.compile(r"^(?=(?:Args|Returns|Raises|Example|Reference):)", re.MULTILINE)
 ENTRY = re.compile(r"^ {4}(\w+): .*\n?(?: {8}.*\n?)*", re.MULTILINE)
+
+
+class Description(NamedTuple):
+    """The parts of a docstring, each text in one line."""
+
+    paragraphs: list[str]
+    keywords: dict[str, str]
+    reference: str
+
+
+def described(owner: type) -> Description:
+    """Return what the docstring of a loss says.
+
+    Raises:
+        ValueError: There is none, as under `python -OO`.
+    """
+    if not owner.__doc__:
+        raise ValueError(f"{owner.__name__} has no docstring: run Python without -OO")
+    head, *sections = SECTION.split(inspect.cleandoc(owner.__doc__))
+    found = {_title(section): section for section in sections}
+    keywords = {entry[1]: _flat(entry[0].partition(": ")[2]) for entry in ENTRY.finditer(found.get("Args", "") + "\n")}
+    reference = _flat(found.get("Reference", "").partition(":")[2])
+    return Description([_flat(paragraph) for paragraph in head.strip().split("\n\n")], keywords, reference)
 
 
 def complete(owner: type, kind: type, example: str) -> None:
@@ -32,6 +55,12 @@ def complete(owner: type, kind: type, example: str) -> None:
 def examples() -> dict[str, dict[str, Any]]:
     """The arguments, inputs and value of an example of each loss; `python -m docs` writes them from the vectors."""
     return json.loads(Path(__file__).with_name("examples.json").read_text(encoding="utf-8"))
+
+
+@cache
+def families() -> dict[str, dict[str, str]]:
+    """The first line of the docstring of each loss, by families; `python -m docs` writes them."""
+    return json.loads(Path(__file__).with_name("families.json").read_text(encoding="utf-8"))
 
 
 def with_keywords(own: str, base: str) -> str:
@@ -59,3 +88,7 @@ def joined(own: str, shared: str) -> str:
 
 def _title(section: str) -> str:
     return section.partition(":")[0]
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())

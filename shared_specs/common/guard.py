@@ -143,6 +143,25 @@ def of_sums(sums: NDArray[Any], counts: NDArray[Any] | None, dtype: str) -> list
     ]
 
 
+def of_weights(
+    keyword: str, labels: NDArray[Any], sample_weights: NDArray[Any], counts: NDArray[Any] | None
+) -> list[str]:
+    """Say that sample weights [...] are those of classes, which the loss weights too; nothing if they are not.
+
+    They are if rows of one label have one weight, and rows of another label have another. Distributions show no labels.
+    """
+    if labels.size != sample_weights.size:
+        return []
+    is_counted = np.ones(sample_weights.shape, bool) if counts is None else counts
+    pairs = np.stack([labels.reshape(sample_weights.shape)[is_counted], sample_weights[is_counted]])
+    found, rows = np.unique(pairs, axis=1, return_counts=True)
+    different, weights = np.unique(found[0]), np.unique(found[1])
+    if len(different) != found.shape[1] or len(weights) < 2 or rows.min() < 2:
+        return []
+    seen = ", ".join(f"{weight:.6g} for label {label:g}" for label, weight in found.T[:4].tolist())
+    return [f"has {keyword}, and the sample weights of the batch weight classes too ({seen}): leave one of the two out"]
+
+
 def of_axes(shape: tuple[int, ...], axis: int, kind: str = "classes") -> list[str]:
     """Say that the default `axis` of the classes is ambiguous for this shape; nothing if it is not."""
     others = [other for other in (1, len(shape) - 1) if other != axis and shape[other] == shape[axis]]

@@ -1,5 +1,6 @@
 """Specs of the losses that equal those of torch and of Keras, from their class names and arguments."""
 
+import difflib
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -68,8 +69,9 @@ def _native(
 ) -> tuple[Native, dict[str, Any]]:
     """Return what is known of a loss, and the values of all its keywords, as plain Python objects."""
     if name not in known:
-        why = others.get(name, f"it is no cross-entropy; those of {library} are {', '.join(known)}")
-        raise refused(name, why)
+        close = difflib.get_close_matches(name, [*known, *others], 1, 0.8)
+        ours = f"it is no cross-entropy; those of {library} are {', '.join(known)}"
+        raise refused(name, others.get(name, f"did you mean {close[0]!r}?" if close else ours))
     native = known[name]
     unknown = [keyword for keyword in given if keyword not in native.defaults]
     if unknown:

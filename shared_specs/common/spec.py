@@ -12,7 +12,9 @@ T = TypeVar("T")
 FOREIGN = {
     "crossentropy": "CategoricalCrossEntropy",
     "nll": "CategoricalCrossEntropy",
+    "softmaxcrossentropy": "CategoricalCrossEntropy",
     "softmaxcrossentropywithintegerlabels": "CategoricalCrossEntropy",
+    "softcrossentropy": "CategoricalCrossEntropy",
     "labelsmoothingcrossentropy": "CategoricalCrossEntropy",
     "softtargetcrossentropy": "CategoricalCrossEntropy",
     "bce": "BinaryCrossEntropy",
@@ -21,16 +23,23 @@ FOREIGN = {
     "sigmoidbinarycrossentropy": "BinaryCrossEntropy",
     "multilabelsoftmargin": "BinaryCrossEntropy",
     "sigmoidfocal": "BinaryFocalCrossEntropy",
+    "sigmoidfocalcrossentropy": "BinaryFocalCrossEntropy",
+    "binaryfocallosswithlogits": "BinaryFocalCrossEntropy",
     "focal": "CategoricalFocalCrossEntropy or BinaryFocalCrossEntropy",
     "kldiv": "KLDivergence",
+    "convexkldivergence": "KLDivergence",
+    "jsdcrossentropy": "JensenShannonConsistency",
     "gce": "CategoricalGeneralizedCrossEntropy",
     "sce": "CategoricalSymmetricCrossEntropy",
     "asl": "AsymmetricLoss",
+    "asymmetriclossmultilabel": "AsymmetricLoss",
     "corn": "OrdinalCrossEntropy",
     "emd": "SquaredEarthMoverDistance",
     "brier": "CategoricalSquaredError",
     "hinge": "CategoricalHinge or BinaryHinge",
+    "amsoftmax": "CosFaceCrossEntropy",
     "poly": "CategoricalPolyCrossEntropy or BinaryPolyCrossEntropy",
+    "polylosscrossentropy": "CategoricalPolyCrossEntropy",
     "balancedsoftmax": "LogitAdjustedCrossEntropy",
 }
 """Names of losses elsewhere, in small letters without underscores and "loss": the names here."""
@@ -53,10 +62,7 @@ def build(spec: Any, classes: Mapping[str, type[T]]) -> T:
     if not isinstance(spec, Mapping) or "loss" not in spec or not spec.keys() <= {"loss", "config"}:
         raise ValueError(f'spec must be a mapping with the keys "loss" and "config", got {spec!r}')
     name, config = spec["loss"], spec.get("config") or {}
-    if not isinstance(name, str) or name not in classes:
-        meant = meant_by(name, list(classes)) if isinstance(name, str) else ""
-        wanted = "the name of a loss" if meant else f"one of {', '.join(classes)}"
-        raise ValueError(f"loss must be {wanted}, got {name!r}{meant and ': '}{meant}")
+    check_name(name, list(classes))
     if not isinstance(config, Mapping):
         raise ValueError(f"config must be a mapping of keywords of {name}, got {config!r}")
     keywords = [field.name for field in fields(classes[name])]  # type: ignore[arg-type]
@@ -65,6 +71,15 @@ def build(spec: Any, classes: Mapping[str, type[T]]) -> T:
         raise arguments.unknown_keyword(name, unknown[0], keywords)
     values = {keyword: value if keyword == "name" else arguments.parsed(value) for keyword, value in config.items()}
     return classes[name](**values)
+
+
+def check_name(name: Any, classes: Sequence[str]) -> None:
+    """Raise a ValueError, with the loss that may be meant, unless `name` is one of the classes."""
+    if isinstance(name, str) and name in classes:
+        return
+    meant = meant_by(name, classes) if isinstance(name, str) else ""
+    wanted = "the name of a loss" if meant else f"one of {', '.join(classes)}"
+    raise ValueError(f"loss must be {wanted}, got {name!r}{meant and ': '}{meant}")
 
 
 def meant_by(name: str, classes: Sequence[str]) -> str:

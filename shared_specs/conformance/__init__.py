@@ -1,1 +1,1 @@
-"""Runs the test vectors against any library's losses: each case is equal, differs, wrong or not offered."""
+"""How losses of any library compare with the test vectors, and trainers with the gradient of the whole batch."""

@@ -12,6 +12,7 @@ An adapter is a module with a function `offer(case)` and some of these names:
 `offer(case)` returns an Offer, or None, or a sentence that says why the library does not offer the case.
 """
 
+import difflib
 import importlib
 import os
 import sys
@@ -67,7 +68,9 @@ def targets() -> list[str]:
 def of_target(name: str) -> Adapter:
     """The adapter of a target, whose library is imported."""
     if name not in targets():
-        raise ValueError(f"target must be one of {', '.join(targets())}, got {name!r}; or use adapter=module:function")
+        near = difflib.get_close_matches(name, targets(), 1)
+        hint = f"did you mean {near[0]!r}?" if near else "for a loss of your own, use adapter=module:function"
+        raise ValueError(f"target must be one of {', '.join(targets())}, got {name!r}; {hint}")
     try:
         module = importlib.import_module(f"{__package__}.adapters.{name.replace('-', '_')}")
     except ModuleNotFoundError as error:

@@ -15,7 +15,7 @@ import training_loops
 
 
 @pytest.mark.parametrize(
-    ("word", "class_weight"), [("denominator=rows", None), (".parts(", (1, 1, 2, 4))], ids=["rows", "parts"]
+    ("word", "class_weight"), [("batches):\n    rows", None), (".parts(", (1, 1, 2, 4))], ids=["rows", "parts"]
 )
 def test_a_plain_loop(word, class_weight):
     import torch
@@ -27,8 +27,9 @@ def test_a_plain_loop(word, class_weight):
     assert training_loops.difference(model.weight.detach(), 1, class_weight) < 1e-6
 
 
-@pytest.mark.parametrize("devices", [1, 2])
-@pytest.mark.parametrize("loop", ["fabric", "accelerate"])
+@pytest.mark.parametrize(
+    ("loop", "devices"), [("fabric", 1), ("fabric", 2), ("accelerate", 1), ("accelerate", 2), ("torch", 2)]
+)
 def test_a_loop_over_devices(loop, devices):
     command = [sys.executable, training_loops.__file__, loop, str(devices)]
     run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
@@ -157,3 +158,24 @@ def test_losses_that_transformers_would_count_otherwise(config, shift_labels, me
         compute_loss(compute_loss)
     with pytest.raises(ValueError, match='labels must be a tensor, got None: the batch needs the key "labels"'):
         compute_loss(lightning_xent.CategoricalCrossEntropy(ignore_index=-100))({"logits": None}, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [("SequenceClassifierOutput", (4,)), ("TokenClassifierOutput", (4, 7)), ("MaskedLMOutput", (4, 7))],
+)
+def test_labels_are_not_shifted_for_models_that_predict_their_own_positions(name, labels):
+    """In silence, a classifier would learn the label of the next row, and a masked model that of the next token."""
+    import torch
+    from transformers import modeling_outputs
+
+    import lightning_xent
+    from lightning_xent.integrations.transformers import compute_loss
+
+    outputs = getattr(modeling_outputs, name)(logits=torch.zeros(*labels, 3))
+    loss = lightning_xent.CategoricalCrossEntropy(ignore_index=-100)
+    with pytest.raises(
+        ValueError, match=f"shift_labels must be False.*got {name} with labels of shape .*shift_labels=False"
+    ):
+        compute_loss(loss)(outputs, torch.zeros(labels, dtype=torch.long))
+    assert float(compute_loss(loss, shift_labels=False)(outputs, torch.zeros(labels, dtype=torch.long))) > 1

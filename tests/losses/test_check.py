@@ -403,6 +403,34 @@ def outputs_problems(name, outputs, target, **config):
     return package.check_outputs(build(name, **config), *tensors(outputs, target))
 
 
+WEIGHTED = {"class_weight": [1.0, 2.0, 5.0]}
+TWICE = r"has class_weight, and the sample weights of the batch weight classes too \(1 for label 0, 3 for label 1, "
+WEIGHTS = {  # sample weights of labels 0, 1, 2, 0, ... and what is said of them
+    "those of the classes": (WEIGHTED, LABELS, np.array([1, 3, 7])[LABELS], [TWICE]),
+    "zero for some rows": (WEIGHTED, LABELS, np.where(np.arange(12) < 3, 0, np.array([1, 3, 7])[LABELS]), [TWICE]),
+    "a label each": ({"class_weight": [1.0, 1.0, 5.0]}, LABELS, np.array([1, 3, 7])[LABELS], [TWICE]),
+    "distributions": (WEIGHTED, np.eye(3)[LABELS], np.array([1, 3, 7])[LABELS], []),
+    "no class weights": ({}, LABELS, 1.0 + LABELS, []),
+    "the same for all": (WEIGHTED, LABELS, np.full(12, 3.0), []),
+    "a row a label": (WEIGHTED, LABELS[:3], np.array([1.0, 3.0, 7.0]), []),
+    "of a row each": (WEIGHTED, LABELS, 1.0 + np.arange(12), []),
+    "not of the classes": (WEIGHTED, LABELS, 1.0 + np.arange(12) % 2, []),
+    "two labels": ({"pos_weight": 4.0}, POSITIVE[:, 0], 1 + 3 * POSITIVE[:, 0], ["has pos_weight, and the sample w"]),
+}
+
+
+@pytest.mark.parametrize("case", WEIGHTS)
+def test_class_weights_are_not_given_twice(case):
+    config, target, weights, messages = WEIGHTS[case]
+    name = "BinaryCrossEntropy" if "pos_weight" in config else "CategoricalCrossEntropy"
+    outputs = logits_of(classes=1)[:, 0] if "pos_weight" in config else logits_of(len(target))
+    logits, given = tensors(outputs, target)
+    found = package.check_outputs(build(name, **config), logits, given, side.tensor(np.asarray(weights, "float32")))
+    assert package.check_outputs(build(name, **config), logits, target.tolist(), weights.tolist()) == found
+    assert len(found) == len(messages)
+    assert all(re.match(f"{name} {message}", problem) for problem, message in zip(found, messages, strict=True)), found
+
+
 def put(value, *position, shape=(12, 3)):
     outputs = np.random.default_rng(2).normal(size=shape)
     outputs[position] = value

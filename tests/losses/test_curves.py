@@ -1,4 +1,4 @@
-"""`python -m shared_specs.curves`: what it reads, computes and refuses. It draws in tests/tools/test_demo.py."""
+"""`xent curves`: what it reads, computes and refuses. It draws in tests/tools/test_demo.py."""
 
 import subprocess
 import sys
@@ -6,13 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from mpmath import mp, mpf
 
 from shared_specs import curves, textbook
+from shared_specs.command.program import program
 from shared_specs.curves import Line
 from sides import is_keras, side
 
 ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments):
+    return CliRunner().invoke(program, ["curves", *arguments], prog_name="xent")
 
 
 @pytest.mark.parametrize(
@@ -55,14 +61,12 @@ ERRORS = {
 
 
 @pytest.mark.parametrize(("arguments", "message"), ERRORS.values(), ids=ERRORS)
-def test_a_mistake_is_one_line(arguments, message, tmp_path, capsys):
+def test_a_mistake_is_one_line(arguments, message, tmp_path):
     path = tmp_path / "curves.png"
-    with pytest.raises(SystemExit) as stop:
-        curves.main([*arguments, "--output", str(path), "--side", "keras" if is_keras else "lightning"])
-    said = capsys.readouterr().err
-    assert stop.value.code == 2
-    assert message in said
-    assert said.startswith("python -m shared_specs.curves: ") and said.count("\n") == 1
+    result = run(*arguments, "-o", str(path), "--side", "keras" if is_keras else "lightning")
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.startswith("xent: ") and result.stderr.count("\n") == 1
     assert not path.exists()
 
 
@@ -71,14 +75,14 @@ def test_a_mistake_is_one_line(arguments, message, tmp_path, capsys):
     [({"matplotlib"}, "matplotlib is not installed"), ({"torch", "keras"}, "torch or keras is not installed")],
     ids=["matplotlib", "frameworks"],
 )
-def test_what_is_not_installed_is_named(missing, message, monkeypatch, tmp_path, capsys):
+def test_what_is_not_installed_is_named(missing, message, monkeypatch, tmp_path):
     find = curves.util.find_spec
     monkeypatch.setattr(curves.util, "find_spec", lambda name: None if name in missing else find(name))
     if "matplotlib" in missing:
         monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(SystemExit):
-        curves.main(["BinaryHinge", "--output", str(tmp_path / "curves.png")])
-    assert message in capsys.readouterr().err
+    result = run("BinaryHinge", "--output", str(tmp_path / "curves.png"))
+    assert result.exit_code == 2
+    assert message in result.stderr
 
 
 def test_the_module_imports_no_framework():

@@ -137,6 +137,25 @@ FOREIGN = {
         "softmax",
         "the class says it: Binary... has a sigmoid, Categorical... a s",
     ),
+    "timm": ("JensenShannonConsistency", "num_splits", "num_splits of timm is views here"),
+    "timm's clip": ("AsymmetricLoss", "clip", "clip of timm is margin here"),
+    "a clip": ("CategoricalCrossEntropy", "clip", "leave clip out: nothing is clipped"),
+    "smp's axis": ("CategoricalCrossEntropy", "dim", "dim of smp is axis here"),
+    "MONAI": ("CategoricalFocalCrossEntropy", "include_background", "include_background=False is class_weight="),
+    "optax": ("CategoricalCrossEntropy", "where", "where of optax is the mask of the call here"),
+    "Liger": ("CategoricalCrossEntropy", "lse_square_scale", "lse_square_scale of Liger and flash-attn is z_loss here"),
+    "the authors of LDAM": ("LDAMCrossEntropy", "cls_num_list", "cls_num_list of LDAM's authors is class_counts here"),
+    "inputs": (
+        "BinaryFocalCrossEntropy",
+        "labels",
+        "labels is an argument of the call: build the loss first, then call",
+    ),
+    "a Dice loss": ("CategoricalFocalCrossEntropy", "lambda_dice", "lambda_dice has no counterpart: add the Dice loss"),
+    "a kind of target": (
+        "CategoricalCrossEntropy",
+        "soft_label",
+        "leave soft_label out: class indices and distributio",
+    ),
     "no epsilon": ("BinaryCrossEntropy", "eps", "leave eps out: nothing is clipped"),
 }
 

@@ -44,7 +44,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 
 
 def test_every_block_is_of_a_known_kind():
-    assert {language for _, language, _ in BLOCKS} <= {"bash", "python", "yaml"}
+    assert {language for _, language, _ in BLOCKS} <= {"bash", "console", "python", "yaml"}
     assert all(("keras_xent" in code) != ("lightning_xent" in code) for _, code in PYTHON)
 
 

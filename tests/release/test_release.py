@@ -27,7 +27,7 @@ SDIST = DIST / f"crossent-{VERSION}.tar.gz"
 COMMANDS = sorted(
     path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
     for path in (ROOT / "shared_specs").rglob("*.py")
-    if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
+    if path.name != "__main__.py" and '__name__ == "__main__"' in path.read_text(encoding="utf-8")
 )
 
 
@@ -176,7 +176,7 @@ def test_vectors_and_their_commands_need_no_framework(environment, tmp_path):
 
     environment.install(f"{WHEEL}[specs]")
     assert environment.python("-c", ABSENT, *frameworks) == ["[]"]
-    environment.python("-c", EVERY_MODULE, "shared_specs", VERSION, *frameworks)
+    environment.python("-c", EVERY_MODULE, "shared_specs", VERSION, *frameworks, "click")
     assert environment.python("-c", "import shared_specs.load as load; print(len(load.cases()))") == [count]
     for command in COMMANDS:
         assert f"usage: python -m {command}" in environment.python("-m", command, "--help")[0]
@@ -185,6 +185,19 @@ def test_vectors_and_their_commands_need_no_framework(environment, tmp_path):
     report = environment.python("-m", "shared_specs.changes", str(tmp_path / "cases"))
     assert report[0] == f"Test vectors: {count} cases; 0 added, 0 removed, 0 changed."
     environment.python("-m", "shared_specs.oracle", "--check", str(tmp_path / "cases/binary_hinge.json"))
+
+
+def test_the_program_needs_no_framework_to_list_losses_and_targets(environment):
+    environment.install(f"{WHEEL}[cli]")
+    assert environment.python("-c", ABSENT, "keras", "torch", "jax", "tensorflow", "mpmath") == ["[]"]
+    run = (
+        "import pathlib, subprocess, sys; program = pathlib.Path(sys.executable).with_name('xent'); "
+        "print(subprocess.run([program, *sys.argv[1:]], capture_output=True, text=True, check=True).stdout)"
+    )
+    assert environment.python("-c", run, "--version")[0] == f"xent, version {VERSION}"
+    assert environment.python("-c", run, "list")[0] == "Cross-entropy"
+    assert "lightning_xent" in environment.python("-c", run, "run", "--targets")
+    assert environment.python("-m", "shared_specs.command", "list")[0] == "Cross-entropy"
 
 
 def test_commands_are_found():

@@ -242,7 +242,10 @@ MINE = {"adapter": "mine:offer"}
 ARGUMENTS = {
     "nothing": ({}, "one of target and adapter"),
     "both": ({"target": "lightning_xent", **MINE}, "one of target and adapter"),
-    "target": ({"target": "lightning"}, "target must be one of .*lightning_xent, .*got 'lightning'; or use adapter="),
+    "target": (
+        {"target": "keras-xent-jax"}, "target must be one of .*got 'keras-xent-jax'; did you mean 'keras_xent-jax'"
+    ),
+    "no target is near": ({"target": "zzz"}, "lightning_xent, .*got 'zzz'; for a loss of your own, use adapter="),
     "adapter": ({"adapter": "mine"}, "adapter must be module:function"),
     "module": ({"adapter": "theirs:offer"}, "no module 'theirs'"),
     "function": ({"adapter": "mine:offers"}, "mine has no function 'offers'"),
@@ -258,7 +261,7 @@ ARGUMENTS = {
     "mode": ({**MINE, "mode": "compiled"}, "mode must be 'eager' for this target, which computes with numpy"),
     "mode of the adapter": ({"adapter": "slow:offer", "mode": "eager"}, "mode must be 'compiled'"),
     "device": ({**MINE, "device": "tpu"}, "device must be 'cpu'"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
@@ -421,6 +424,13 @@ def test_plugin_refuses_what_the_runner_refuses(workers, pytester):
     run = pytester.runpytest_subprocess(*LOADED, *workers, "--xent-adapter", "mine:offer", "--xent-cases", "zzz")
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     run.stderr.fnmatch_lines(["ERROR: cases must match *, got 'zzz', which matches none"])
+
+
+@pytest.mark.parametrize("package", ["keras_xent", "lightning_xent", "shared_specs"])
+def test_pytest_does_not_warn_of_a_package_that_is_imported_before_it_starts(package):
+    """It would: it rewrites the packages of a distribution that brings a plugin."""
+    text = (Path(__file__).parents[2] / package / "__init__.py").read_text(encoding="utf-8")
+    assert "PYTEST_DONT_REWRITE" in ast.get_docstring(ast.parse(text))
 
 
 def test_plugin_is_found_by_its_entry_point():

@@ -1,12 +1,13 @@
 """The code blocks of docs/training_loops.md, and one step by the loops among them.
 
-Run as `python training_loops.py fabric|accelerate DEVICES`; prints the worst difference between the gradient of the
-step and that of all its rows at once, relative to the largest entry of the gradient.
+Run as `python training_loops.py fabric|accelerate|torch DEVICES`; prints the worst difference between the gradient of
+the step and that of all its rows at once, relative to the largest entry of the gradient.
 """
 
 import os
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 from ports import free_port
@@ -77,37 +78,57 @@ def step_of_fabric(fabric, devices):
     return found
 
 
-def with_accelerate(devices):
+def spawned(step_of_process, devices):
+    """The largest answer of processes of gloo that take the step; of this one, if there is one device."""
     from torch import multiprocessing
 
     if devices == 1:
-        return step_of_accelerate(0, 1, None, None)
+        return step_of_process(0, 1)
     answers = multiprocessing.get_context("spawn").SimpleQueue()
-    multiprocessing.spawn(step_of_accelerate, (devices, free_port(), answers), nprocs=devices)
+    multiprocessing.spawn(process, (step_of_process, devices, free_port(), answers), nprocs=devices)
     return max(answers.get() for _ in range(devices))
 
 
-def step_of_accelerate(rank, devices, port, answers):
+def process(rank, step_of_process, devices, port, answers):
+    import torch
+
+    os.environ.update(
+        {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(devices), "LOCAL_WORLD_SIZE": str(devices)}
+        | {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+    )
+    answers.put(step_of_process(rank, devices))
+    torch.distributed.destroy_process_group()
+
+
+def step_of_accelerate(rank, devices):
     import torch
     from accelerate import Accelerator
 
-    if devices > 1:
-        os.environ.update(
-            {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(devices), "LOCAL_WORLD_SIZE": str(devices)}
-            | {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
-        )
     accelerator = Accelerator(cpu=True)
     assert accelerator.num_processes == devices
     model = network()
     module, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), 1.0))
     block("accelerator.backward")["train_step"](accelerator, module, optimizer, micro_batches(rank))
-    found = difference(model.weight.detach(), devices)
-    accelerator.end_training()
-    if devices == 1:
-        return found
-    answers.put(found)
-    return None
+    return difference(model.weight.detach(), devices)
+
+
+def step_of_torch(rank, devices):
+    import torch
+
+    model = network()
+    torch.distributed.init_process_group("gloo")
+    module = torch.nn.parallel.DistributedDataParallel(model)
+    optimizer = torch.optim.SGD(module.parameters(), 1.0)
+    block("network.no_sync")["train_step"](module, optimizer, micro_batches(rank))
+    return difference(model.weight.detach(), devices)
+
+
+LOOPS = {
+    "fabric": with_fabric,
+    "accelerate": partial(spawned, step_of_accelerate),
+    "torch": partial(spawned, step_of_torch),
+}
 
 
 if __name__ == "__main__":
-    print({"fabric": with_fabric, "accelerate": with_accelerate}[sys.argv[1]](int(sys.argv[2])))
+    print(LOOPS[sys.argv[1]](int(sys.argv[2])))

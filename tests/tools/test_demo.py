@@ -419,10 +419,20 @@ def test_pictures_of_the_losses_are_those_that_are_drawn_now(tmp_path):
 def test_curves_are_drawn_for_the_side_that_is_named(tmp_path):
     path = tmp_path / "curves.png"
     losses = ["BinaryFocalCrossEntropy:gamma=1.5", "BinaryHinge"]
-    command = [sys.executable, "-m", "shared_specs.curves", *losses, "--output", str(path), "--side", "keras"]
+    command = [sys.executable, "-m", "shared_specs.command", "curves", *losses, "-o", str(path), "--side", "keras"]
     result = subprocess.run(command, cwd=ROOT, check=True, timeout=300, capture_output=True, text=True)
     assert result.stdout == f"{path}: BinaryFocalCrossEntropy(gamma=1.5), BinaryHinge()\n"
     assert path.read_bytes()[1:4] == b"PNG"
+
+
+def test_a_loss_is_shown_with_its_curve_in_a_file(tmp_path):
+    for path in (tmp_path / "curve.png", tmp_path / "curve.svg"):
+        command = [sys.executable, "-m", "shared_specs.command", "show", "BinaryHinge", "--png", str(path)]
+        result = subprocess.run(command, cwd=ROOT, check=True, timeout=300, capture_output=True, text=True)
+        assert result.stdout.startswith("BinaryHinge\n") and result.stdout.endswith(f"\n\nThe curve is in {path}\n")
+        assert "(its pull" not in result.stdout
+    assert (tmp_path / "curve.png").read_bytes()[1:4] == b"PNG"
+    assert (tmp_path / "curve.svg").read_text(encoding="utf-8").startswith("<?xml")
 
 
 def lines_of(path):
