@@ -57,6 +57,10 @@ ERRORS = {
     "no model": (["check", "no.keras"], "xent check: Invalid value for 'MODEL.keras|CONFIG.yaml': File 'no.keras' do"),
     "no target": (["run"], "xent: one of target and adapter must be given, got None and None"),
     "target": (["run", "keras_xent-jaxx"], "xent: target must be "),
+    "no library": (
+        ["run", "keras_xent-jax"],
+        "xent: target 'keras_xent-jax' needs the module 'keras', which is not installed here",
+    ),
     "cases": (["run", "keras_xent-jax", "--cases", "BinaryHing"], "xent: cases must match an id such as "),
     "dtype": (["run", "keras_xent-jax", "--dtype", "int8"], "xent: dtype must be one of float64, float32, "),
 }
