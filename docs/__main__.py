@@ -1,4 +1,7 @@
-"""Writes losses.md and losses/ from notes.toml, the shared cases and lightning_xent, whose docstrings it parses."""
+"""Writes losses.md and losses/ from notes.toml, the shared cases and lightning_xent, whose docstrings it parses.
+
+Also writes explorer/losses.js, see explorer_data.py.
+"""
 
 import argparse
 import ast
@@ -14,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from docs import explorer_data
 from shared_specs.common import docstrings
 
 ROOT = Path(__file__).parent.parent
@@ -131,12 +135,19 @@ def pages() -> dict[str, str]:
     written["losses/contents.txt"] = "\n".join(["", "```{toctree}", ":hidden:", "", *names, "```", ""])
     pages = {f"docs/{path}": text for path, text in written.items()}
     examples = "".join(f',\n"{name}": {json.dumps(example(files[name][1]))}' for name in sorted(files))
+    links = {
+        name: f"../losses/{group['page']}.md#{anchor(loss['title'])}"
+        for group in notes["group"]
+        for loss in group["loss"]
+        for name in loss["classes"]
+    }
+    explored = explorer_data.text(links, {name: item.keywords for name, item in found.items()})
     families = {
         group["title"]: {name: found[name].paragraphs[0] for loss in group["loss"] for name in loss["classes"]}
         for group in notes["group"]
     }
     listed = json.dumps(families, indent=1, ensure_ascii=False) + "\n"
-    return pages | {EXAMPLES: f"{{{examples[1:]}\n}}\n", FAMILIES: listed}
+    return pages | {EXAMPLES: f"{{{examples[1:]}\n}}\n", FAMILIES: listed, explorer_data.PATH: explored}
 
 
 def ending(lines: Sequence[str]) -> str:
@@ -258,7 +269,8 @@ def anchor(title: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the pages, or show what would change."""
     parser = argparse.ArgumentParser(
-        prog="python -m docs", description="Write docs/losses.md, docs/losses/, the examples and the families."
+        prog="python -m docs",
+        description="Write docs/losses.md, docs/losses/, the examples, the families and docs/explorer/losses.js.",
     )
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a page would change")
     check = parser.parse_args(arguments).check

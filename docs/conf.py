@@ -6,8 +6,12 @@ Its source folder is the repository, so that the links between pages hold there 
 import inspect
 import os
 import re
+import shutil
 import tomllib
 from pathlib import Path
+
+from docutils import nodes
+from sphinx.addnodes import download_reference
 
 # Both packages are imported in one process, which TensorFlow and torch cannot share.
 os.environ["KERAS_BACKEND"] = "torch"
@@ -20,6 +24,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 PROJECT = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text(encoding="utf-8"))["project"]
 CONTENTS = {"README": "contents.txt", "docs/losses": "losses/contents.txt"}
 """Pages with contents of the site below their text, which a repository shows without them."""
+BESIDE = ("pages", "explorer", "conformance")
+"""Folders of pages that Sphinx does not make: they stand in the site where they stand in the repository."""
 
 project = "xent"
 author = "The xent authors"
@@ -77,6 +83,25 @@ def mend_page(app, pagename, templatename, context, doctree):
         context["body"] = re.sub(r'(?<=<span class="pre">)[^<]+', lambda code: re.sub(place, "<wbr>", code[0]), body)
 
 
+def link_pages_beside(app, doctree):
+    """A link to a page that Sphinx does not make leads to it, and not to a copy that is downloaded."""
+    for node in list(doctree.findall(download_reference)):
+        if node["reftarget"].endswith(".html"):
+            node.replace_self(nodes.reference("", "", *node.children, refuri=node["reftarget"]))
+
+
+def copy_pages_beside(app, exception):
+    """Copy the pages that Sphinx does not make. Their links to Markdown lead to the pages that are made of it."""
+    if exception is not None or app.builder.format != "html":
+        return
+    for folder in BESIDE:
+        copied = app.outdir / "docs" / folder
+        shutil.copytree(Path(__file__).parent / folder, copied, dirs_exist_ok=True)
+        for path in [*copied.glob("*.html"), *copied.glob("*.js")]:
+            text = path.read_text(encoding="utf-8")
+            path.write_text(re.sub(r"\.md(?=[\"#])", ".html", text), encoding="utf-8")
+
+
 def keywords_of_class(app, what, name, obj, options, signature, return_annotation):
     """The parameters of a class are those of its constructor, not of a `__new__` that passes them on."""
     if what != "class" or signature != "(*positional, **keywords)":
@@ -89,6 +114,8 @@ def keywords_of_class(app, what, name, obj, options, signature, return_annotatio
 def setup(app):
     """Called by Sphinx."""
     app.connect("source-read", add_contents)
+    app.connect("doctree-read", link_pages_beside, priority=100)  # before Sphinx collects what is downloaded
     app.connect("autodoc-process-signature", keywords_of_class)
     app.connect("autodoc-process-docstring", escape_formulas, priority=400)  # before napoleon reads them
     app.connect("html-page-context", mend_page)
+    app.connect("build-finished", copy_pages_beside)

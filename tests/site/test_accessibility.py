@@ -4,20 +4,18 @@
 """
 
 import os
-import shutil
+import re
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import sync_playwright
+
+from chromium import WIDTHS, findings, needs_chromium
 
 SITE = Path(os.environ.get("XENT_SITE", Path(__file__).parents[2] / "docs/_build/html")).resolve()
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 # index.html leads to README.html at once. The listings of modules have one markup: three of them.
 PAGES = sorted({path.relative_to(SITE).as_posix() for path in SITE.rglob("*.html")} - {"index.html"})
 LISTINGS = [page for page in PAGES if page.startswith("_modules/")]
 PAGES = [page for page in PAGES if page not in LISTINGS[3:]]
-WIDTHS = {"wide": (1280, 900), "phone": (390, 844)}
 # axe takes minutes for the pages of the API, whose entries all have the same markup: there it reads the first ones.
 MANY_ELEMENTS = 5_000
 KEEP_FIRST_ENTRIES = """
@@ -26,6 +24,7 @@ rest(document.querySelectorAll("section > dl.py"), 3);
 for (const entry of document.querySelectorAll("section > dl.py")) rest(entry.querySelectorAll("dl.py"), 3);
 rest(document.querySelectorAll(".toc-drawer li"), 50);
 rest(document.querySelectorAll("table.indextable li"), 50);
+rest(document.querySelectorAll("#matrix tbody tr"), 10);
 """
 # Elements that stick out of the window, unless a box around them scrolls; then pictures that are not there.
 BROKEN = """
@@ -40,15 +39,7 @@ BROKEN = """
 }
 """
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome: apt-get install chromium")
-
-
-@pytest.fixture(scope="session")
-def browser():
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="session")
@@ -60,20 +51,21 @@ def page(browser):
     page.close()
 
 
-def findings(page, rules=None):
-    """What axe finds: rule, what it says, and the first elements."""
-    options = {"resultTypes": ["violations"]} | ({"runOnly": rules} if rules else {})
-    response = Axe().run(page, options=options).response
-    assert response["passes"], "axe has not looked at anything"
-    return [
-        f"{found['id']}: {found['help']}: {len(found['nodes'])}, as {node['html'][:150]} {node['failureSummary'][:300]}"
-        for found in response["violations"]
-        for node in found["nodes"][:3]
-    ]
-
-
 def test_the_site_is_built():
     assert "README.html" in PAGES, f"no site in {SITE}: tox run -e docs"
+
+
+@pytest.mark.parametrize("folder", ["explorer", "conformance"])
+def test_links_of_pages_that_sphinx_does_not_make_lead_somewhere(folder):
+    there = SITE / "docs" / folder
+    text = "".join(path.read_text(encoding="utf-8") for path in there.iterdir() if path.suffix in (".html", ".js"))
+    links = set(re.findall(r'(?:href=|src=|"page": )"([^"#]+)(?:#([^"]*))?"', text))
+    links |= {("../divergences.html", heading) for heading in re.findall(r'"explained":"([^"]*)"', text)}
+    assert len(links) > 5
+    for path, heading in sorted(links):
+        target = there / path
+        assert target.is_file(), path
+        assert not heading or f'id="{heading}"' in target.read_text(encoding="utf-8"), f"{path}#{heading}"
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -56,6 +56,15 @@ def test_every_public_name_is_described_once(package):
     assert set(described) - others == set(public_names(package)) - {"get", "TopK"}
 
 
+def test_the_curve_explorer_has_a_curve_for_each_loss_that_is_one():
+    explorer = ROOT / "docs/explorer"
+    names = set(re.findall(r'"curve": "(\w+)"', (explorer / "losses.js").read_text(encoding="utf-8")))
+    table = (explorer / "explorer.js").read_text(encoding="utf-8").split("const CURVES = {")[1].split("\n};")[0]
+    there = set(re.findall(r"^  (\w+): ", table, flags=re.MULTILINE))
+    assert not names - there, f"CURVES in docs/explorer/explorer.js has no {', '.join(sorted(names - there))}"
+    assert names == there
+
+
 def headings(text):
     return [anchor(title) for title in re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)]
 

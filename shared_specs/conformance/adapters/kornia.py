@@ -77,6 +77,8 @@ def divergence(function: Any) -> Any:
         if not asked.only("from_logits"):
             return None
         mixes = function is losses.js_div_loss_2d and not asked.is_hard
+        if function is losses.js_div_loss_2d and asked.is_clipped:
+            return shared.UNCLIPPED
 
         def call(logits: Tensor, target: Tensor, *, undo: bool) -> Tensor:
             p = shared.flat(asked, shared.probabilities(asked, logits, normalise=undo))

@@ -53,6 +53,8 @@ def divergence(function: Any) -> Any:
         mixes = function is regression.jensen_shannon_divergence and not asked.is_hard
         if not asked.sums_to_one:
             return "normalises the target"
+        if function is regression.jensen_shannon_divergence and asked.is_clipped:
+            return shared.UNCLIPPED
 
         def call(logits: Tensor, target: Tensor, *, undo: bool) -> Tensor:
             p = shared.flat(asked, shared.probabilities(asked, logits, normalise=False))
