@@ -59,18 +59,15 @@ def measured(trainer: Trainer, devices: int, python: Path = Path(sys.executable)
     Raises:
         RuntimeError: The program failed.
     """
-    module, threads = f"{__package__}.trainers.{trainer.module}", {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    environment = {**os.environ, **threads, "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
-    command = [str(python), "-m"]
+    program = ["-m", f"{__package__}.trainers", trainer.module]
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
     if trainer.backend:
-        environment |= {"KERAS_BACKEND": trainer.backend}
-        environment |= {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-        command += [module, str(devices)]
-    elif devices == 1:
-        command += [module]
-    else:
-        command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={devices}", "-m", module]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+        variables |= {"KERAS_BACKEND": trainer.backend, "TF_CPP_MIN_LOG_LEVEL": "3", "WORLD_SIZE": str(devices)}
+        variables |= {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    elif devices > 1:
+        program = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}", *program]
+    command = [str(python), *program]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=variables)
     rows = [json.loads(line) for line in run.stdout.splitlines() if line.startswith('{"trainer"')]
     if run.returncode != 0 or not rows:
         raise RuntimeError(f"{' '.join(command)} failed with exit status {run.returncode}:\n{run.stderr[-3000:]}")
@@ -206,6 +203,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", action="store_true", help="leave the environments, and use those that are there")
     parser.add_argument("--page", action="store_true", help="measure nothing; write the page from the JSON file")
     options = parser.parse_args(arguments)
+    if not PAGE.parent.is_dir():
+        parser.error(f"{PAGE.parent} must be a folder, but is not there: run this in a checkout of the repository")
     groups: dict[tuple[str, ...], list[Trainer]] = {}
     for trainer in () if options.page else TRAINERS:
         if options.environments or is_installed(trainer):
