@@ -141,7 +141,7 @@ below; upstream may mend them.
   more. Llama and GPT-2 divide by it: they are right. But many heads, such as the classifiers of BERT and its masked
   language model, and T5, take the number and do not use it. Their gradient is the sum of means, times the number of
   devices: six times too large for three micro-batches on two devices, even if all rows count. The logged loss is as
-  many times too large. An [issue](https://github.com/huggingface/transformers/issues/47688) of Transformers is about it.
+  many times too large: an [issue](https://github.com/huggingface/transformers/issues/47688) of Transformers says so.
 - **MirroredStrategy** of TensorFlow gives every replica the mean of its own rows, and Keras averages them.
 - **A micro-batch without labels** counts as one of the three, with a gradient of 0. Its loss is NaN in torch.
 - **Keras with `gradient_accumulation_steps` under MirroredStrategy** raises an error.
