@@ -5,8 +5,8 @@ A section is a heading of the third level, a comment that says where it holds, i
     <!-- targets: torch, timm; cases: */all-ignored, */empty* -->
 
 `targets` are those whose environment runs the block; `cases` are globs of the ids that it explains. In place of
-targets, `requires: jax, some-package==1.0` names what an environment of its own installs. A line `print(...)  # text`
-of the block prints this text; where it no longer does, the library has changed.
+targets, `requires: jax, some-package==1.0` names what an environment of its own installs. A `print(...)  # text` of
+the block, in one line or more, prints this text; where it no longer does, the library has changed.
 """
 
 import re
@@ -29,7 +29,7 @@ if importlib.util.find_spec("torchvision"):
     from shared_specs.conformance.adapters import _torch
     _torch.make_torchvision_importable()
 """
-SAID = re.compile(r"^ *print\(.*\)  # (.*)$", flags=re.MULTILINE)
+SAID = re.compile(r"^(?: *print\(.*)?\)  # (.*)$", flags=re.MULTILINE)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import datetime
 import json
 import sys
 import tempfile
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,10 @@ def collect(found: Sequence[Results], before: Mapping[str, Any] | None = None) -
 def _target(run: Results) -> dict[str, Any]:
     """One target: its header, its counts, its cells and what failed."""
     header = {name: value for name, value in run.header.items() if name not in ("kind", "format")}
+    if is_own(run.header["target"]):
+        # This checkout, which is not installed.
+        project = tomllib.loads((environments.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        header["version"] = project["version"]
     cells: dict[str, Any] = {}
     for case in run.cases:
         for name in (case["loss"], *case["features"]):
