@@ -59,18 +59,15 @@ def measured(trainer: Trainer, devices: int, python: Path = Path(sys.executable)
     Raises:
         RuntimeError: The program failed.
     """
-    module, threads = f"{__package__}.trainers.{trainer.module}", {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    environment = {**os.environ, **threads, "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
-    command = [str(python), "-m"]
+    program = ["-m", f"{__package__}.trainers", trainer.module]
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
     if trainer.backend:
-        environment |= {"KERAS_BACKEND": trainer.backend}
-        environment |= {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-        command += [module, str(devices)]
-    elif devices == 1:
-        command += [module]
-    else:
-        command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={devices}", "-m", module]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+        variables |= {"KERAS_BACKEND": trainer.backend, "TF_CPP_MIN_LOG_LEVEL": "3", "WORLD_SIZE": str(devices)}
+        variables |= {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    elif devices > 1:
+        program = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}", *program]
+    command = [str(python), *program]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=variables)
     rows = [json.loads(line) for line in run.stdout.splitlines() if line.startswith('{"trainer"')]
     if run.returncode != 0 or not rows:
         raise RuntimeError(f"{' '.join(command)} failed with exit status {run.returncode}:\n{run.stderr[-3000:]}")
@@ -114,13 +111,13 @@ micro-batches of eight rows. With two devices, each has half of the rows of ever
 - **uneven**: some labels are ignored, as those of padding are. Seven, two and three rows of the micro-batches count.
 - **gap**: the same, but all labels of the second micro-batch are ignored.
 
-A cell has two numbers. The gradient is the **factor** times the right one, by least squares: 1 is right, and 3 acts as
-a learning rate that is three times too large. The **percentage** is the length of the rest that no factor explains,
+A cell has two numbers. The gradient is the **factor** times the right one, by least squares: 1 is right, and 3 acts on
+SGD as a learning rate that is three times too large. Adam divides a constant factor out; gradient clipping does not.
+The **percentage** is the length of the rest that no factor explains,
 relative to the gradient: at more than 0 % the step also goes in another direction, because a row counts more in a
 small micro-batch than in a large one.
 
-The last column is the largest error of our losses, in factor and direction, over the three kinds of steps. Where that
-of the native loss is 1.00 and 0 %, no more than the rounding of float32 differs.
+The last column is the largest error of our losses, in factor and direction, over the three kinds of steps.
 
 """
 
@@ -141,11 +138,12 @@ below; upstream may mend them.
 - **Sums of means.** The guide of Fabric to gradient accumulation adds up the gradients of the means. The factor is the
   number of micro-batches.
 - **The Trainer of Transformers** counts the labels of the whole step, passes the number to the model, and divides no
-  more. Language models divide by it: they are right. But many heads, such as the classifiers of BERT, take the number
-  and do not use it. Their gradient is the sum of means, times the number of devices: six times too large for three
-  micro-batches on two devices, even if all rows count. The logged loss is as many times too large. An
-  [issue](https://github.com/huggingface/transformers/issues/47688) of Transformers lists the heads.
+  more. Llama and GPT-2 divide by it: they are right. But many heads, such as the classifiers of BERT and its masked
+  language model, and T5, take the number and do not use it. Their gradient is the sum of means, times the number of
+  devices: six times too large for three micro-batches on two devices, even if all rows count. The logged loss is as
+  many times too large: an [issue](https://github.com/huggingface/transformers/issues/47688) of Transformers says so.
 - **MirroredStrategy** of TensorFlow gives every replica the mean of its own rows, and Keras averages them.
+- **A micro-batch without labels** counts as one of the three, with a gradient of 0. Its loss is NaN in torch.
 - **Keras with `gradient_accumulation_steps` under MirroredStrategy** raises an error.
 
 On JAX, Keras' DataParallel computes one mean over the batch of all devices, so it needs nothing from us.
@@ -206,6 +204,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", action="store_true", help="leave the environments, and use those that are there")
     parser.add_argument("--page", action="store_true", help="measure nothing; write the page from the JSON file")
     options = parser.parse_args(arguments)
+    if not PAGE.parent.is_dir():
+        parser.error(f"{PAGE.parent} must be a folder, but is not there: run this in a checkout of the repository")
     groups: dict[tuple[str, ...], list[Trainer]] = {}
     for trainer in () if options.page else TRAINERS:
         if options.environments or is_installed(trainer):

@@ -45,7 +45,8 @@ def ours(scenario: str) -> Any:
     return torch_step.gradient(network)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Print the rows of this trainer."""
     step.report("Accelerate", "`CrossEntropyLoss`", native, ours, ["accelerate", "torch"])
     if torch_step.PROCESSES > 1:
         torch.distributed.destroy_process_group()

@@ -47,7 +47,8 @@ def ours(scenario: str) -> Any:
     return torch_step.gradient(network)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Print the rows of this trainer."""
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     step.report("Fabric", "`CrossEntropyLoss`", native, ours, ["lightning", "torch"])
     if torch_step.PROCESSES > 1:

@@ -1,10 +1,9 @@
-"""Keras' fit on the backend KERAS_BACKEND: `python -m shared_specs.conformance.trainers.keras_fit DEVICES`.
+"""Keras' fit on the backend KERAS_BACKEND.
 
 Two devices are those of `tf.distribute.MirroredStrategy` on TensorFlow, and of `keras.distribution.DataParallel` on
 JAX. There the step is also taken without micro-batches, because the devices already split it.
 """
 
-import sys
 from contextlib import nullcontext
 from typing import Any
 
@@ -26,8 +25,9 @@ else:
     from shared_specs.conformance.trainers.keras_torch import Accumulating
 
 
-def distributed(devices: int) -> tuple[str, Any]:
+def distributed() -> tuple[str, Any]:
     """How several devices of the CPU share a batch, and the scope of the model."""
+    devices = step.DEVICES
     if devices == 1:
         return "", nullcontext
     if BACKEND == "tensorflow":
@@ -70,15 +70,10 @@ def ours(scope: Any, model_class: Any) -> Any:
 
 def main() -> None:
     """Print a row for each number of micro-batches."""
-    devices = int(sys.argv[1])
-    how, scope = distributed(devices)
+    how, scope = distributed()
     name = f"Keras' fit, {NAMES[BACKEND]}{how}"
     packages = ["keras", "tensorflow-cpu" if BACKEND == "tensorflow" else BACKEND]
     plain, recipe = ours(scope, keras.Model), ours(scope, Accumulating)
-    if devices > 1:
-        step.report(name, NATIVE, native(scope, None), plain, packages, devices=devices, micro_batches=1)
-    step.report(name, NATIVE, native(scope, step.MICRO_BATCHES), recipe, packages, devices=devices)
-
-
-if __name__ == "__main__":
-    main()
+    if step.DEVICES > 1:
+        step.report(name, NATIVE, native(scope, None), plain, packages, micro_batches=1)
+    step.report(name, NATIVE, native(scope, step.MICRO_BATCHES), recipe, packages)

@@ -63,7 +63,8 @@ def ours(scenario: str) -> Any:
     return trained(XentModule(torch_step.network(), loss, sgd), scenario)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Print the rows of this trainer."""
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     step.report("Lightning's Trainer", "`CrossEntropyLoss`", native, ours, ["lightning", "torch"])

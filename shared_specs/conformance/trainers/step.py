@@ -18,6 +18,9 @@ Floats = NDArray[np.float64]
 Batches = list[tuple[Floats, NDArray[np.int64]]]
 """The inputs [rows, FEATURES] and labels [rows] of each micro-batch."""
 
+RANK, DEVICES = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+"""The process, and the number of devices, as torchrun sets them. The devices of Keras share a process."""
+
 MICRO_BATCHES, HALF = 3, 4
 CLASSES, FEATURES, IGNORED = 4, 3, -100
 SCENARIOS = {
@@ -80,7 +83,6 @@ def report(
     ours: Callable[[str], Any],
     packages: Sequence[str],
     right: Callable[[str], Any] = wanted,
-    devices: int | None = None,
     micro_batches: int = MICRO_BATCHES,
 ) -> None:
     """Take the step with both losses in all scenarios; the first process prints a line of JSON.
@@ -92,10 +94,9 @@ def report(
         ours: The same with ours. It may not raise.
         packages: The distributions whose versions count.
         right: The gradient of all rows at once.
-        devices: Number of devices; by default that of processes, as torchrun sets it.
         micro_batches: Number of batches that the native loss sees on each device.
     """
-    row: dict[str, Any] = {"trainer": trainer, "devices": devices or int(os.environ.get("WORLD_SIZE", "1"))}
+    row: dict[str, Any] = {"trainer": trainer, "devices": DEVICES}
     row |= {"micro_batches": micro_batches, "loss": loss, "native": {}, "ours": {}}
     for scenario in SCENARIOS:
         try:
@@ -105,5 +106,5 @@ def report(
             row["native"][scenario] = {"error": textwrap.shorten(text, 150, placeholder=" ...")}
         row["ours"][scenario] = compared(ours(scenario), right(scenario))
     row["versions"] = {name: importlib.metadata.version(name).split("+")[0] for name in packages}
-    if os.environ.get("RANK", "0") == "0":
+    if RANK == 0:
         print(json.dumps(row), flush=True)

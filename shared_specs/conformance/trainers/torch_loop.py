@@ -50,7 +50,8 @@ def synchronised(network: Any, is_last: bool) -> Any:
     return nullcontext() if is_last or torch_step.PROCESSES == 1 else network.no_sync()
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Print the rows of this trainer."""
     name = "torch"
     if torch_step.PROCESSES > 1:
         distributed.init_process_group("gloo")

@@ -1,6 +1,5 @@
 """The network and the micro-batches of the step as torch has them."""
 
-import os
 from typing import Any
 
 import torch
@@ -8,7 +7,7 @@ from torch import nn
 
 from shared_specs.conformance.trainers import step
 
-RANK, PROCESSES = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+PROCESSES = step.DEVICES
 
 
 def network() -> nn.Linear:
@@ -20,7 +19,7 @@ def network() -> nn.Linear:
 
 def batches(scenario: str) -> Any:
     """The micro-batches of this process."""
-    of_device = step.batches(scenario, RANK, PROCESSES)
+    of_device = step.batches(scenario, step.RANK, PROCESSES)
     return [(torch.from_numpy(inputs), torch.from_numpy(labels)) for inputs, labels in of_device]
 
 

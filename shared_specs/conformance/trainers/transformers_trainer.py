@@ -109,7 +109,8 @@ def steps(model_class: Any) -> tuple[Callable[[str], Any], Callable[[str], Any],
     )
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Print the rows of this trainer."""
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()
     packages = ["transformers", "accelerate", "torch"]
