@@ -32,7 +32,8 @@ def test_a_plain_loop(word, class_weight):
 )
 def test_a_loop_over_devices(loop, devices):
     command = [sys.executable, training_loops.__file__, loop, str(devices)]
-    run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert run.returncode == 0, run.stderr
     assert float(run.stdout.splitlines()[-1]) < 1e-6
 

@@ -11,6 +11,7 @@ from torch.distributed.tensor import init_device_mesh
 from torch.nn.functional import normalize
 from torch.nn.parallel import DistributedDataParallel
 
+from groups import leave_group
 from lightning_xent import kernels
 from lightning_xent.kernels.linear import Limits
 from memory import peak_of
@@ -75,8 +76,9 @@ def of_rank(rank, port, results):
         network = DistributedDataParallel(network_of_images())
         clip(normalize(network(images.detach()), dim=1), texts.detach(), 14.0, mesh).backward()
         results[rank] = value.item(), *(each.numpy() for each in embeddings), network.module.weight.grad.numpy()
+        del network
     finally:
-        torch.distributed.destroy_process_group()
+        leave_group()
 
 
 def network_of_images():

@@ -23,7 +23,7 @@ TOLERANCES = {"32-true": 1e-6, "16-mixed": 2e-3, "bf16-mixed": 2e-2}
 def test_gradient_of_a_step_is_that_of_all_its_rows(devices):
     """Processes of gloo, each with batches of its own; the last step of the epoch has one micro-batch of three."""
     script = Path(__file__).parents[1] / "support/exact_steps.py"
-    process = subprocess.run([sys.executable, script, str(devices)], capture_output=True, text=True)
+    process = subprocess.run([sys.executable, script, str(devices)], capture_output=True, text=True, timeout=600)
     assert process.returncode == 0, process.stderr
     found = json.loads(process.stdout.splitlines()[-1])
     assert found.pop("epoch") <= 1e-6

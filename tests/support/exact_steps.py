@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader, IterableDataset
 
 import lightning_xent
+from groups import leave_group
 from lightning_xent.metrics import Report, predictions
 from lightning_xent.module import XentModule
 from ports import free_port
@@ -197,8 +198,8 @@ def run(device, devices, port, results):
     found = epoch_difference(device, devices)
     if device == 0:
         results["epoch"] = found
-    if devices > 1:  # or its threads, still at work, now and then abort the process at its end
-        torch.distributed.destroy_process_group()
+    if devices > 1:
+        leave_group()
 
 
 def main(devices):

@@ -22,7 +22,7 @@ def target(name, own, cells, failing=(), **others):
 DIVERGENCES = """\
 # Divergences
 
-## The tail is lost
+### The tail is lost
 
 <!-- targets: timm; cases: */wrong-* -->
 

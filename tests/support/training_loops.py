@@ -10,6 +10,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from groups import leave_group
 from ports import free_port
 
 PAGE = Path(__file__).parents[2] / "docs/training_loops.md"
@@ -67,15 +68,19 @@ def with_fabric(devices):
 
 
 def step_of_fabric(fabric, devices):
+    found = difference(weight_of_fabric(fabric), devices)
+    if devices > 1:
+        leave_group()
+    return found
+
+
+def weight_of_fabric(fabric):
     import torch
 
     model = network()
     module, optimizer = fabric.setup(model, torch.optim.SGD(model.parameters(), 1.0))
     block("fabric.backward")["train_step"](fabric, module, optimizer, micro_batches(fabric.global_rank))
-    found = difference(model.weight.detach(), devices)
-    if devices > 1:
-        torch.distributed.destroy_process_group()
-    return found
+    return model.weight.detach()
 
 
 def spawned(step_of_process, devices):
@@ -90,14 +95,12 @@ def spawned(step_of_process, devices):
 
 
 def process(rank, step_of_process, devices, port, answers):
-    import torch
-
     os.environ.update(
         {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(devices), "LOCAL_WORLD_SIZE": str(devices)}
         | {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
     )
     answers.put(step_of_process(rank, devices))
-    torch.distributed.destroy_process_group()
+    leave_group()
 
 
 def step_of_accelerate(rank, devices):

@@ -51,5 +51,4 @@ def main() -> None:
     """Print the rows of this trainer."""
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     step.report("Fabric", "`CrossEntropyLoss`", native, ours, ["lightning", "torch"])
-    if torch_step.PROCESSES > 1:
-        torch.distributed.destroy_process_group()
+    torch_step.leave_group()

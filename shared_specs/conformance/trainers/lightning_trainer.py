@@ -68,5 +68,4 @@ def main() -> None:
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     step.report("Lightning's Trainer", "`CrossEntropyLoss`", native, ours, ["lightning", "torch"])
-    if torch_step.PROCESSES > 1:
-        torch.distributed.destroy_process_group()
+    torch_step.leave_group()

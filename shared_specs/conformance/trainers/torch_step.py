@@ -1,5 +1,6 @@
 """The network and the micro-batches of the step as torch has them."""
 
+import gc
 from typing import Any
 
 import torch
@@ -27,3 +28,14 @@ def gradient(linear: nn.Module) -> step.Floats:
     """The gradient [FEATURES, CLASSES] by which SGD(lr=1) has moved the network."""
     (weight,) = linear.parameters()
     return step.kernel() - weight.detach().numpy().T
+
+
+def leave_group() -> None:
+    """Leave the process group, if there is one.
+
+    A module of DistributedDataParallel must be gone by then: it would wait for the group's threads and hold the lock of
+    Python, which they may need.
+    """
+    if PROCESSES > 1:
+        gc.collect()
+        torch.distributed.destroy_process_group()

@@ -117,5 +117,4 @@ def main() -> None:
     for model_class in (LlamaForCausalLM, BertForTokenClassification, BertForSequenceClassification):
         native, ours, gradient = steps(model_class)
         step.report("Transformers' Trainer", f"that of `{model_class.__name__}`", native, ours, packages, gradient)
-    if torch_step.PROCESSES > 1:
-        torch.distributed.destroy_process_group()
+    torch_step.leave_group()
