@@ -9,9 +9,16 @@ from importlib import import_module
 
 from shared_specs.conformance.means import TRAINERS
 
-parser = argparse.ArgumentParser(
-    prog="python -m shared_specs.conformance.trainers",
-    description="Take one step in a trainer; print its gradient beside the right one, as JSON.",
-)
-parser.add_argument("trainer", choices=sorted({trainer.module for trainer in TRAINERS}))
-import_module(f"{__package__}.{parser.parse_args().trainer}").main()
+
+def main() -> None:
+    """Run one trainer."""
+    parser = argparse.ArgumentParser(
+        prog="python -m shared_specs.conformance.trainers",
+        description="Take one step in a trainer; print its gradient beside the right one, as JSON.",
+    )
+    parser.add_argument("trainer", choices=sorted({trainer.module for trainer in TRAINERS}))
+    import_module(f"{__package__}.{parser.parse_args().trainer}").main()
+
+
+if __name__ == "__main__":
+    main()
