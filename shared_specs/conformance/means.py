@@ -25,6 +25,8 @@ MEASURED, PAGE = ROOT / "docs/conformance/means.json", ROOT / "docs/training_mea
 FORMAT = 1
 TOLERANCE = 1e-5
 """How far the factor of ours may be from 1, and its deviation from 0."""
+MOST_SECONDS = 900
+"""A run that takes longer is one whose processes wait for each other."""
 
 
 class Trainer(NamedTuple):
@@ -58,6 +60,7 @@ def measured(trainer: Trainer, devices: int, python: Path = Path(sys.executable)
 
     Raises:
         RuntimeError: The program failed.
+        subprocess.TimeoutExpired: It did not end within `MOST_SECONDS`.
     """
     program = ["-m", f"{__package__}.trainers", trainer.module]
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
@@ -67,7 +70,7 @@ def measured(trainer: Trainer, devices: int, python: Path = Path(sys.executable)
     elif devices > 1:
         program = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}", *program]
     command = [str(python), *program]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=variables)
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=variables, timeout=MOST_SECONDS)
     rows = [json.loads(line) for line in run.stdout.splitlines() if line.startswith('{"trainer"')]
     if run.returncode != 0 or not rows:
         raise RuntimeError(f"{' '.join(command)} failed with exit status {run.returncode}:\n{run.stderr[-3000:]}")
