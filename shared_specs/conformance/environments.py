@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
 
-ROOT = Path(__file__).parents[2]
+_HERE = Path.cwd()
+ROOT = next((folder for folder in (_HERE, *_HERE.parents) if (folder / "shared_specs/conformance").is_dir()), _HERE)
+"""The checkout: the folder in which a command runs, or one above it. The packages may be those of an environment."""
 # What the runner needs, beside the libraries of a target.
 RUNNER = ("numpy", "mpmath", "tqdm")
 

@@ -212,6 +212,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--target", action="append", choices=offers.targets(), help="run these only")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave the environments and the files of the runs")
     options = parser.parse_args(arguments)
+    if not RESULTS.parent.is_dir():
+        parser.error(f"{RESULTS.parent} must be a folder, but is not there: run this in a checkout of the repository")
     found: list[Results] = []
     problems: list[str] = []
     with tempfile.TemporaryDirectory() as temporary:

@@ -18,9 +18,8 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from shared_specs.conformance.environments import environment
+from shared_specs.conformance.environments import ROOT, environment
 
-ROOT = Path(__file__).parents[2]
 MEASURED, PAGE = ROOT / "docs/conformance/means.json", ROOT / "docs/training_means.md"
 FORMAT = 1
 TOLERANCE = 1e-5

@@ -14,11 +14,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from shared_specs.conformance import divergences
+from shared_specs.conformance import divergences, environments
 from shared_specs.conformance.divergences import Divergence
 from shared_specs.conformance.results import OUTCOMES
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = environments.ROOT / "docs"
 WRITTEN = "Written by `python -m shared_specs.conformance.page` from conformance/results.json."
 MEANINGS = {
     "equal": "value and gradient are within the tolerance",

@@ -4,6 +4,7 @@ README.md says how a case reaches each mode.
 """
 
 import re
+from collections import Counter
 from itertools import groupby
 
 import numpy as np
@@ -17,7 +18,7 @@ VALUES = [case for case in CASES if case.expected]
 WITH_PARTS = [case for case in VALUES if "denominator" not in case.inputs]
 KERAS_NAMES = {"target": "y_true", "logits": "y_pred"}
 
-# Compiled on every Python and with the oldest versions; of the other losses the compiled modes are slow.
+# Their first group is compiled on every Python and with the oldest versions; of the others the compiled modes are slow.
 FAST_COMPILED = ["BinaryHinge"]
 if "inductor" not in side.compiled_modes:
     FAST_COMPILED.append("SparseCategoricalCrossEntropy")
@@ -104,14 +105,14 @@ def groups(cases):
     """The cases of each loss in groups, each of which is compiled as one function."""
     for loss, of_loss in groupby(cases, lambda case: case.loss):
         for number, group in enumerate(chunks(of_loss)):
-            yield f"{loss}-{number}", loss, group
+            yield f"{loss}-{number}", number == 0 and loss in FAST_COMPILED, group
 
 
 def compiled_runs():
     for mode in side.compiled_modes:
         for dtype in side.compiled_dtypes:
-            for name, loss, group in groups([case for case in VALUES if dtype in case.dtypes]):
-                marks = [] if loss in FAST_COMPILED and dtype == "float32" else [pytest.mark.slow]
+            for name, is_fast, group in groups([case for case in VALUES if dtype in case.dtypes]):
+                marks = [] if is_fast and dtype == "float32" else [pytest.mark.slow]
                 yield pytest.param(group, dtype, mode, id=f"{name}-{dtype}-{mode}", marks=marks)
 
 
@@ -145,9 +146,9 @@ def test_group_that_fails_names_its_case():
 
 
 def parts_runs():
-    for name, loss, group in groups(WITH_PARTS):
-        is_fast = side.parts_mode not in side.compiled_modes or loss in FAST_COMPILED
-        yield pytest.param(group, id=name, marks=[] if is_fast else [pytest.mark.slow])
+    for name, is_fast, group in groups(WITH_PARTS):
+        marks = [] if is_fast or side.parts_mode not in side.compiled_modes else [pytest.mark.slow]
+        yield pytest.param(group, id=name, marks=marks)
 
 
 @pytest.mark.parametrize("cases", list(parts_runs()))
@@ -193,8 +194,20 @@ TRACES = [
 ]
 
 
+# Every loss has one such case. Four have more, for the rules that all losses share: these always run.
+TRACED_OFTEN = [loss for loss, count in Counter(case.loss for case in TRACED).items() if count > 1]
+
+
+def traced_groups():
+    for is_often in (True, False):
+        found = chunks(case for case in TRACED if (case.loss in TRACED_OFTEN) == is_often)
+        for number, cases in enumerate(found):
+            marks = [] if is_often else [pytest.mark.slow]
+            yield pytest.param(cases, id=f"{'often' if is_often else 'once'}-{number}", marks=marks)
+
+
 @pytest.mark.parametrize("mode", TRACES)
-@pytest.mark.parametrize("cases", [pytest.param(cases, id=str(number)) for number, cases in enumerate(chunks(TRACED))])
+@pytest.mark.parametrize("cases", list(traced_groups()))
 def test_traced_error(cases, mode):
     """Under a trace nothing can raise: the rows of labels out of range become NaN, value and gradient.
 
