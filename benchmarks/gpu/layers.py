@@ -15,7 +15,9 @@ from benchmarks.measure import relative_difference
 from lightning_xent.kernels import linear
 
 LAYERS = ((8192, 4096, 128256), (8192, 2304, 256000))
-SMALL = (600, 32, 1000)
+SMALL, SMALL_CHUNK = (600, 32, 1000), 1 << 16
+DRY, DRY_CHUNK = (24, 8, 130), 1 << 11
+"""Rows, features and classes of the values, and bytes of a chunk; without a GPU, few numbers take a kernel seconds."""
 TIMES, GIGABYTES = 1.3, 1.5
 """Wanted: the time in three products of the shape, and the memory beyond inputs and gradients."""
 LOSSES = {
@@ -56,12 +58,12 @@ def gradients_of(loss: Callable[[], Tensor], *inputs: Tensor) -> list[Tensor]:
 
 def agree(results: Results, bench: Bench, name: str, plan: str) -> None:
     """Whether chunks give what all logits give."""
-    hidden, weight, label = inputs_of(SMALL, torch.float32, bench.device)
+    shape, size = (DRY, DRY_CHUNK) if bench.is_dry else (SMALL, SMALL_CHUNK)
+    hidden, weight, label = inputs_of(shape, torch.float32, bench.device)
     loss, before = LOSSES[name], dict(linear.LIMITS)
     want = gradients_of(lambda: loss(functional.linear(hidden, weight), label), hidden, weight)
     try:
         if plan != "whole":
-            size = 1 << 16
             linear.LIMITS |= dict.fromkeys(before, linear.Limits(size, size, 0 if plan == "rows" else 10**6, size))
         found = gradients_of(lambda: loss.linear(hidden, weight, label), hidden, weight)
     finally:
