@@ -1,5 +1,6 @@
 """Writes the verdicts of a test run as JSON lines, for the report."""
 
+import gc
 import importlib
 import json
 import os
@@ -33,6 +34,12 @@ def pytest_collection_modifyitems(config, items):
     kept = items[first::count]
     config.hook.pytest_deselected(items=[item for place, item in enumerate(items) if place % count != first])
     items[:] = kept
+
+
+def pytest_collection_finish():
+    """Garbage is not sought among collected tests and modules again and again; that took a tenth of the time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module", autouse=True)
