@@ -113,8 +113,6 @@ def keywords_of_class(app, what, name, obj, options, signature, return_annotatio
 
 def setup(app):
     """Called by Sphinx."""
-    # Pages are read by several processes, of which one runs notebooks. This extension adds files when all are read.
-    app.extensions["sphinx-mathjax-offline"].parallel_read_safe = True
     app.connect("source-read", add_contents)
     app.connect("doctree-read", link_pages_beside, priority=100)  # before Sphinx collects what is downloaded
     app.connect("autodoc-process-signature", keywords_of_class)
