@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_collection_finish():
-    """Garbage is not sought among collected tests and modules again and again; that took a tenth of the time."""
+    """Garbage is not sought among collected tests and modules again and again; that took up to a tenth of the time."""
     gc.collect()
     gc.freeze()
 

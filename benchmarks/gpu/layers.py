@@ -17,7 +17,7 @@ from lightning_xent.kernels import linear
 LAYERS = ((8192, 4096, 128256), (8192, 2304, 256000))
 SMALL, SMALL_CHUNK = (600, 32, 1000), 1 << 16
 DRY, DRY_CHUNK = (24, 8, 130), 1 << 11
-"""Rows, features and classes of the values, and bytes of a chunk; without a GPU, few numbers take a kernel seconds."""
+"""Rows, features and classes for the check of values, and the bytes of a chunk; Triton's interpreter is slow."""
 TIMES, GIGABYTES = 1.3, 1.5
 """Wanted: the time in three products of the shape, and the memory beyond inputs and gradients."""
 LOSSES = {

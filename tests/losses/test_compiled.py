@@ -121,7 +121,7 @@ def test_one_graph_serves_every_number_of_rows(name):
             torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6, msg=lambda said, at=(kind, rows): f"{at}: {said}")
 
 
-of_torch = pytest.mark.skipif(side_name != "lightning", reason="a fact of torch alone, which the other side shows")
+of_torch = pytest.mark.skipif(side_name != "lightning", reason="a fact of torch alone: lightning shows it")
 
 
 @of_torch

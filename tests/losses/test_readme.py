@@ -55,7 +55,9 @@ def test_commands_are_those_that_ci_runs():
     script = (ROOT / ".ci/run").read_text(encoding="utf-8")
     assert re.search(r"tox run$", script, flags=re.MULTILINE)
     # The environment of its tests runs the demo as that of the demo does.
-    assert (ROOT / "tox.ini").read_text(encoding="utf-8").count("\n    python -m demo\n") == 1
+    environments, _, of_tests = (ROOT / "tox.ini").read_text(encoding="utf-8").partition("[testenv:demo-tests]")
+    assert re.search(r"^ {4}demo-tests$", environments, flags=re.MULTILINE)
+    assert "\n    python -m demo\n" in of_tests.split("\n[testenv:")[0]
     # What is installed has the name, the version and the extras of pyproject.
     wheel = f"./{PROJECT['name']}-{PROJECT['version']}-py3-none-any.whl"
     found = re.findall(r'pip install "(\S+)\[(\w+)\]"', blocks[0])

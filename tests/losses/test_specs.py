@@ -18,7 +18,7 @@ VALUES = [case for case in CASES if case.expected]
 WITH_PARTS = [case for case in VALUES if "denominator" not in case.inputs]
 KERAS_NAMES = {"target": "y_true", "logits": "y_pred"}
 
-# Their first group is compiled on every Python and with the oldest versions; of the others the compiled modes are slow.
+# The first group of each is compiled on every Python and with the oldest versions; all other compiled runs are slow.
 FAST_COMPILED = ["BinaryHinge"]
 if "inductor" not in side.compiled_modes:
     FAST_COMPILED.append("SparseCategoricalCrossEntropy")
