@@ -38,6 +38,10 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_collection_finish():
     """Garbage is not sought among collected tests and modules again and again; that took up to a tenth of the time."""
+    if "hypothesis" in sys.modules:
+        # At its first example it registers a source of random numbers, and warns where `gc` does not see who holds it.
+        hypothesis = importlib.import_module("hypothesis")
+        hypothesis.find(hypothesis.strategies.none(), lambda _: True)
     gc.collect()
     gc.freeze()
 

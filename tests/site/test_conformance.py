@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect
 
 import made_results
 from chromium import findings_everywhere, needs_chromium
@@ -81,6 +82,7 @@ def test_only_differences(visit, path):
     page.select_option("#library", "optax")
     assert shown(page) == [[], []] and page.locator("#none").is_visible()
     page.get_by_role("link", name="Show all").click()
+    expect(page.locator("#none")).to_be_hidden()  # a link is followed after its click
     assert shown(page) == ALL
 
 
@@ -94,7 +96,8 @@ def test_a_cell_opens_and_its_address_opens_it_again(visit, path):
         for part in ("1 case wrong", "3 cases equal", "categorical-cross-entropy/wrong-tail", "70, 0", "1e-30", "NaN"):
             assert part in text, part
     page.click("#close")
-    assert page.evaluate("location.hash") == "" and not page.locator("dialog").is_visible()
+    page.wait_for_function("location.hash === ''")
+    assert not page.locator("dialog").is_visible()
 
 
 def test_a_cell_names_its_conventions_and_reasons(visit, path):
@@ -148,7 +151,7 @@ def test_the_keyboard_alone_is_enough(visit, path):
     page.keyboard.press("Enter")
     assert title(page) == "timm 1.2.3: class indices"
     page.keyboard.press("Escape")
-    assert not page.locator("dialog").is_visible()
+    expect(page.locator("dialog")).to_be_hidden()
     assert page.evaluate("document.activeElement.hash") == "#cell=timm,class-indices"
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.closest('#matrix')") is None  # one stop, not one a cell

@@ -174,7 +174,7 @@ def state_of(page):
 
 
 def address_of(page):
-    page.wait_for_timeout(300)
+    page.wait_for_function("location.hash === address(state)")  # it follows the state a moment later
     return page.evaluate("location.hash")
 
 
@@ -196,6 +196,7 @@ def test_the_address_reproduces_the_view(visit):
     first = state_of(page)
     assert state_of(visit(PATH, address)) == first
     page.evaluate("location.hash = ''")
+    page.wait_for_function("state.classes != 1000")
     assert state_of(page) != first
     page.evaluate("(hash) => { location.hash = hash; }", address)
     page.wait_for_function("state.classes == 1000")
