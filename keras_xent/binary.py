@@ -34,7 +34,13 @@ class BinaryLoss(Loss):
     """Whether the loss of a label is its weight times the curve, and that of a target is linear in it."""
     has_slope: ClassVar[bool] = False
     """Whether `slope` is the derivative of `curve`, and the loss is linear in the target."""
-    facts: ClassVar[Mapping[str, Collection[str]]] = {"is_linear": {"of_target"}, "has_slope": {"curve", "of_target"}}
+    is_cross_entropy: ClassVar[bool] = False
+    """Whether the curve is that of cross-entropy: curve(-m) = curve(m) + m, so a smoothed label needs no second curve."""
+    facts: ClassVar[Mapping[str, Collection[str]]] = {
+        "is_linear": {"of_target"},
+        "has_slope": {"curve", "of_target"},
+        "is_cross_entropy": {"curve", "of_target"},
+    }
 
     def fields_changed(self) -> None:
         super().fields_changed()
@@ -69,9 +75,16 @@ class BinaryLoss(Loss):
 
     @property
     def _takes_label_alone(self) -> bool:
-        """Whether the loss of a label is its weight times the curve, and all weights are > 0."""
-        has_weights = weighting.take_any_loss(*self.balance(), arguments.least(self.pos_weight))
-        return self.label_smoothing == 0.0 and self.is_linear and has_weights
+        """Whether the loss of a label follows from its weight, > 0, its log-odds and their curve, in `_of_label`."""
+        if self._share_of_other > 0.0:
+            # From half on, the difference that `_of_label` takes would lose digits.
+            return self.is_cross_entropy and self._weight_of_classes() is None and self._share_of_other <= 0.5
+        return self.is_linear and weighting.take_any_loss(*self.balance(), arguments.least(self.pos_weight))
+
+    @property
+    def _share_of_other(self) -> float:
+        """What smoothing takes from a label, and gives to the other one."""
+        return self.label_smoothing / 2 if self.smooth_over == "all" else self.label_smoothing
 
     def _weight_of_classes(self) -> str | None:
         if self.pos_weight is not None:
@@ -101,7 +114,7 @@ class BinaryLoss(Loss):
         x = log_odds.of_positive(logits, self.temperature, self.from_logits)
         given = () if pos_weight is None else (pos_weight,)
         weights = self._weights(target, pos_weight) if self.reduction == "weighted_mean" else None
-        by_label = is_label and self._takes_label_alone
+        by_label = is_label and self._takes_label_alone and (self.label_smoothing == 0.0 or reading.are_finite(x))
         function = self._of_label if by_label else self._of_smoothed
         slope = (self._slope_of_label if by_label else self._slope_of_smoothed) if self.has_slope else None
         losses = log_odds.elementwise(function, slope, x, target, *given)
@@ -128,12 +141,16 @@ class BinaryLoss(Loss):
         return (weight_1 if pos_weight is None else weight_1 * pos_weight), weight_0
 
     def _of_label(self, x: Tensor, label: Tensor, pos_weight: Tensor | None = None) -> Tensor:
-        weights, losses = self._weights(label, pos_weight), self.curve(x * log_odds.sign(label))
+        m, weights = x * log_odds.sign(label), self._weights(label, pos_weight)
+        losses = self.curve(m)
+        if self._share_of_other > 0.0:
+            losses = losses + self._share_of_other * m
         return losses if weights is None else weights * losses
 
     def _slope_of_label(self, x: Tensor, label: Tensor, pos_weight: Tensor | None = None) -> Tensor:
         weights, sign = self._weights(label, pos_weight), log_odds.sign(label)
-        slope = self.slope(x * sign) * sign
+        slope = self.slope(x * sign)
+        slope = (slope + self._share_of_other if self._share_of_other > 0.0 else slope) * sign
         return slope if weights is None else weights * slope
 
     def _of_smoothed(self, x: Tensor, target: Tensor, pos_weight: Tensor | None = None) -> Tensor:

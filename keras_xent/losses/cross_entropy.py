@@ -61,6 +61,7 @@ class BinaryCrossEntropy(_CrossEntropy, BinaryLoss):
     """
 
     has_slope: ClassVar[bool] = True
+    is_cross_entropy: ClassVar[bool] = True
 
     def slope(self, log_odds: Tensor) -> Tensor:
         return -sigmoid(-log_odds)  # TensorFlow's own is off by 6 ulp

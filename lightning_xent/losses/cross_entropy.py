@@ -57,6 +57,7 @@ class BinaryCrossEntropy(_CrossEntropy, BinaryLoss):
     """
 
     has_slope: ClassVar[bool] = True
+    is_cross_entropy: ClassVar[bool] = True
 
     def slope(self, log_odds: Tensor) -> Tensor:
         return -torch.sigmoid(-log_odds)
