@@ -10,6 +10,7 @@ import keras_xent
 from keras_xent import kernels
 from keras_xent.layers import LinearLoss
 from sides import name as side_name
+from sides.keras_common import compiled
 
 ROWS, FEATURES, CLASSES = 20, 4, 7
 LOSSES = {
@@ -70,9 +71,9 @@ def test_a_functional_model_trains_as_with_a_dense_layer(name, weighted, jit_com
     more = {"batch_size": 8, "shuffle": False, "verbose": 0}  # the last batch has four rows
     keras.utils.set_random_seed(1)
     whole = dense()
-    whole.compile(keras.optimizers.SGD(0.5), keras_xent.get(LOSSES[name]), jit_compile=jit_compile)
+    compiled(whole, keras.optimizers.SGD(0.5), keras_xent.get(LOSSES[name]), jit_compile=jit_compile)
     trained, predicted = fused(LOSSES[name], weighted)
-    trained.compile(keras.optimizers.SGD(0.5), jit_compile=jit_compile)
+    compiled(trained, keras.optimizers.SGD(0.5), jit_compile=jit_compile)
     assert predicted.output_shape == (None, CLASSES)
     predicted.set_weights(whole.get_weights())
     inputs = [features, labels, *([weight] if weighted else [])]

@@ -41,6 +41,8 @@ def descend(schedule, target):
 if is_keras:
     import keras
 
+    from sides.keras_common import compiled
+
     MODES = {
         "keras-tensorflow": [{"jit_compile": False}, {"jit_compile": True}, {"run_eagerly": True}],
         "keras-jax": [{"jit_compile": True}, {"run_eagerly": True}],
@@ -50,8 +52,7 @@ if is_keras:
     def build(loss, outputs=3, **mode):
         layer = keras.layers.Dense(outputs, use_bias=False, kernel_initializer="zeros")
         model = keras.Sequential([keras.Input((2,)), layer])
-        model.compile(optimizer=keras.optimizers.SGD(RATE), loss=loss, **mode)
-        return model
+        return compiled(model, keras.optimizers.SGD(RATE), loss, **mode)
 
     def weighting(data, **options):
         return ClassWeighting(data, **options)

@@ -22,6 +22,7 @@ def train(run):
     model = network(run.sizes, SEED, run.setup.cosine)
     steps = optimizer(f"torch.optim.{run.optimizer}", OPTIMIZERS[run.optimizer])
     model.compile(optimizer=steps, loss=keras_xent.get(run.spec), jit_compile=False)
+    steps.build(model.trainable_variables)  # TensorFlow traces a step that makes variables twice
     losses = [float(model.train_on_batch(*batch)) for batch in run.batches()]
     return losses, model.get_weights()
 

@@ -26,11 +26,18 @@ def parts(loss, logits, target, **more):
     return loss.parts(target, logits, **more)
 
 
+def compiled(model, *args, **options):
+    """`compile` a model, and make the variables of its optimizer: TensorFlow traces a step that makes some twice."""
+    model.compile(*args, **options)
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
 def fit(loss, inputs, target, *, outputs, epochs, sample_weight=None):
     """Train a linear model by `fit`; return the loss of each epoch and the function that it learnt."""
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input(inputs.shape[1:]), keras.layers.Dense(outputs)])
-    model.compile(optimizer=keras.optimizers.SGD(0.5), loss=loss)
+    model = compiled(model, keras.optimizers.SGD(0.5), loss)
     history = model.fit(inputs, target, sample_weight=sample_weight, batch_size=32, epochs=epochs, verbose=0)
     return history.history["loss"], lambda inputs: model.predict(inputs, verbose=0)
 
