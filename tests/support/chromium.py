@@ -10,10 +10,14 @@ WIDTHS = {"wide": (1280, 900), "phone": (390, 844)}
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome: apt-get install chromium")
 
 
-def findings(page, rules=None):
+def resize(page, width):
+    pixels, height = WIDTHS[width]
+    page.set_viewport_size({"width": pixels, "height": height})
+
+
+def findings(page, options=None):
     """What axe finds: rule, what it says, and the first elements."""
-    options = {"resultTypes": ["violations"]} | ({"runOnly": rules} if rules else {})
-    response = Axe().run(page, options=options).response
+    response = Axe().run(page, options={"resultTypes": ["violations"]} | (options or {})).response
     assert response["passes"], "axe has not looked at anything"
     return [
         f"{found['id']}: {found['help']}: {len(found['nodes'])}, as {node['html'][:150]} {node['failureSummary'][:300]}"
@@ -25,8 +29,8 @@ def findings(page, rules=None):
 def findings_everywhere(page):
     """What axe finds in a page, light and dark, wide and on a phone, and whether a window of 360 pixels holds it."""
     found = []
-    for width, (pixels, height) in WIDTHS.items():
-        page.set_viewport_size({"width": pixels, "height": height})
+    for width in WIDTHS:
+        resize(page, width)
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
             found += [f"{width}, {scheme}: {text}" for text in findings(page)]
