@@ -34,7 +34,7 @@ class BinaryLoss(Loss):
     has_slope: ClassVar[bool] = False
     """Whether `slope` is the derivative of `curve`, and the loss is linear in the target."""
     is_cross_entropy: ClassVar[bool] = False
-    """Whether the curve is that of cross-entropy: curve(-m) = curve(m) + m, so a smoothed label needs no second curve."""
+    """Whether the curve is that of cross-entropy: curve(-m) = curve(m) + m, so smoothed labels need no other."""
     facts: ClassVar[Mapping[str, Collection[str]]] = {
         "is_linear": {"of_target"},
         "has_slope": {"curve", "of_target"},
