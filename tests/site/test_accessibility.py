@@ -39,7 +39,7 @@ BROKEN = """
     ...missing.map(image => "no such picture: " + image.src)];
 }
 """
-# The contrast takes most of the time. On a phone, only what is on every page has colours of its own: one page is enough.
+# Contrast takes most of the time. On a phone, only what is on every page has colours of its own: one page is enough.
 CONTRAST = {"runOnly": ["color-contrast"]}
 RUNS = [
     ("wide", "light", {}),
