@@ -275,7 +275,7 @@ class CategoricalLoss(Loss):
         return self.from_logits and self.reads_log_odds and self.passes_logits and self.has_common_regulariser
 
     @property
-    def _takes_label_alone(self) -> bool:
+    def _is_of_label_alone(self) -> bool:
         """Whether the loss of a row depends on its logits only through the log-odds of the label."""
         is_plain = self.z_loss == self.entropy_penalty == 0.0 and self.softcap is None
         return is_plain and self._reads_what_kernels_know
@@ -283,7 +283,7 @@ class CategoricalLoss(Loss):
     @property
     def _is_plain_cross_entropy(self) -> bool:
         """Whether the loss of a distribution, but for its smoothing, is what the kernel for distributions computes."""
-        return self.is_cross_entropy and self.is_linear and self._takes_label_alone
+        return self.is_cross_entropy and self.is_linear and self._is_of_label_alone
 
     def _is_direct(self, is_labels: bool, reads_once: bool) -> bool:
         """Whether kernels take the logits as they are given, and leave rows out themselves, without a copy.
@@ -292,7 +292,7 @@ class CategoricalLoss(Loss):
         """
         if not is_labels:
             return reads_once and self._is_plain_cross_entropy
-        takes_label = self._reads_what_kernels_know if reads_once else self._takes_label_alone
+        takes_label = self._reads_what_kernels_know if reads_once else self._is_of_label_alone
         return takes_label and self._goes_by_label(has_margin=False)
 
     def _goes_by_label(self, has_margin: bool) -> bool:

@@ -73,7 +73,7 @@ class BinaryLoss(Loss):
         return positive + self._expected(self.curve, (1 - target) * weight_0, -x)
 
     @property
-    def _takes_label_alone(self) -> bool:
+    def _is_of_label_alone(self) -> bool:
         """Whether the loss of a label follows from its weight, > 0, its log-odds and their curve, in `_of_label`."""
         if self._share_of_other > 0.0:
             # From half on, the difference that `_of_label` takes would lose digits.
@@ -111,7 +111,7 @@ class BinaryLoss(Loss):
         x = log_odds.of_positive(logits, self.temperature, self.from_logits)
         given = () if pos_weight is None else (pos_weight,)
         weights = self._weights(target, pos_weight) if self.reduction == "weighted_mean" else None
-        by_label = is_label and self._takes_label_alone and (self.label_smoothing == 0.0 or reading.are_finite(x))
+        by_label = is_label and self._is_of_label_alone and (self.label_smoothing == 0.0 or reading.are_finite(x))
         function = self._of_label if by_label else self._of_smoothed
         slope = (self._slope_of_label if by_label else self._slope_of_smoothed) if self.has_slope else None
         losses = log_odds.elementwise(function, slope, x, target, *given)
