@@ -199,6 +199,8 @@ class CategoricalLoss(Loss):
         given = hidden, kernel, bias, y_true, sample_weight, mask
         if self.reduction == "none" or self.hard_fraction < 1.0:
             return reduction.reduce(fused.rows(self, *given), self.reduction, denominator, self.check_labels)
+        if reduction.replicas() == 1:
+            return fused.quotient(self, *given, denominator=denominator, trains=trains)
         total, count = fused.parts(self, *given, trains=trains)
         return reduction.of_parts(total, count, self.reduction, denominator, self.check_labels)
 

@@ -91,21 +91,40 @@ class _Call(NamedTuple):
     """Whether chunks can be computed: not of symbolic tensors, nor under traces and transforms of torch."""
 
 
-def parts(loss: "CategoricalLoss", *given: Any, trains: bool = True) -> tuple[Tensor, Tensor]:
-    """Return (sum k s l, denominator) of the layer `given`: (hidden, kernel, bias, target, sample_weight, mask).
+def quotient(loss: "CategoricalLoss", *given: Any, denominator: Any = None, trains: bool = True) -> Tensor:
+    """Return the loss of the layer `given`, divided by the caller's `denominator` if there is one.
+
+    The slopes of the rows are divided, and not the sum, whose gradients would be copied to be divided.
 
     Without `trains`, gradients are not computed in the forward pass; asked for, they are still right.
     """
+    call, slopes, own = _slopes(loss, *given)
+    slopes = reduction.of_parts(slopes, own, loss.reduction, denominator, loss.check_labels)
+    return _total(call, slopes, trains)
+
+
+def parts(loss: "CategoricalLoss", *given: Any, trains: bool = True) -> tuple[Tensor, Tensor]:
+    """Return (sum k s l, denominator) of the layer `given`: (hidden, kernel, bias, target, sample_weight, mask)."""
+    call, slopes, denominator = _slopes(loss, *given)
+    return _total(call, slopes, trains), denominator
+
+
+def _slopes(loss: "CategoricalLoss", *given: Any) -> tuple[_Call, Tensor, Tensor]:
+    """Return the layer, the slopes k s [N] of its rows, and the denominator of the reduction."""
     call = _read(loss, *given, is_ranked=False)
     denominator = reduction.parts(call.rows, loss.reduction)[1]
     ones = ops.ones_like(call.rows.losses)
     slopes = reduction.weighted_losses(call.rows._replace(losses=ones))  # 0 for rows that do not count
     slopes = _left(slopes, call.places)
-    slopes = slopes if call.factor is None else slopes * call.factor
+    return call, slopes if call.factor is None else slopes * call.factor, denominator
+
+
+def _total(call: _Call, slopes: Tensor, trains: bool) -> Tensor:
+    """Return the sum of slope times loss over the rows."""
     if call.fuses and trains:
-        return kernels.total(call.head, slopes, call.work), denominator
+        return kernels.total(call.head, slopes, call.work)
     losses = _losses(call)
-    return ops.sum(ops.where(ops.equal(slopes, 0), ops.zeros_like(losses), slopes * losses)), denominator
+    return ops.sum(ops.where(ops.equal(slopes, 0), ops.zeros_like(losses), slopes * losses))
 
 
 def rows(loss: "CategoricalLoss", *given: Any) -> Rows:
@@ -254,7 +273,7 @@ def _head(hidden: Any, kernel: Any, bias: Any) -> tuple[Any, Tensor, int]:
     dtype = keras.backend.result_type(*(tensor.dtype for tensor in given.values()))
     given = {name: ops.cast(tensor, dtype) for name, tensor in given.items()}
     like = targets.rows_of(given["hidden"], len(shapes[0]) - 1)
-    given["hidden"] = ops.reshape(given["hidden"], (-1, shapes[1][0]))
+    given["hidden"] = ops.reshape(given["hidden"], (-1, ops.shape(given["kernel"])[0]))
     return kernels.head(**given), ops.stop_gradient(like), shapes[1][1]
 
 

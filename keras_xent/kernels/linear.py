@@ -17,6 +17,8 @@ from keras_xent.kernels.passes import compute_dtype
 SHARE = 8
 """A chunk holds 1 / SHARE of the logits, within these bounds in bytes."""
 LEAST, MOST = 1 << 23, 1 << 28
+LEAST_FEATURES = 64
+"""A piece of the features, see `pieces`, has at least so many."""
 
 
 class Head(NamedTuple):
@@ -74,6 +76,15 @@ def rows_of_chunk(count: Any, head: Head, copies: int, least: Any = max, most: A
     rows = most(least(least(share, LEAST // bytes_of_row), 1), max(1, MOST // bytes_of_row))
     chunks = least(-(-count // rows), 1)  # of even size
     return least(-(-count // chunks), 1)
+
+
+def pieces(rows: int, features: int) -> int:
+    """Return how many equal pieces the features have in the product of a chunk with the slopes of its logits.
+
+    That of a piece is about half as large as the logits of the chunk; the whole one would be as large as the kernel.
+    """
+    most = max(1, features // max(rows // 2, LEAST_FEATURES))
+    return max(count for count in range(1, most + 1) if features % count == 0)
 
 
 def without(head: Head, data: tuple[Tensor, ...], slopes: Tensor) -> tuple[Head, tuple[Tensor, ...]]:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from keras_xent.kernels.linear import Head, Work, all_logits, rows_of_chunk, without
+from keras_xent.kernels.linear import Head, Work, all_logits, pieces, rows_of_chunk, without
 from keras_xent.kernels.passes import compute_dtype
 
 
@@ -129,7 +129,7 @@ def _gradient(
         found, pull = jax.vjp(of_inputs, all_logits(head._replace(hidden=hidden)), floats)
         of_logits, of_floats = pull(slopes)
         of_hidden = jnp.matmul(of_logits, head.kernel.T, preferred_element_type=wide)
-        of_kernel = of_kernel + jnp.matmul(hidden.T, of_logits, preferred_element_type=wide)
+        of_kernel = _with_product(of_kernel, hidden, of_logits)
         of_bias = None if of_bias is None else of_bias + jnp.sum(of_logits, 0, dtype=wide)
         rest = iter(of_floats)
         of_given = [next(rest) if own else None for own in varies]
@@ -141,6 +141,25 @@ def _gradient(
     zeros.append(tuple(jnp.zeros_like(each) if own else None for each, own in of_own))
     sums, (found, of_hidden, of_data) = _each(of_chunk, tuple(zeros), rows, (some.hidden, slopes, data))
     return found, Head(of_hidden, *sums[:2]), of_data, sums[2]
+
+
+def _with_product(sums: Any, hidden: Any, of_logits: Any) -> Any:
+    """Return sums [D, C] + hidden.T @ of_logits in pieces: the whole product would be as large as the sums."""
+
+    def product(hidden: Any) -> Any:
+        return jnp.matmul(hidden.T, of_logits, preferred_element_type=sums.dtype)
+
+    count = pieces(*hidden.shape)
+    if count == 1 or not isinstance(of_logits, jax.core.Tracer):
+        return sums + product(hidden)
+    size = hidden.shape[1] // count
+
+    def step(place: Any, sums: Any) -> Any:
+        own = jax.lax.dynamic_slice_in_dim(sums, place * size, size)
+        own = own + product(jax.lax.dynamic_slice_in_dim(hidden, place * size, size, 1))
+        return jax.lax.dynamic_update_slice_in_dim(sums, own, place * size, 0)
+
+    return jax.lax.fori_loop(0, count, step, sums)
 
 
 def _each(function: Callable[..., Any], carry: Any, rows: int, arrays: Any) -> tuple[Any, Any]:

@@ -6,9 +6,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_xent.kernels.linear import Head, Work, all_logits, rows_of_chunk, without
+from keras_xent.kernels.linear import Head, Work, all_logits, pieces, rows_of_chunk, without
 from keras_xent.kernels.of_tensorflow import COMPILED_FROM
 from keras_xent.kernels.passes import compute_dtype
+
+MANY_ROWS = 1 << 12
+"""Where the number of rows is unknown, products are cut as for so many."""
 
 # Autograph cannot convert functions with a gradient of their own.
 untouched = tf.autograph.experimental.do_not_convert
@@ -93,9 +96,13 @@ def _of_variables(variables: Sequence[Any], slopes: Any, layer: Sequence[Any], w
 def _run(function: Callable[..., Any], head: Head, slopes: Any, work: Work) -> Any:
     """Return function(layer, slopes, data): in a graph, XLA compiles it if there are many classes."""
     run = partial(function, work.losses_of, work.copies)
-    if tf.executing_eagerly() or head.kernel.shape[1] < COMPILED_FROM:
-        return run(_given(head), slopes, work.data)
-    return tf.function(run, jit_compile=True, autograph=False)(_given(head), slopes, work.data)
+    if _is_compiled(head):
+        run = tf.function(run, jit_compile=True, autograph=False)
+    return run(_given(head), slopes, work.data)
+
+
+def _is_compiled(head: Head) -> bool:
+    return not tf.executing_eagerly() and head.kernel.shape[1] >= COMPILED_FROM
 
 
 def _losses(losses_of: Callable[..., Any], copies: int, layer: Sequence[Any], slopes: Any, data: Any) -> Any:
@@ -122,15 +129,38 @@ def _gradient(losses_of: Callable[..., Any], copies: int, layer: Sequence[Any], 
             found = losses_of(logits, *data)
         of_logits = tape.gradient(found, logits, slopes, unconnected_gradients="zero")
         sums = [
-            sums[0] + tf.cast(tf.matmul(hidden, of_logits, transpose_a=True), wide),
+            _with_product(sums[0], hidden, of_logits),
             *(each + tf.reduce_sum(tf.cast(of_logits, wide), 0) for each in sums[1:]),
         ]
         return sums, [found, tf.matmul(of_logits, head.kernel, transpose_b=True)]
 
+    features, classes = head.kernel.shape
+    rows = rows_of_chunk(head.hidden.shape[0] or MANY_ROWS, head, copies)
+    count = pieces(rows, features) if features and _is_compiled(head) else 1
     zeros = [tf.zeros(tf.shape(each), wide) for each in layer[1:]]
+    zeros[0] = tf.reshape(zeros[0], [count, -1, classes])
     kinds = [(wide, ()), (head.hidden.dtype, head.hidden.shape[1:])]
     sums, (found, of_hidden) = _each(of_chunk, zeros, head, copies, (some.hidden, slopes, *data), kinds)
-    return [found, of_hidden, *sums]
+    return [found, of_hidden, tf.reshape(sums[0], tf.shape(head.kernel)), *sums[1:]]
+
+
+def _with_product(sums: Any, hidden: Any, of_logits: Any) -> Any:
+    """Return sums [P, D / P, C] + hidden.T @ of_logits in P pieces: the whole product would be as large as the sums."""
+    count = sums.shape[0]
+    turned = tf.reshape(tf.transpose(hidden), [count, -1, tf.shape(hidden)[0]])
+
+    def product(place: Any) -> Any:
+        return tf.cast(tf.matmul(turned[place], of_logits), sums.dtype)
+
+    if count == 1:
+        return sums + product(0)[None]
+
+    def step(place: Any, array: Any) -> Any:
+        return place + 1, array.write(place, array.read(place) + product(place))
+
+    array = tf.TensorArray(sums.dtype, count, clear_after_read=False, element_shape=sums.shape[1:]).unstack(sums)
+    _, array = tf.while_loop(lambda place, _: place < count, step, (tf.constant(0), array), parallel_iterations=1)
+    return array.stack()
 
 
 def _each(

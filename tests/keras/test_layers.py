@@ -34,12 +34,12 @@ def batch(rows=ROWS):
 
 
 def small_chunks():
-    """Chunks of a few rows, on TensorFlow and JAX."""
+    """Chunks of a few rows, and products of a few features, on TensorFlow and JAX."""
     if kernels.IS_ON_TORCH:
         from lightning_xent.kernels import linear
 
         return mock.patch.dict(linear.LIMITS, {"cpu": linear.Limits(40, 40, 0, 40)})
-    return mock.patch.multiple("keras_xent.kernels.linear", LEAST=200, MOST=200)
+    return mock.patch.multiple("keras_xent.kernels.linear", LEAST=200, MOST=200, LEAST_FEATURES=1)
 
 
 def inputs_of(weighted):

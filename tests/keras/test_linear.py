@@ -43,10 +43,16 @@ def without_nan(arrays):
 # From 1000 classes on XLA compiles the loop.
 @only_tensorflow
 @pytest.mark.parametrize(
-    ("name", "classes", "jit_compile"),
-    [("kernel", 7, False), ("kernel", 1001, False), ("reduced", 7, True), ("hardest", 1001, True)],
+    ("name", "features", "classes", "jit_compile"),
+    [
+        ("kernel", 5, 7, False),
+        ("kernel", 5, 1001, False),
+        ("kernel", None, 1001, False),
+        ("reduced", None, 7, True),
+        ("hardest", 5, 1001, True),
+    ],
 )
-def test_graphs_of_unknown_sizes(name, classes, jit_compile):
+def test_graphs_of_unknown_sizes(name, features, classes, jit_compile):
     import tensorflow as tf
 
     loss, (arrays, labels) = LOSSES[name], layer((4, 5), classes=classes)
@@ -60,8 +66,8 @@ def test_graphs_of_unknown_sizes(name, classes, jit_compile):
                 value = loss(target, tf.einsum("...d,dc->...c", hidden, kernel) + bias)
         return value, *tape.gradient(value, (hidden, kernel, bias))
 
-    signature = [tf.TensorSpec([None, None], tf.int64), tf.TensorSpec([None, None, 5])]
-    signature += [tf.TensorSpec([5, classes]), tf.TensorSpec([classes])]
+    signature = [tf.TensorSpec([None, None], tf.int64), tf.TensorSpec([None, None, features])]
+    signature += [tf.TensorSpec([features, classes]), tf.TensorSpec([classes])]
     graph = tf.function(step, input_signature=signature, jit_compile=jit_compile)
     with side.planned("rows"):
         for count in (4, 1):
@@ -196,7 +202,7 @@ def test_memory_of_a_compiled_step():
     import jax
 
     loss, rows, classes = keras_xent.CategoricalCrossEntropy(check_labels=False), 1024, 8192
-    given = [jax.ShapeDtypeStruct(shape, "float32") for shape in ((rows, 16), (16, classes), (classes,))]
+    given = [jax.ShapeDtypeStruct(shape, "float32") for shape in ((rows, 512), (512, classes), (classes,))]
     labels = jax.ShapeDtypeStruct((rows,), "int32")
     steps = {
         "fused": lambda hidden, kernel, bias, labels: loss.linear(labels, hidden, kernel, bias),

@@ -74,9 +74,9 @@ linear_plans = {"whole": (1 << 23, 1 << 28), "rows": (400, 400)}
 
 @contextmanager
 def planned(plan):
-    """Compute losses of layers in small chunks, on TensorFlow and JAX."""
+    """Compute losses of layers in small chunks, and products in small pieces, on TensorFlow and JAX."""
     from keras_xent.kernels import linear
 
     least, most = linear_plans[plan]
-    with mock.patch.multiple(linear, LEAST=least, MOST=most):
+    with mock.patch.multiple(linear, LEAST=least, MOST=most, LEAST_FEATURES=1):
         yield
