@@ -14,8 +14,8 @@ from keras import ops
 
 from keras_xent.kernels.passes import compute_dtype
 
-SHARE = 8
-"""A chunk holds 1 / SHARE of the logits, within these bounds in bytes."""
+SHARE = 4
+"""A chunk, with the copies that its loss needs, has 1 / SHARE of the logits, within these bounds in bytes."""
 LEAST, MOST = 1 << 23, 1 << 28
 LEAST_FEATURES = 64
 """A piece of the features, see `pieces`, has at least so many."""
@@ -81,9 +81,9 @@ def rows_of_chunk(count: Any, head: Head, copies: int, least: Any = max, most: A
 def pieces(rows: int, features: int) -> int:
     """Return how many equal pieces the features have in the product of a chunk with the slopes of its logits.
 
-    That of a piece is about half as large as the logits of the chunk; the whole one would be as large as the kernel.
+    One if the product, as large as the kernel, is no larger than the logits of the chunk.
     """
-    most = max(1, features // max(rows // 2, LEAST_FEATURES))
+    most = 1 if features <= rows else max(1, features // LEAST_FEATURES)
     return max(count for count in range(1, most + 1) if features % count == 0)
 
 
