@@ -76,7 +76,7 @@ class BinaryLoss(Loss):
     def _is_of_label_alone(self) -> bool:
         """Whether the loss of a label follows from its weight, > 0, its log-odds and their curve, in `_of_label`."""
         if self._share_of_other > 0.0:
-            # From half on, the difference that `_of_label` takes would lose digits.
+            # Beyond half, curve(m) and share * m in `_of_label` would nearly cancel.
             return self.is_cross_entropy and self._weight_of_classes() is None and self._share_of_other <= 0.5
         return self.is_linear and weighting.take_any_loss(*self.balance(), arguments.least(self.pos_weight))
 
