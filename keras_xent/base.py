@@ -172,7 +172,7 @@ class Loss(keras.losses.Loss, ABC):
         if sample_weight is not None and not reading.is_compiling() and not self._watch.has_warned_of_fit:
             self._watch.look_at_fit(type(self).__name__, self._weight_of_classes())
         with keras.name_scope(self.name):
-            rows = self._watched(y_pred, y_true, sample_weight, mask)
+            rows = self._watched(y_pred, y_true, sample_weight, mask, adds_up=self.reduction != "none")
             return reduction.reduce(rows, self.reduction, denominator, self.check_labels)
 
     def call(self, y_true: Any, y_pred: Any) -> Tensor:
@@ -187,7 +187,7 @@ class Loss(keras.losses.Loss, ABC):
         """
         if self.reduction == "none":
             raise ValueError('reduction must be "mean", "weighted_mean" or "sum" for parts(), got "none"')
-        return reduction.parts(self._watched(y_pred, y_true, sample_weight, mask), self.reduction)
+        return reduction.parts(self._watched(y_pred, y_true, sample_weight, mask, adds_up=True), self.reduction)
 
     def probabilities(self, logits: Any) -> Tensor:
         """Return the probabilities that the loss computes from the logits, in the compute dtype.
@@ -221,9 +221,25 @@ class Loss(keras.losses.Loss, ABC):
     ) -> Rows:
         """Return the rows of a call: their losses and weights, and which are kept."""
 
-    def _watched(self, logits: Any, target: Any, sample_weight: Any, mask: Any, *, has_gradient: bool = True) -> Rows:
+    def _added_rows(
+        self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, keras_mask: Any, check_labels: bool | None
+    ) -> Rows:
+        """Return the rows of a call whose reduction adds them up, which the loss may have done already."""
+        return self._rows(logits, target, sample_weight, mask, keras_mask, check_labels)
+
+    def _watched(
+        self,
+        logits: Any,
+        target: Any,
+        sample_weight: Any,
+        mask: Any,
+        *,
+        has_gradient: bool = True,
+        adds_up: bool = False,
+    ) -> Rows:
         """Return the rows of a user's call; the first one may warn of its input."""
-        rows = self._counted(logits, target, sample_weight, mask, self.check_labels, has_gradient=has_gradient)
+        wanted = {"has_gradient": has_gradient, "adds_up": adds_up}
+        rows = self._counted(logits, target, sample_weight, mask, self.check_labels, **wanted)
         if reading.is_compiling() or not self._watch.has_looked:  # Dynamo would compile again once it has looked
             logits = reading.whole(logits)
             self._watch.look(self._kind(reading.checked_logits(logits)), logits, rows)
@@ -238,15 +254,16 @@ class Loss(keras.losses.Loss, ABC):
         check_labels: bool | None,
         *,
         has_gradient: bool = True,
+        adds_up: bool = False,
     ) -> Rows:
-        """Return the rows of a call after `hard_fraction`."""
+        """Return the rows of a call after `hard_fraction`; where only their sum is wanted, `adds_up` saves memory."""
         keras_mask = private.keras_mask_of(logits)
         logits, target, sample_weight, mask = map(reading.whole, (logits, target, sample_weight, mask))
         logits = reading.checked_logits(logits)
         logits = logits if has_gradient else ops.stop_gradient(logits)
-        rows = self._rows(logits, target, sample_weight, mask, keras_mask, check_labels)
-        kept = reduction.hardest(rows.losses, rows.kept, self.hard_fraction)
-        return Rows(rows.losses, rows.weights, kept, rows.sample_weight)
+        of_rows = self._added_rows if adds_up else self._rows
+        rows = of_rows(logits, target, sample_weight, mask, keras_mask, check_labels)
+        return rows._replace(kept=reduction.hardest(rows.losses, rows.kept, self.hard_fraction))
 
     def _kind(self, logits: Tensor) -> guard.Kind:
         """Return what the loss takes, given logits."""

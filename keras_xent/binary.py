@@ -1,5 +1,6 @@
 """Losses over two classes, elementwise: logits and a target give the loss of each element."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,6 +11,7 @@ from keras import ops
 from keras_xent import log_odds, reading, targets, weighting
 from keras_xent.base import Loss
 from keras_xent.reduction import Rows
+from keras_xent.shapes import are_known
 from shared_specs.common import arguments
 
 
@@ -33,7 +35,7 @@ class BinaryLoss(Loss):
     is_linear: ClassVar[bool] = True
     """Whether the loss of a label is its weight times the curve, and that of a target is linear in it."""
     has_slope: ClassVar[bool] = False
-    """Whether `slope` is the derivative of `curve`, and the loss is linear in the target."""
+    """Whether `with_slope` has the curve and its derivative, and the loss is linear in the target."""
     is_cross_entropy: ClassVar[bool] = False
     """Whether the curve is that of cross-entropy: curve(-m) = curve(m) + m, so smoothed labels need no other."""
     facts: ClassVar[Mapping[str, Collection[str]]] = {
@@ -57,8 +59,8 @@ class BinaryLoss(Loss):
         logits = ops.cast(logits, reading.compute_dtype(logits))
         return log_odds.sigmoid(log_odds.scaled(logits, self.temperature)) if self.from_logits else logits
 
-    def slope(self, log_odds: Tensor) -> Tensor:
-        """Return the derivative of the curve, elementwise.
+    def with_slope(self, log_odds: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss of a label and its derivative, elementwise, given the log-odds x of the other one: curve(-x).
 
         A class that defines it, and states `has_slope`, saves automatic differentiation.
         """
@@ -92,7 +94,15 @@ class BinaryLoss(Loss):
         return None if self.balance() == (1.0, 1.0) else "alpha"
 
     def _rows(
-        self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, keras_mask: Any, check_labels: bool | None
+        self,
+        logits: Tensor,
+        target: Any,
+        sample_weight: Any,
+        mask: Any,
+        keras_mask: Any,
+        check_labels: bool | None,
+        *,
+        adds_up: bool = False,
     ) -> Rows:
         logits = ops.cast(logits, reading.compute_dtype(logits))
         target = targets.binary_target(target, logits)
@@ -115,10 +125,14 @@ class BinaryLoss(Loss):
         given = () if pos_weight is None else (pos_weight,)
         weights = self._weights(target, pos_weight) if self.reduction == "weighted_mean" else None
         by_label = is_label and self._is_of_label_alone and (self.label_smoothing == 0.0 or reading.are_finite(x))
-        function = self._of_label if by_label else self._of_smoothed
-        slope = (self._slope_of_label if by_label else self._slope_of_smoothed) if self.has_slope else None
-        losses = log_odds.elementwise(function, slope, x, target, *given)
-
+        function: log_odds.Function = self._of_label if by_label else self._of_smoothed
+        with_slope: log_odds.WithSlope | None = None
+        if self.has_slope:
+            with_slope = self._with_slope_of_label if by_label else self._with_slope_of_smoothed
+        elements = (function, with_slope, x, target, *given)
+        adds_up &= self.entropy_penalty == 0.0 and self.hard_fraction == 1.0 and are_known(*x.shape)
+        adds_up &= all(each is None for each in (weights, kept, sample_weight, validity))
+        losses = log_odds.elementwise_sum(*elements) if adds_up else log_odds.elementwise(*elements)
         if self.entropy_penalty != 0.0:
             losses = losses - self.entropy_penalty * log_odds.binary_entropy(logits, self.temperature, self.from_logits)
         # With another floatx, Keras' torch backend promotes the result of an operation with a Python number.
@@ -126,7 +140,12 @@ class BinaryLoss(Loss):
         if validity is not None:
             losses = losses * ops.cast(validity, losses.dtype)
             self._watch.say_unchecked(type(self).__name__, losses, check_labels)
-        return Rows(losses, weights, kept, sample_weight)
+        return Rows(losses, weights, kept, sample_weight, math.prod(x.shape) if adds_up else None)
+
+    def _added_rows(
+        self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, keras_mask: Any, check_labels: bool | None
+    ) -> Rows:
+        return self._rows(logits, target, sample_weight, mask, keras_mask, check_labels, adds_up=True)
 
     def _weights(self, target: Tensor, pos_weight: Tensor | None = None) -> Tensor | None:
         """Return the weights of targets, elementwise; None if all are 1."""
@@ -147,18 +166,29 @@ class BinaryLoss(Loss):
             losses = losses + self._share_of_other * m
         return losses if weights is None else weights * losses
 
-    def _slope_of_label(self, x: Tensor, label: Tensor, pos_weight: Tensor | None = None) -> Tensor:
-        weights, sign = self._weights(label, pos_weight), log_odds.sign(label)
-        slope = self.slope(x * sign)
-        slope = (slope + self._share_of_other if self._share_of_other > 0.0 else slope) * sign
-        return slope if weights is None else weights * slope
+    def _with_slope_of_label(
+        self, x: Tensor, label: Tensor, pos_weight: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        sign, weights = log_odds.sign_of_other(label), self._weights(label, pos_weight)
+        m = x * sign
+        losses, slope = self.with_slope(m)
+        if self._share_of_other > 0.0:
+            losses, slope = losses - self._share_of_other * m, slope - self._share_of_other
+        return (losses, slope, sign) if weights is None else (weights * losses, slope, weights * sign)
 
     def _of_smoothed(self, x: Tensor, target: Tensor, pos_weight: Tensor | None = None) -> Tensor:
         smoothed = targets.smoothed_binary(target, self.label_smoothing, self.smooth_over)
         return self.of_target(x, smoothed, *self._label_weights(pos_weight))
 
-    def _slope_of_smoothed(self, x: Tensor, target: Tensor, pos_weight: Tensor | None = None) -> Tensor:
+    def _with_slope_of_smoothed(
+        self, x: Tensor, target: Tensor, pos_weight: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, float]:
         smoothed = targets.smoothed_binary(target, self.label_smoothing, self.smooth_over)
         weight_1, weight_0 = self._label_weights(pos_weight)
-        positive = self._expected(self.slope, smoothed * weight_1, x)
-        return positive - self._expected(self.slope, (1 - smoothed) * weight_0, -x)
+        mass_1, mass_0 = smoothed * weight_1, (1 - smoothed) * weight_0
+
+        def expected(of_1: Tensor, of_0: Tensor) -> Tensor:
+            return self._expected(lambda _: of_1, mass_1, x) + self._expected(lambda _: of_0, mass_0, -x)
+
+        (loss_1, slope_1), (loss_0, slope_0) = self.with_slope(-x), self.with_slope(x)
+        return expected(loss_1, loss_0), expected(-slope_1, slope_0), 1.0

@@ -15,6 +15,9 @@ from keras import ops
 from keras_xent import kernels
 from keras_xent.shapes import along_classes, class_numbers
 
+Function = Callable[..., Tensor]
+WithSlope = Callable[..., tuple[Tensor, Tensor, Tensor | float]]
+
 PROBABILITY_LIMIT = math.log((1 - 1e-7) / 1e-7)
 """Log-odds of probabilities are limited to +-16.118, those of 1e-7 and 1 - 1e-7."""
 
@@ -168,16 +171,24 @@ def of_positive(logits: Tensor, temperature: float, from_logits: bool) -> Tensor
     return scaled(logits, temperature) if from_logits else _limited(logits, 1 - logits)
 
 
-def elementwise(
-    function: Callable[..., Tensor], slope: Callable[..., Tensor] | None, x: Tensor, *others: Tensor
-) -> Tensor:
-    """function(x, *others), elementwise; `slope` is its derivative in x, or None. The others get no gradient."""
+def elementwise(function: Function, with_slope: WithSlope | None, x: Tensor, *others: Tensor) -> Tensor:
+    """function(x, *others), elementwise. The others get no gradient.
+
+    with_slope(x, *others) returns the same, and two factors of its derivative in x; None if they are unknown.
+    """
     if kernels.IS_ON_TORCH and kernels.applies(x, *others):
-        return kernels.elementwise(function, slope, x, *others)
+        return kernels.elementwise(function, with_slope, x, *others)
     return function(x, *others)
 
 
-def rowwise(function: Callable[..., Tensor], x: Tensor, *others: Tensor) -> Tensor:
+def elementwise_sum(function: Function, with_slope: WithSlope | None, x: Tensor, *others: Tensor) -> Tensor:
+    """The sum [] of `elementwise`, whose values need not be stored."""
+    if kernels.IS_ON_TORCH and kernels.applies(x, *others):
+        return kernels.elementwise_sum(function, with_slope, x, *others)
+    return ops.sum(function(x, *others))
+
+
+def rowwise(function: Function, x: Tensor, *others: Tensor) -> Tensor:
     """function(x, *others) [...], row by row, of x [..., C]. The others, [...] or [..., C], get no gradient."""
     if kernels.IS_ON_TORCH and kernels.applies(x, *others):
         return kernels.rowwise(function, x, *others)
@@ -187,6 +198,11 @@ def rowwise(function: Callable[..., Tensor], x: Tensor, *others: Tensor) -> Tens
 def sign(label: Tensor) -> Tensor:
     """1 where the binary `label` is 1, -1 where it is 0."""
     return 2 * label - 1
+
+
+def sign_of_other(label: Tensor) -> Tensor:
+    """-1 where the binary `label` is 1, 1 where it is 0."""
+    return 1 - 2 * label
 
 
 def is_class(label: Tensor, logits: Tensor) -> Tensor:

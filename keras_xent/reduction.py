@@ -22,13 +22,15 @@ class Rows(NamedTuple):
     """The rows of a batch: everything that a reduction needs."""
 
     losses: Tensor
-    """l_i [...]: the loss of each row, without sample weights."""
+    """l_i [...]: the loss of each row, without sample weights. If a `size` is given, their sum []."""
     weights: Tensor | None
     """u_i [...]: class weight of the target before smoothing; None if all are 1."""
     kept: Tensor | None
     """k_i [...]: False for an ignored or masked row; None if all rows are kept."""
     sample_weight: Tensor | None
     """s_i [...]; None if all are 1."""
+    size: int | None = None
+    """Number of rows whose losses are added up, with no weights and all kept; None if they are not."""
 
 
 def hardest(losses: Tensor, kept: Tensor | None, fraction: float) -> Tensor | None:
@@ -70,8 +72,8 @@ def parts(rows: Rows, reduction: str) -> tuple[Tensor, Tensor]:
     total = ops.sum(weighted_losses(rows))
     if reduction == "sum":
         return total, ops.ones_like(total)
-    if reduction == "mean":
-        return total, _count(rows.losses, rows.kept)
+    if reduction == "mean" or rows.size is not None:
+        return total, _count(rows.losses, rows.kept, rows.size)
     weights = ops.ones_like(rows.losses) if rows.weights is None else rows.weights
     return total, ops.sum(weighted_losses(Rows(weights, None, rows.kept, rows.sample_weight)))
 
@@ -125,10 +127,12 @@ def _over_replicas(total: Tensor, denominator: Tensor | None) -> Tensor:
     return total if denominator is None else quotient(total, whole)
 
 
-def _count(losses: Tensor, kept: Tensor | None) -> Tensor:
+def _count(losses: Tensor, kept: Tensor | None, size: int | None = None) -> Tensor:
     """Number of kept rows. The sum is of integers, because a float32 sum of ones stops at 2^24."""
     if kept is not None:
         return ops.cast(ops.sum(ops.cast(kept, "int32")), losses.dtype)
+    if size is not None:
+        return ops.ones((), dtype=losses.dtype) * size
     if are_known(*losses.shape):  # ops.size cannot be traced by Dynamo for any number of rows
         return ops.ones((), dtype=losses.dtype) * math.prod(losses.shape)
     return ops.cast(ops.size(losses), losses.dtype)

@@ -160,7 +160,7 @@ class Loss(nn.Module, ABC):
             TypeError: Logits that are not floating point, class indices that are not integers, or an input that does
                 not hold numbers.
         """
-        rows = self._watched(logits, target, sample_weight, mask)
+        rows = self._watched(logits, target, sample_weight, mask, adds_up=self.reduction != "none")
         return reduction.reduce(rows, self.reduction, denominator, self.check_labels)
 
     def parts(self, logits: Tensor, target: Any, sample_weight: Any = None, mask: Any = None) -> tuple[Tensor, Tensor]:
@@ -171,7 +171,7 @@ class Loss(nn.Module, ABC):
         """
         if self.reduction == "none":
             raise ValueError('reduction must be "mean", "weighted_mean" or "sum" for parts(), got "none"')
-        return reduction.parts(self._watched(logits, target, sample_weight, mask), self.reduction)
+        return reduction.parts(self._watched(logits, target, sample_weight, mask, adds_up=True), self.reduction)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return the probabilities that the loss computes from the logits, in the compute dtype.
@@ -198,30 +198,45 @@ class Loss(nn.Module, ABC):
     def _rows(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, check_labels: bool | None) -> Rows:
         """Return the rows of a call: their losses and weights, and which are kept."""
 
+    def _added_rows(
+        self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, check_labels: bool | None
+    ) -> Rows:
+        """Return the rows of a call whose reduction adds them up, which the loss may have done already."""
+        return self._rows(logits, target, sample_weight, mask, check_labels)
+
     def _rows_of_shards(
         self, logits: Any, target: Any, sample_weight: Any, mask: Any, check_labels: bool | None
     ) -> Rows | None:
         """Return the rows of a DTensor without its logits being gathered, or None."""
         return None
 
-    def _watched(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any) -> Rows:
+    def _watched(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, *, adds_up: bool) -> Rows:
         """Return the rows of a user's call; the first one may warn of its input."""
-        rows = self._counted(logits, target, sample_weight, mask, self.check_labels)
+        rows = self._counted(logits, target, sample_weight, mask, self.check_labels, adds_up=adds_up)
         if tensors.is_compiling() or not self._watch.has_looked:  # Dynamo would compile again once it has looked
             logits = reading.checked_logits(logits)  # of a DTensor no value is read
             self._watch.look(self._kind(logits), logits, rows)
         return rows
 
-    def _counted(self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, check_labels: bool | None) -> Rows:
-        """Return the rows of a call after `hard_fraction`."""
+    def _counted(
+        self,
+        logits: Tensor,
+        target: Any,
+        sample_weight: Any,
+        mask: Any,
+        check_labels: bool | None,
+        *,
+        adds_up: bool = False,
+    ) -> Rows:
+        """Return the rows of a call after `hard_fraction`; where only their sum is wanted, `adds_up` saves memory."""
         target, sample_weight, mask = map(reading.whole, (target, sample_weight, mask))
         given, rows = (target, sample_weight, mask, check_labels), None
         if reading.is_distributed(logits):
             rows = self._rows_of_shards(logits, *given)
         if rows is None:
-            rows = self._rows(reading.checked_logits(reading.whole(logits)), *given)
-        kept = reduction.hardest(rows.losses, rows.kept, self.hard_fraction)
-        return Rows(rows.losses, rows.weights, kept, rows.sample_weight)
+            logits = reading.checked_logits(reading.whole(logits))
+            rows = (self._added_rows if adds_up else self._rows)(logits, *given)
+        return rows._replace(kept=reduction.hardest(rows.losses, rows.kept, self.hard_fraction))
 
     def _kind(self, logits: Tensor) -> guard.Kind:
         """Return what the loss takes, given logits."""

@@ -17,6 +17,9 @@ from lightning_xent.kernels.plain import is_class as is_class
 from lightning_xent.kernels.plain import log_partition as log_partition
 from lightning_xent.kernels.plain import scaled as scaled
 
+Function = Callable[..., Tensor]
+WithSlope = Callable[..., tuple[Tensor, Tensor, Tensor | float]]
+
 PROBABILITY_LIMIT = math.log((1 - 1e-7) / 1e-7)
 """Log-odds of probabilities are limited to +-16.118, those of 1e-7 and 1 - 1e-7."""
 
@@ -143,16 +146,24 @@ def of_positive(logits: Tensor, temperature: float, from_logits: bool) -> Tensor
     return scaled(logits, temperature) if from_logits else _limited(logits, 1 - logits)
 
 
-def elementwise(
-    function: Callable[..., Tensor], slope: Callable[..., Tensor] | None, x: Tensor, *others: Tensor
-) -> Tensor:
-    """function(x, *others), elementwise; `slope` is its derivative in x, or None. The others get no gradient."""
+def elementwise(function: Function, with_slope: WithSlope | None, x: Tensor, *others: Tensor) -> Tensor:
+    """function(x, *others), elementwise. The others get no gradient.
+
+    with_slope(x, *others) returns the same, and two factors of its derivative in x; None if they are unknown.
+    """
     if kernels.applies(x, *others):
-        return kernels.elementwise(function, slope, x, *others)
+        return kernels.elementwise(function, with_slope, x, *others)
     return function(x, *others)
 
 
-def rowwise(function: Callable[..., Tensor], x: Tensor, *others: Tensor) -> Tensor:
+def elementwise_sum(function: Function, with_slope: WithSlope | None, x: Tensor, *others: Tensor) -> Tensor:
+    """The sum [] of `elementwise`, whose values need not be stored."""
+    if kernels.applies(x, *others):
+        return kernels.elementwise_sum(function, with_slope, x, *others)
+    return function(x, *others).sum()
+
+
+def rowwise(function: Function, x: Tensor, *others: Tensor) -> Tensor:
     """function(x, *others) [...], row by row, of x [..., C]. The others, [...] or [..., C], get no gradient."""
     if kernels.applies(x, *others):
         return kernels.rowwise(function, x, *others)
@@ -162,6 +173,11 @@ def rowwise(function: Callable[..., Tensor], x: Tensor, *others: Tensor) -> Tens
 def sign(label: Tensor) -> Tensor:
     """1 where the binary `label` is 1, -1 where it is 0."""
     return torch.rsub(label, -1.0, alpha=-2.0)  # 2 label - 1, in one pass
+
+
+def sign_of_other(label: Tensor) -> Tensor:
+    """-1 where the binary `label` is 1, 1 where it is 0."""
+    return torch.rsub(label, 1.0, alpha=2.0)
 
 
 def square(value: Tensor, factor: float) -> Tensor:

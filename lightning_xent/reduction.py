@@ -13,13 +13,15 @@ class Rows(NamedTuple):
     """The rows of a batch: everything that a reduction needs."""
 
     losses: Tensor
-    """l_i [...]: the loss of each row, without sample weights."""
+    """l_i [...]: the loss of each row, without sample weights. If a `size` is given, their sum []."""
     weights: Tensor | None
     """u_i [...]: class weight of the target before smoothing; None if all are 1."""
     kept: Tensor | None
     """k_i [...]: False for an ignored or masked row; None if all rows are kept."""
     sample_weight: Tensor | None
     """s_i [...]; None if all are 1."""
+    size: int | None = None
+    """Number of rows whose losses are added up, with no weights and all kept; None if they are not."""
 
 
 def hardest(losses: Tensor, kept: Tensor | None, fraction: float) -> Tensor | None:
@@ -58,8 +60,8 @@ def parts(rows: Rows, reduction: str) -> tuple[Tensor, Tensor]:
     total = weighted_losses(rows).sum()
     if reduction == "sum":
         return total, torch.ones_like(total)
-    if reduction == "mean":
-        return total, _count(rows.losses, rows.kept)
+    if reduction == "mean" or rows.size is not None:
+        return total, _count(rows.losses, rows.kept, rows.size)
     weights = torch.ones_like(rows.losses) if rows.weights is None else rows.weights
     return total, weighted_losses(Rows(weights, None, rows.kept, rows.sample_weight)).sum()
 
@@ -75,8 +77,9 @@ def reduce(rows: Rows, reduction: str, denominator: Any = None, check: bool | No
         return quotient(total, weighting.scalar("denominator", denominator, total, check))
     if reduction == "none":
         return weighted_losses(rows)
-    if reduction == "mean" and rows.kept is None and rows.losses.numel() > 0:
-        return weighted_losses(rows).sum() / rows.losses.numel()  # the gradient of mean() is a whole tensor
+    size = rows.losses.numel() if rows.size is None else rows.size
+    if reduction == "mean" and rows.kept is None and size > 0:
+        return weighted_losses(rows).sum() / size  # the gradient of mean() is a whole tensor
     return quotient(*parts(rows, reduction))
 
 
@@ -94,6 +97,8 @@ def _needs_a_sum(reduction: str) -> None:
         )
 
 
-def _count(losses: Tensor, kept: Tensor | None) -> Tensor:
+def _count(losses: Tensor, kept: Tensor | None, size: int | None = None) -> Tensor:
     """Number of kept rows. The sum is of integers, because a float32 sum of ones stops at 2^24."""
-    return losses.new_full((), losses.numel()) if kept is None else kept.sum().to(losses.dtype)
+    if kept is not None:
+        return kept.sum().to(losses.dtype)
+    return losses.new_full((), losses.numel() if size is None else size)

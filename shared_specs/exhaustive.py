@@ -32,6 +32,8 @@ BLOCK = 1 << 16
 """Points at a time: intermediate results stay in the cache."""
 TASK = 1 << 20
 """Points for one process between two steps of the progress bar."""
+RESULTS = ("value", "slope", "own value", "own slope")
+"""What an evaluation returns, the last two only of losses with a `with_slope`."""
 KEPT = 3
 """Number of the worst points of a curve that the oracle confirms."""
 SMALLEST = 2.0**-126
@@ -276,15 +278,26 @@ class Reference:
 
 
 def evaluation(side: str, mode: str, curve: Curve) -> Evaluation:
-    """The results of a side: "value", "slope" by automatic differentiation, and "method", the loss's own slope."""
+    """The results of a side, by the names in `RESULTS`; "slope" is by automatic differentiation."""
     if side == "keras":
         os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     package = import_module(f"{side}_xent")
     loss = package.get({"loss": curve.loss, "config": curve.config})
     function = getattr(loss, curve.method)
     backend = "torch" if side == "lightning" else import_module("keras").backend.backend()
-    own = loss.slope if curve.method == "curve" and loss.has_slope else None
+
+    def own(m: Any) -> tuple[Any, ...]:
+        value, slope = loss.with_slope(-m)
+        return value, -slope
+
+    if curve.method != "curve" or not loss.has_slope:
+        own = nothing
     return {"torch": of_torch, "tensorflow": of_tensorflow, "jax": of_jax}[backend](function, own, mode == "compiled")
+
+
+def nothing(m: Any) -> tuple[Any, ...]:
+    """Stands for the `with_slope` of a loss without one."""
+    return ()
 
 
 def flushes_to_zero(side: str) -> bool:
@@ -302,11 +315,9 @@ def of_torch(function: Any, own: Any, is_compiled: bool) -> Evaluation:
         m = torch.from_numpy(points).requires_grad_()
         value = function(m)
         (slope,) = torch.autograd.grad(value, m, torch.ones_like(value))
-        results = {"value": value.detach().numpy(), "slope": slope.numpy()}
-        if own is not None:
-            with torch.no_grad():
-                results["method"] = own(m.detach()).numpy()
-        return results
+        with torch.no_grad():
+            found = [value.detach(), slope, *own(m.detach())]
+        return dict(zip(RESULTS, (result.numpy() for result in found), strict=False))
 
     return evaluate
 
@@ -321,7 +332,7 @@ def of_tensorflow(function: Any, own: Any, is_compiled: bool) -> Evaluation:
         with tensorflow.GradientTape() as tape:
             tape.watch(m)
             value = function(m)
-        return value, tape.gradient(value, m), m if own is None else own(m)
+        return value, tape.gradient(value, m), *own(m)
 
     if is_compiled:
         chosen = tensorflow.function(step, jit_compile=True, reduce_retracing=True)
@@ -329,8 +340,7 @@ def of_tensorflow(function: Any, own: Any, is_compiled: bool) -> Evaluation:
         chosen = without_overhead(step)
 
     def evaluate(points: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        value, slope, method = (result.numpy() for result in chosen(tensorflow.constant(points)))
-        return {"value": value, "slope": slope} | ({} if own is None else {"method": method})
+        return dict(zip(RESULTS, (result.numpy() for result in chosen(tensorflow.constant(points))), strict=False))
 
     return evaluate
 
@@ -375,13 +385,12 @@ def of_jax(function: Any, own: Any, is_compiled: bool) -> Evaluation:
 
     def step(m: Any) -> Any:
         value, pull = jax.vjp(function, m)
-        return value, pull(jax.numpy.ones_like(value))[0], m if own is None else own(m)
+        return value, pull(jax.numpy.ones_like(value))[0], *own(m)
 
     step = jax.jit(step) if is_compiled else step
 
     def evaluate(points: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        value, slope, method = (np.asarray(result) for result in step(jax.numpy.asarray(points)))
-        return {"value": value, "slope": slope} | ({} if own is None else {"method": method})
+        return dict(zip(RESULTS, map(np.asarray, step(jax.numpy.asarray(points))), strict=False))
 
     return evaluate
 
@@ -451,7 +460,7 @@ def measure(
         with np.errstate(all="ignore"):
             value, slope = reference(points)
             for name, got in evaluate(points).items():
-                want, level = (value, level_of_value) if name == "value" else (slope, level_of_slope)
+                want, level = (value, level_of_value) if name.endswith("value") else (slope, level_of_slope)
                 found = errors(got, want, level, flushes)
                 place, lost = int(found.argmax()), 0
                 if not np.isfinite(found[place]):  # NaN counts as the largest
@@ -460,7 +469,7 @@ def measure(
                     found[~is_finite] = 0
                     place = int(found.argmax())
                 of_block = Worst([(float(found[place]), float(points[place]))], lost)
-                worst.setdefault(name, Worst()).add(of_block)
+                worst.setdefault("with_slope" if name.startswith("own") else name, Worst()).add(of_block)
     return worst
 
 
@@ -545,9 +554,9 @@ Written by `python -m shared_specs.exhaustive --side lightning|keras --curve NAM
 
 Each row is one curve on one side, at every N-th of the 2^32 float32 numbers: all of them if N is 1. The mode is eager
 unless the row names another. The error is the largest in ulp, the spacing of float32 numbers at the right value; the
-number after @ is the log-odds where it occurs. "slope" comes from automatic differentiation, "slope()" from the method
-with which binary losses avoid it. The right values come from a float64 evaluation, which the oracle confirms with 150
-digits at the worst points.
+number after @ is the log-odds where it occurs. "slope" comes from automatic differentiation. "with_slope()" is the
+method with which binary losses avoid it: the larger error of its value and its slope. The right values come from a
+float64 evaluation, which the oracle confirms with 150 digits at the worst points.
 
 - On TensorFlow whole blocks run as a graph of the same operations as in eager mode, with Grappler off. Each run first
   checks that both give the same bits.
@@ -564,11 +573,11 @@ digits at the worst points.
   computed as a series, whose slope comes from automatic differentiation: up to 12. `taylor_ten` and
   `asymmetric_negative` raise a probability near 1/2 to a power, so its rounding error counts order / 2 and
   gamma_neg + 1 times: up to 16 and 20. `focal_flsd53` has powers of 3 and 5: the slope by automatic differentiation has
-  8.10 at one point on torch, its `slope()` 7.21 at most. Its bound is 9.
+  8.10 at one point on torch, its `with_slope()` 7.21 at most. Its bound is 9.
 - Other parameters are within the same bounds, but the error of `taylor` grows with its order.
 
 """
-COLUMNS = ("side", "curve", "N", "value", "slope", "slope()", "not finite", "seconds", "versions")
+COLUMNS = ("side", "curve", "N", "value", "slope", "with_slope()", "not finite", "seconds", "versions")
 
 
 def row(side: str, name: str, every: int, worst: dict[str, Worst], seconds: float) -> list[str]:
@@ -578,7 +587,7 @@ def row(side: str, name: str, every: int, worst: dict[str, Worst], seconds: floa
         return f"{worst[key].points[0][0]:.2f} @ {worst[key].points[0][1]:.9g}" if key in worst else ""
 
     lost = sum(part.not_finite for part in worst.values())
-    cells = [side, name, str(every), cell("value"), cell("slope"), cell("method"), str(lost)]
+    cells = [side, name, str(every), cell("value"), cell("slope"), cell("with_slope"), str(lost)]
     return [*cells, f"{seconds:.0f}", f"{versions(side)}, {platform.machine()}"]
 
 

@@ -15,6 +15,7 @@ if IS_ON_TORCH:
         all_of_label,
         applies,
         elementwise,
+        elementwise_sum,
         expm1,
         of_distribution,
         of_label,
@@ -31,5 +32,5 @@ __all__ = ["IS_ON_TORCH", "Work", "all_logits", "applies", "fuses", "head", "los
 __all__ += ["total"]
 
 if IS_ON_TORCH:
-    __all__ += ["expm1"]
-    __all__ += ["all_of_label", "elementwise", "of_distribution", "reads_once", "rowwise", "tensors", "work_of"]
+    __all__ += ["all_of_label", "elementwise", "elementwise_sum", "expm1", "of_distribution", "reads_once", "rowwise"]
+    __all__ += ["tensors", "work_of"]

@@ -11,12 +11,16 @@ import keras
 from keras import KerasTensor as Tensor
 from keras import ops
 
-from keras_xent.shapes import along_classes, class_numbers
+from keras_xent.shapes import along_classes, are_known, class_numbers
 
 if keras.backend.backend() == "tensorflow":
     from keras_xent.kernels.tensorflow_graph import of_class
 else:
     of_class = partial(ops.take_along_axis, axis=-1)
+
+
+COUNTED_BY_FLOATS = 2**24
+"""Up to so many classes, float32 holds their numbers exactly."""
 
 
 class Statistics(NamedTuple):
@@ -31,27 +35,47 @@ class Statistics(NamedTuple):
     """Sum of the other classes' weights."""
 
 
+class Row(NamedTuple):
+    """What one pass over the logits gives."""
+
+    peak: Tensor
+    own: Tensor
+    shifted: Tensor
+    of_others: Tensor
+    """The exponentials [..., C] of the shifted logits, 0 at the label."""
+
+
 def outputs(
     logits: Tensor, label: Tensor, counts: Tensor | None, class_weight: Tensor | None, temperature: float
 ) -> tuple[tuple[Tensor, ...], Statistics]:
     """The log-odds of the label, given weights the weighted sum of -log p of the others, and the statistics."""
+    return of_row(row(logits, label, counts, temperature), label, counts, class_weight)
+
+
+def row(logits: Tensor, label: Tensor, counts: Tensor | None, temperature: float) -> Row:
+    """The shifted logits of each row, and their exponentials."""
     x = harmless(logits, counts)  # [..., C]
     peak = ops.stop_gradient(ops.max(x, -1, keepdims=True))  # [..., 1]
-    is_own, place = is_label(label, x), ops.expand_dims(label, -1)
-    own = (of_class(x, place) - peak) / temperature
+    own = (of_class(x, ops.expand_dims(label, -1)) - peak) / temperature
     shifted = (x - peak) / temperature
-    rivals = ops.sum(ops.where(is_own, 0.0, ops.exp(shifted)), -1, keepdims=True)
-    weight = None
+    return Row(peak, own, shifted, are_others(label, x) * ops.exp(shifted))
+
+
+def of_row(
+    found: Row, label: Tensor, counts: Tensor | None, class_weight: Tensor | None
+) -> tuple[tuple[Tensor, ...], Statistics]:
+    """What `outputs` returns, given what a pass over the logits found."""
+    own, rivals, weight = found.own, ops.sum(found.of_others, -1, keepdims=True), None
     outputs = [own - ops.log(rivals)]
     if class_weight is not None:
-        others = ops.where(is_own, 0.0, along_classes(class_weight, x) * ops.ones_like(x))
+        others = along_classes(class_weight, found.shifted) * are_others(label, found.shifted)
         weight = ops.sum(others, -1, keepdims=True)
-        spread = -ops.sum(others * ops.where(ops.equal(others, 0), 0.0, shifted), -1, keepdims=True)
+        spread = -ops.sum(others * ops.where(ops.equal(others, 0), 0.0, found.shifted), -1, keepdims=True)
         outputs.append(weight * ops.log(rivals + ops.exp(own)) + spread)
     if counts is not None:
         outputs = [ops.where(ops.expand_dims(counts, -1), output, 0.0) for output in outputs]
     values = tuple(ops.squeeze(output, -1) for output in outputs)
-    return values, Statistics(peak, own, rivals, weight)
+    return values, Statistics(found.peak, own, rivals, weight)
 
 
 def gradient(
@@ -91,6 +115,18 @@ def harmless(logits: Tensor, counts: Tensor | None) -> Tensor:
 def is_label(label: Tensor, x: Tensor) -> Tensor:
     """Whether each class of x [..., C] is the label."""
     return ops.equal(ops.expand_dims(label, -1), class_numbers(x, label.dtype))
+
+
+def are_others(label: Tensor, x: Tensor) -> Tensor:
+    """1 for each class of x [..., C] that is not the label, 0 for the label.
+
+    It is arithmetic: on the CPU, XLA computes a sum with a comparison in it one number at a time, in two to three times
+    the time.
+    """
+    if not (are_known(x.shape[-1]) and x.shape[-1] <= COUNTED_BY_FLOATS):
+        return ops.cast(ops.logical_not(is_label(label, x)), x.dtype)
+    distance = ops.abs(class_numbers(x, x.dtype) - ops.cast(ops.expand_dims(label, -1), x.dtype))
+    return ops.minimum(distance, 1.0)
 
 
 def compute_dtype(logits: Tensor) -> str:

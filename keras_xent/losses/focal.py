@@ -56,13 +56,14 @@ class BinaryFocalCrossEntropy(_Focal, BinaryLoss):
     def balance(self) -> tuple[float, float]:
         return (1.0, 1.0) if self.alpha is None else (self.alpha, 1 - self.alpha)
 
-    def slope(self, log_odds: Tensor) -> Tensor:
-        other = sigmoid(-log_odds)  # 1 - p
+    def with_slope(self, log_odds: Tensor) -> tuple[Tensor, Tensor]:
+        m, surprise = -log_odds, softplus(log_odds)
+        other = sigmoid(log_odds)  # 1 - p
         if self.gamma == 0.0:
-            return -other
-        exponent = ops.where(is_low(log_odds), 5.0, 3.0) if isinstance(self.gamma, str) else self.gamma
-        surprise = exponent * ops.sigmoid(log_odds) * softplus(-log_odds)
-        return -power(log_odds, other, self.gamma) * (surprise + other)
+            return surprise, other
+        exponent = ops.where(is_low(m), 5.0, 3.0) if isinstance(self.gamma, str) else self.gamma
+        share = power(m, other, self.gamma)
+        return share * surprise, share * (exponent * ops.sigmoid(m) * surprise + other)
 
 
 def focal(log_odds: Tensor, gamma: float | str) -> Tensor:

@@ -6,7 +6,7 @@ Nothing here calls a compiler: `torch.compile` is the user's to call.
 from torch import Tensor
 
 from lightning_xent.kernels import cuda, distribution, labels, linear, tensors
-from lightning_xent.kernels.elementwise import elementwise, rowwise
+from lightning_xent.kernels.elementwise import elementwise, elementwise_sum, rowwise
 from lightning_xent.kernels.plain import OfLabel, expm1
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "all_of_label",
     "applies",
     "elementwise",
+    "elementwise_sum",
     "expm1",
     "linear",
     "of_distribution",

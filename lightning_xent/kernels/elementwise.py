@@ -9,21 +9,26 @@ from torch import Tensor
 from lightning_xent.kernels import blocks, tensors
 
 Function = Callable[..., Tensor]
+WithSlope = Callable[..., tuple[Tensor, Tensor, Tensor | float]]
+"""A function of elements, and two factors of its derivative."""
 
 
-def elementwise(function: Function, slope: Function | None, x: Tensor, *others: Tensor) -> Tensor:
+def elementwise(function: Function, with_slope: WithSlope | None, x: Tensor, *others: Tensor) -> Tensor:
     """function(x, *others), elementwise in x [...]; the others get no gradient.
 
-    slope(x, *others) is the derivative in x. If it is None, automatic differentiation computes it with the values.
+    with_slope(x, *others) returns the same and two factors of its derivative in x, which are multiplied into the memory
+    of the gradient. If it is None, automatic differentiation computes the derivative.
     """
-    if tensors.is_compiling() or x.numel() <= blocks.BLOCK or not x.is_contiguous() or x.is_cuda:
+    given = _elements(function, x, *others)
+    if given is None:
         return function(x, *others)
-    others = tuple(other.expand_as(x) for other in others)
-    if x.ndim == 1:  # one row, which blocks cannot split
-        return elementwise(function, slope, x.unsqueeze(-1), *(other.unsqueeze(-1) for other in others)).squeeze(-1)
-    if _has_parameters(function, x, *others):
-        return function(x, *others)
-    return _blockwise(function, slope, x.shape, x, *others)
+    return _blockwise(function, with_slope, given[0].shape, *given).reshape(x.shape)
+
+
+def elementwise_sum(function: Function, with_slope: WithSlope | None, x: Tensor, *others: Tensor) -> Tensor:
+    """The sum [] of `elementwise`, which stores no values."""
+    given = _elements(function, x, *others)
+    return function(x, *others).sum() if given is None else _blockwise(function, with_slope, None, *given)
 
 
 def rowwise(function: Function, x: Tensor, *others: Tensor) -> Tensor:
@@ -31,6 +36,16 @@ def rowwise(function: Function, x: Tensor, *others: Tensor) -> Tensor:
     if tensors.is_compiling() or x.numel() <= blocks.BLOCK or x.is_cuda or _has_parameters(function, x, *others):
         return function(x, *others)
     return _blockwise(function, None, x.shape[:-1], x, *others)
+
+
+def _elements(function: Function, x: Tensor, *others: Tensor) -> list[Tensor] | None:
+    """x and the others in the shape of x, with an axis that blocks can split; None if there is nothing to split."""
+    if tensors.is_compiling() or x.numel() <= blocks.BLOCK or not x.is_contiguous() or x.is_cuda:
+        return None
+    given = [x, *(other.expand_as(x) for other in others)]
+    if x.ndim == 1:
+        given = [each.unsqueeze(-1) for each in given]
+    return None if _has_parameters(function, *given) else given
 
 
 def _has_parameters(function: Function, x: Tensor, *others: Tensor) -> bool:
@@ -41,19 +56,24 @@ def _has_parameters(function: Function, x: Tensor, *others: Tensor) -> bool:
     return value.requires_grad or tensors.has_tangent(value)
 
 
-def _blockwise(function: Function, slope: Function | None, shape: torch.Size, x: Tensor, *others: Tensor) -> Tensor:
-    """The values of a function, in the given shape, with their derivative in x."""
+def _blockwise(
+    function: Function, with_slope: WithSlope | None, shape: torch.Size | None, x: Tensor, *others: Tensor
+) -> Tensor:
+    """The values of a function, in the given shape, or their sum if it is None, with their derivative in x."""
     if blocks.keeps(x):
-        values: Tensor = _Blockwise.apply(function, slope, shape, x, *others)  # type: ignore[no-untyped-call]
+        values: Tensor = _Blockwise.apply(function, with_slope, shape, x, *others)  # type: ignore[no-untyped-call]
         return values
+    return _by_parts(function, shape, x, x, *others)
+
+
+def _by_parts(function: Function, shape: torch.Size | None, x: Tensor, *given: Tensor) -> Tensor:
+    """The values of a function of parts of what is given, or their sum; parts are whole rows of x."""
+    if shape is None:
+        return torch.stack([function(*parts).sum() for parts in blocks.parts(x, *given)]).sum()
     values = x.new_empty(shape)
-    _fill(values, function, x, *others)
-    return values
-
-
-def _fill(values: Tensor, function: Function, x: Tensor, *others: Tensor) -> None:
-    for value, *parts in blocks.parts(x, values, x, *others):
+    for value, *parts in blocks.parts(x, values, *given):
         value.copy_(function(*parts))
+    return values
 
 
 class _Blockwise(torch.autograd.Function):
@@ -61,44 +81,47 @@ class _Blockwise(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, function: Function, slope: Function | None, shape: torch.Size, x: Tensor, *others: Tensor
+        ctx: Any,
+        function: Function,
+        with_slope: WithSlope | None,
+        shape: torch.Size | None,
+        x: Tensor,
+        *others: Tensor,
     ) -> Tensor:
-        values, kept = x.new_empty(shape), None
-        if slope is None:
-            kept = x.new_empty(x.shape)
-            for value, slopes, part, *rest in blocks.parts(x, values, kept, x, *others):
-                found = _derivative(function, part.detach().requires_grad_(), rest, torch.ones_like(value))
-                value.copy_(found[0])
-                slopes.copy_(found[1])
-        else:
-            _fill(values, function, x, *others)
-        ctx.function, ctx.slope, ctx.is_spent = function, slope, False
+        def of_parts(slopes: Tensor, part: Tensor, *rest: Tensor) -> Tensor:
+            if with_slope is None:
+                value, derivative = _derivative(function, part.detach().requires_grad_(), rest)
+                slopes.copy_(derivative)
+            else:
+                value, *factors = with_slope(part, *rest)
+                torch.mul(*factors, out=slopes)
+            return value
+
+        kept = x.new_empty(x.shape)
+        values = _by_parts(of_parts, shape, x, kept, x, *others)
+        ctx.function, ctx.is_spent = function, False
         ctx.save_for_backward(kept, x, *others)
         return values
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         kept, x, *others = ctx.saved_tensors
-        is_plain = blocks.needs_plain_operations([gradient])
-        slopes = None if is_plain else blocks.taken(ctx, kept)
-        if is_plain or (slopes is None and ctx.slope is None):
+        slopes = None if blocks.needs_plain_operations([gradient]) else blocks.taken(ctx, kept)
+        if slopes is None:
             _, result = _derivative(ctx.function, x, others, gradient, create_graph=torch.is_grad_enabled())
-        elif slopes is not None:
-            result = slopes.mul_(gradient if gradient.ndim == x.ndim else gradient.unsqueeze(-1))
         else:
-            result = x.new_empty(x.shape)
-            for out, factor, *parts in blocks.parts(x, result, gradient, x, *others):
-                torch.mul(ctx.slope(*parts), factor, out=out)
+            result = slopes.mul_(gradient if gradient.ndim in (0, x.ndim) else gradient.unsqueeze(-1))
         return None, None, None, result, *(None for _ in others)
 
 
 def _derivative(
-    function: Function, x: Tensor, others: Sequence[Tensor], gradient: Tensor, create_graph: bool = False
+    function: Function, x: Tensor, others: Sequence[Tensor], gradient: Tensor | None = None, create_graph: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Return function(x, *others), and its derivative in x times the `gradient` of the values."""
+    """Return function(x, *others), and its derivative in x times the `gradient` of the values, or of their sum."""
     with torch.enable_grad():
         values = function(x, *others)
     if not values.requires_grad:
         return values, torch.zeros_like(x)
+    gradient = torch.ones_like(values) if gradient is None else gradient.expand_as(values)
     (slopes,) = torch.autograd.grad(values, x, gradient, create_graph=create_graph)
     return values, slopes

@@ -53,14 +53,15 @@ class BinaryFocalCrossEntropy(_Focal, BinaryLoss):
     def balance(self) -> tuple[float, float]:
         return (1.0, 1.0) if self.alpha is None else (self.alpha, 1 - self.alpha)
 
-    def slope(self, log_odds: Tensor) -> Tensor:
-        # 1 - p. torch's own is closer, but 0 from log-odds of 88.8 on: there the square is 0 too, not so small powers.
-        other = torch.sigmoid(-log_odds) if self.gamma in (1.0, 2.0) else sigmoid(-log_odds)
+    def with_slope(self, log_odds: Tensor) -> tuple[Tensor, Tensor]:
+        m, surprise = -log_odds, softplus(log_odds)
+        # 1 - p. torch's own is closer, but 0 from -88.8 down: there a square is 0 too, not so small powers.
+        other = torch.sigmoid(log_odds) if self.gamma in (1.0, 2.0) else sigmoid(log_odds)
         if self.gamma == 0.0:
-            return -other
-        exponent = torch.where(is_low(log_odds), 5.0, 3.0) if isinstance(self.gamma, str) else self.gamma
-        surprise = exponent * torch.sigmoid(log_odds) * softplus(-log_odds)
-        return -power(log_odds, other, self.gamma) * (surprise + other)
+            return surprise, other
+        exponent = torch.where(is_low(m), 5.0, 3.0) if isinstance(self.gamma, str) else self.gamma
+        share = power(m, other, self.gamma)
+        return share * surprise, share * (exponent * torch.sigmoid(m) * surprise + other)
 
 
 def focal(log_odds: Tensor, gamma: float | str) -> Tensor:

@@ -465,26 +465,61 @@ def test_logits_changed_before_the_gradient_are_noticed():
 
 
 @pytest.mark.parametrize(
-    ("dtype", "config"),
+    ("name", "dtype", "config"),
     [
-        (torch.float32, {}),
-        (torch.float32, {"label_smoothing": 0.1}),
-        (torch.float32, {"ignore_index": 3, "class_weight": [0.5] * 4000}),
-        (torch.bfloat16, {}),
+        ("CategoricalCrossEntropy", torch.float32, {}),
+        ("CategoricalCrossEntropy", torch.float32, {"label_smoothing": 0.1}),
+        ("CategoricalCrossEntropy", torch.float32, {"ignore_index": 3, "class_weight": [0.5] * 4000}),
+        ("CategoricalCrossEntropy", torch.bfloat16, {}),
+        ("BinaryCrossEntropy", torch.float32, {}),
+        ("BinaryCrossEntropy", torch.float32, {"label_smoothing": 0.1}),
     ],
-    ids=["plain", "smoothed", "ignored and weighted", "bfloat16"],
+    ids=["plain", "smoothed", "ignored and weighted", "bfloat16", "binary", "binary, smoothed"],
 )
-def test_peak_memory_is_that_of_the_gradient(dtype, config):
+def test_peak_memory_is_that_of_the_gradient(name, dtype, config):
     """In units of the logits, beyond them; F.cross_entropy takes 2."""
     logits = torch.randn(2000, 4000).to(dtype).requires_grad_()
-    target = torch.randint(0, 4000, (2000,))
-    loss = lightning_xent.CategoricalCrossEntropy(**config)
+    loss = build(name, **config)
+    target = (torch.rand(2000, 4000) < 0.1).float() if examples.is_binary(name) else torch.randint(0, 4000, (2000,))
     loss(logits, target)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         torch.autograd.grad(loss(logits, target), logits)
     held = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
     peak = max(itertools.accumulate(held))
     assert 1.0 <= peak / (logits.numel() * logits.element_size()) <= 1.15
+
+
+@pytest.mark.parametrize("is_soft", [False, True], ids=["labels", "soft"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"reduction": "sum"},
+        {"reduction": "weighted_mean", "pos_weight": 3.0},
+        {"label_smoothing": 0.1},
+        {"label_smoothing": 0.1, "smooth_over": "others", "pos_weight": [1.0, 2.0, 0.0, 0.5]},
+        {"temperature": 2.0, "entropy_penalty": 0.1},
+        {"hard_fraction": 0.5},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name", [name for name in CLASSES if examples.is_binary(name)])
+def test_binary_losses_are_added_up_in_blocks(monkeypatch, name, config, is_soft):
+    """The sum, the mean, the caller's denominator and the parts are those of the losses of the rows in one block."""
+    logits = 4 * torch.randn(9, 4, dtype=torch.float64)
+    target = torch.rand(9, 4, dtype=torch.float64) if is_soft else torch.randint(0, 2, (9, 4))
+    loss = build(name, **config)
+    calls = (loss, partial(loss, denominator=7.0), lambda *given: torch.stack(loss.parts(*given)).prod())
+
+    def found():
+        leaf = logits.clone().requires_grad_()
+        values = [call(leaf, target) for call in calls]
+        return [*values, *(torch.autograd.grad(value, leaf)[0] for value in values)]
+
+    want = found()
+    monkeypatch.setattr(blocks, "BLOCK", 5)
+    for got, expected in zip(found(), want, strict=True):
+        torch.testing.assert_close(got, expected)
 
 
 KEPT = {

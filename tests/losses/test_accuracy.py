@@ -224,10 +224,10 @@ def test_A7_what_float32_holds_is_right_whatever_overflows_on_the_way(case, dtyp
 
 @pytest.mark.skipif(flushes_to_zero(SIDE), reason="this side rounds what is below 2^-126 to 0")
 def test_A7_a_slope_of_a_small_gamma_keeps_numbers_below_the_normal_ones():
-    """There 1 - p and -log p are exp(-m), so the slope is -(1 + gamma) exp(-m)^(1 + gamma)."""
+    """There 1 - p and -log p are exp(-m), so minus the slope is (1 + gamma) exp(-m)^(1 + gamma)."""
     m = np.array([88.5, 89.0, 90.0])
-    got = side.package.BinaryFocalCrossEntropy(gamma=0.05).slope(side.tensor(m, "float32"))
-    np.testing.assert_allclose(side.numpy(got), -1.05 * np.exp(-1.05 * m), atol=8 * 2.0**-149)
+    _, got = side.package.BinaryFocalCrossEntropy(gamma=0.05).with_slope(side.tensor(-m, "float32"))
+    np.testing.assert_allclose(side.numpy(got), 1.05 * np.exp(-1.05 * m), atol=8 * 2.0**-149)
 
 
 @pytest.mark.parametrize("dtype", [dtype for dtype in ("float64", "float32") if dtype in side.dtypes])
