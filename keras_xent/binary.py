@@ -1,6 +1,5 @@
 """Losses over two classes, elementwise: logits and a target give the loss of each element."""
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -8,10 +7,9 @@ from typing import Any, ClassVar
 from keras import KerasTensor as Tensor
 from keras import ops
 
-from keras_xent import log_odds, reading, targets, weighting
+from keras_xent import log_odds, reading, reduction, targets, weighting
 from keras_xent.base import Loss
 from keras_xent.reduction import Rows
-from keras_xent.shapes import are_known
 from shared_specs.common import arguments
 
 
@@ -130,9 +128,10 @@ class BinaryLoss(Loss):
         if self.has_slope:
             with_slope = self._with_slope_of_label if by_label else self._with_slope_of_smoothed
         elements = (function, with_slope, x, target, *given)
-        adds_up &= self.entropy_penalty == 0.0 and self.hard_fraction == 1.0 and are_known(*x.shape)
+        adds_up &= self.entropy_penalty == 0.0 and self.hard_fraction == 1.0
         adds_up &= all(each is None for each in (weights, kept, sample_weight, validity))
-        losses = log_odds.elementwise_sum(*elements) if adds_up else log_odds.elementwise(*elements)
+        size = reduction.size_of(x) if adds_up else None
+        losses = log_odds.elementwise(*elements) if size is None else log_odds.elementwise_sum(*elements)
         if self.entropy_penalty != 0.0:
             losses = losses - self.entropy_penalty * log_odds.binary_entropy(logits, self.temperature, self.from_logits)
         # With another floatx, Keras' torch backend promotes the result of an operation with a Python number.
@@ -140,7 +139,7 @@ class BinaryLoss(Loss):
         if validity is not None:
             losses = losses * ops.cast(validity, losses.dtype)
             self._watch.say_unchecked(type(self).__name__, losses, check_labels)
-        return Rows(losses, weights, kept, sample_weight, math.prod(x.shape) if adds_up else None)
+        return Rows(losses, weights, kept, sample_weight, size)
 
     def _added_rows(
         self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, keras_mask: Any, check_labels: bool | None

@@ -110,6 +110,11 @@ def quotient(total: Tensor, denominator: Tensor) -> Tensor:
     return total / ops.where(is_empty, ops.ones_like(denominator), denominator)
 
 
+def size_of(losses: Tensor) -> int | None:
+    """Number of losses [...]; None if only run time knows it."""
+    return math.prod(losses.shape) if are_known(*losses.shape) else None
+
+
 def replicas() -> int:
     """Number of replicas of tf.distribute that share a batch; 1 outside of a replica."""
     return tensorflow_graph.replicas() if _IS_ON_TENSORFLOW else 1
@@ -131,8 +136,6 @@ def _count(losses: Tensor, kept: Tensor | None, size: int | None = None) -> Tens
     """Number of kept rows. The sum is of integers, because a float32 sum of ones stops at 2^24."""
     if kept is not None:
         return ops.cast(ops.sum(ops.cast(kept, "int32")), losses.dtype)
-    if size is not None:
-        return ops.ones((), dtype=losses.dtype) * size
-    if are_known(*losses.shape):  # ops.size cannot be traced by Dynamo for any number of rows
-        return ops.ones((), dtype=losses.dtype) * math.prod(losses.shape)
-    return ops.cast(ops.size(losses), losses.dtype)
+    size = size_of(losses) if size is None else size
+    # ops.size cannot be traced by Dynamo for any number of rows.
+    return ops.cast(ops.size(losses), losses.dtype) if size is None else ops.ones((), dtype=losses.dtype) * size

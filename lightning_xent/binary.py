@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from lightning_xent import log_odds, reading, targets, weighting
+from lightning_xent import log_odds, reading, reduction, targets, weighting
 from lightning_xent.base import Loss
 from lightning_xent.reduction import Rows
 from shared_specs.common import arguments
@@ -128,13 +128,14 @@ class BinaryLoss(Loss):
         elements = (function, with_slope, x, target, *given)
         adds_up &= self.entropy_penalty == 0.0 and self.hard_fraction == 1.0
         adds_up &= all(each is None for each in (weights, kept, sample_weight, validity))
-        losses = log_odds.elementwise_sum(*elements) if adds_up else log_odds.elementwise(*elements)
+        size = reduction.size_of(x) if adds_up else None
+        losses = log_odds.elementwise(*elements) if size is None else log_odds.elementwise_sum(*elements)
         if self.entropy_penalty != 0.0:
             losses = losses - self.entropy_penalty * log_odds.binary_entropy(logits, self.temperature, self.from_logits)
         if validity is not None:
             losses = losses * validity.to(losses.dtype)
             self._watch.say_unchecked(type(self).__name__, losses, check_labels)
-        return Rows(losses, weights, kept, sample_weight, x.numel() if adds_up else None)
+        return Rows(losses, weights, kept, sample_weight, size)
 
     def _added_rows(
         self, logits: Tensor, target: Any, sample_weight: Any, mask: Any, check_labels: bool | None

@@ -77,7 +77,7 @@ def reduce(rows: Rows, reduction: str, denominator: Any = None, check: bool | No
         return quotient(total, weighting.scalar("denominator", denominator, total, check))
     if reduction == "none":
         return weighted_losses(rows)
-    size = rows.losses.numel() if rows.size is None else rows.size
+    size = size_of(rows.losses) if rows.size is None else rows.size
     if reduction == "mean" and rows.kept is None and size > 0:
         return weighted_losses(rows).sum() / size  # the gradient of mean() is a whole tensor
     return quotient(*parts(rows, reduction))
@@ -87,6 +87,11 @@ def quotient(total: Tensor, denominator: Tensor) -> Tensor:
     """total / denominator; 0 with gradient 0 where the denominator is 0."""
     is_empty = denominator == 0
     return total.masked_fill(is_empty, 0.0) / denominator.masked_fill(is_empty, 1.0)
+
+
+def size_of(losses: Tensor) -> int:
+    """Number of losses [...]."""
+    return losses.numel()
 
 
 def _needs_a_sum(reduction: str) -> None:
@@ -101,4 +106,4 @@ def _count(losses: Tensor, kept: Tensor | None, size: int | None = None) -> Tens
     """Number of kept rows. The sum is of integers, because a float32 sum of ones stops at 2^24."""
     if kept is not None:
         return kept.sum().to(losses.dtype)
-    return losses.new_full((), losses.numel() if size is None else size)
+    return losses.new_full((), size_of(losses) if size is None else size)
