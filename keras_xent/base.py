@@ -75,13 +75,15 @@ class Loss(keras.losses.Loss, ABC):
 
     A subclass that overrides one of these methods has the fact False, unless it states it again.
     """
+    proofs: ClassVar[Mapping[str, str]] = {}
+    """The methods that make facts true, for facts that need one: a class that states the fact again has it again."""
 
     _is_built, _is_naming = False, False
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Drop the facts that are about overridden methods, and document the parameters of mixins."""
         super().__init_subclass__(**options)
-        drop_overridden(cls, cls.facts)
+        drop_overridden(cls, cls.facts, cls.proofs)
         docstrings.complete(cls, Loss, EXAMPLE)
 
     def __new__(cls, *positional: Any, **keywords: Any) -> Self:

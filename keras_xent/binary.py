@@ -41,6 +41,7 @@ class BinaryLoss(Loss):
         "has_slope": {"curve", "of_target"},
         "is_cross_entropy": {"curve", "of_target"},
     }
+    proofs: ClassVar[Mapping[str, str]] = {"has_slope": "with_slope"}
 
     def fields_changed(self) -> None:
         super().fields_changed()
@@ -57,8 +58,8 @@ class BinaryLoss(Loss):
         logits = ops.cast(logits, reading.compute_dtype(logits))
         return log_odds.sigmoid(log_odds.scaled(logits, self.temperature)) if self.from_logits else logits
 
-    def with_slope(self, log_odds: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the loss of a label and its derivative, elementwise, given the log-odds x of the other one: curve(-x).
+    def with_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss of a label, curve(-x), and its derivative, given the log-odds x of the other label.
 
         A class that defines it, and states `has_slope`, saves automatic differentiation.
         """

@@ -72,6 +72,8 @@ class Loss(nn.Module, ABC):
 
     A subclass that overrides one of these methods has the fact False, unless it states it again.
     """
+    proofs: ClassVar[Mapping[str, str]] = {}
+    """The methods that make facts true, for facts that need one: a class that states the fact again has it again."""
 
     _is_built = False
 
@@ -83,7 +85,7 @@ class Loss(nn.Module, ABC):
         Also let TorchScript script a network that holds a loss. It reads no code of a loss, so it cannot call one.
         """
         super().__init_subclass__(**options)
-        drop_overridden(cls, cls.facts)
+        drop_overridden(cls, cls.facts, cls.proofs)
         docstrings.complete(cls, Loss, EXAMPLE)
         cls.__jit_unused_properties__ = [name for name in dir(cls) if isinstance(getattr(cls, name, None), property)]
         torch.jit.unused(cls.forward)

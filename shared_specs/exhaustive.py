@@ -469,7 +469,7 @@ def measure(
                     found[~is_finite] = 0
                     place = int(found.argmax())
                 of_block = Worst([(float(found[place]), float(points[place]))], lost)
-                worst.setdefault("with_slope" if name.startswith("own") else name, Worst()).add(of_block)
+                worst.setdefault("value" if name.endswith("value") else name, Worst()).add(of_block)
     return worst
 
 
@@ -554,8 +554,8 @@ Written by `python -m shared_specs.exhaustive --side lightning|keras --curve NAM
 
 Each row is one curve on one side, at every N-th of the 2^32 float32 numbers: all of them if N is 1. The mode is eager
 unless the row names another. The error is the largest in ulp, the spacing of float32 numbers at the right value; the
-number after @ is the log-odds where it occurs. "slope" comes from automatic differentiation. "with_slope()" is the
-method with which binary losses avoid it: the larger error of its value and its slope. The right values come from a
+number after @ is the log-odds where it occurs. "slope" comes from automatic differentiation, "with_slope()"
+from the method with which binary losses avoid it, whose value counts as "value" too. The right values come from a
 float64 evaluation, which the oracle confirms with 150 digits at the worst points.
 
 - On TensorFlow whole blocks run as a graph of the same operations as in eager mode, with Grappler off. Each run first
@@ -587,7 +587,7 @@ def row(side: str, name: str, every: int, worst: dict[str, Worst], seconds: floa
         return f"{worst[key].points[0][0]:.2f} @ {worst[key].points[0][1]:.9g}" if key in worst else ""
 
     lost = sum(part.not_finite for part in worst.values())
-    cells = [side, name, str(every), cell("value"), cell("slope"), cell("with_slope"), str(lost)]
+    cells = [side, name, str(every), cell("value"), cell("slope"), cell("own slope"), str(lost)]
     return [*cells, f"{seconds:.0f}", f"{versions(side)}, {platform.machine()}"]
 
 

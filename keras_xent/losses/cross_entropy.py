@@ -63,5 +63,5 @@ class BinaryCrossEntropy(_CrossEntropy, BinaryLoss):
     has_slope: ClassVar[bool] = True
     is_cross_entropy: ClassVar[bool] = True
 
-    def with_slope(self, log_odds: Tensor) -> tuple[Tensor, Tensor]:
-        return softplus(log_odds), sigmoid(log_odds)  # TensorFlow's own is off by 6 ulp
+    def with_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return softplus(x), sigmoid(x)  # TensorFlow's own is off by 6 ulp

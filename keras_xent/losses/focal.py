@@ -15,6 +15,8 @@ from shared_specs.common import arguments
 
 LARGEST_LOW = math.nextafter(math.log(0.25), -math.inf)
 """The largest log-odds at which p is below 0.2, in float64, and also when rounded to float32."""
+LARGE = 1e4
+"""A larger -log p counts as this where it is multiplied by p, which is 0 there: 0 times infinity would be NaN."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -56,14 +58,14 @@ class BinaryFocalCrossEntropy(_Focal, BinaryLoss):
     def balance(self) -> tuple[float, float]:
         return (1.0, 1.0) if self.alpha is None else (self.alpha, 1 - self.alpha)
 
-    def with_slope(self, log_odds: Tensor) -> tuple[Tensor, Tensor]:
-        m, surprise = -log_odds, softplus(log_odds)
-        other = sigmoid(log_odds)  # 1 - p
+    def with_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        m, surprise = -x, softplus(x)
+        other = sigmoid(x)  # 1 - p
         if self.gamma == 0.0:
             return surprise, other
         exponent = ops.where(is_low(m), 5.0, 3.0) if isinstance(self.gamma, str) else self.gamma
-        share = power(m, other, self.gamma)
-        return share * surprise, share * (exponent * ops.sigmoid(m) * surprise + other)
+        share, bounded = power(m, other, self.gamma), ops.minimum(surprise, LARGE)
+        return share * surprise, share * (exponent * ops.sigmoid(m) * bounded + other)
 
 
 def focal(log_odds: Tensor, gamma: float | str) -> Tensor:

@@ -59,5 +59,5 @@ class BinaryCrossEntropy(_CrossEntropy, BinaryLoss):
     has_slope: ClassVar[bool] = True
     is_cross_entropy: ClassVar[bool] = True
 
-    def with_slope(self, log_odds: Tensor) -> tuple[Tensor, Tensor]:
-        return softplus(log_odds), torch.sigmoid(log_odds)
+    def with_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return softplus(x), torch.sigmoid(x)

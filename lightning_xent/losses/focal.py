@@ -14,6 +14,8 @@ from shared_specs.common import arguments
 
 LARGEST_LOW = math.nextafter(math.log(0.25), -math.inf)
 """The largest log-odds at which p is below 0.2, in float64, and also when rounded to float32."""
+LARGE = 1e4
+"""A larger -log p counts as this where it is multiplied by p, which is 0 there: 0 times infinity would be NaN."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -53,15 +55,15 @@ class BinaryFocalCrossEntropy(_Focal, BinaryLoss):
     def balance(self) -> tuple[float, float]:
         return (1.0, 1.0) if self.alpha is None else (self.alpha, 1 - self.alpha)
 
-    def with_slope(self, log_odds: Tensor) -> tuple[Tensor, Tensor]:
-        m, surprise = -log_odds, softplus(log_odds)
+    def with_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        m, surprise = -x, softplus(x)
         # 1 - p. torch's own is closer, but 0 from -88.8 down: there a square is 0 too, not so small powers.
-        other = torch.sigmoid(log_odds) if self.gamma in (1.0, 2.0) else sigmoid(log_odds)
+        other = torch.sigmoid(x) if self.gamma in (1.0, 2.0) else sigmoid(x)
         if self.gamma == 0.0:
             return surprise, other
         exponent = torch.where(is_low(m), 5.0, 3.0) if isinstance(self.gamma, str) else self.gamma
-        share = power(m, other, self.gamma)
-        return share * surprise, share * (exponent * torch.sigmoid(m) * surprise + other)
+        share, bounded = power(m, other, self.gamma), torch.clamp(surprise, max=LARGE)
+        return share * surprise, share * (exponent * torch.sigmoid(m) * bounded + other)
 
 
 def focal(log_odds: Tensor, gamma: float | str) -> Tensor:

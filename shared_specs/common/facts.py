@@ -3,14 +3,14 @@
 from collections.abc import Collection, Mapping
 
 
-def drop_overridden(owner: type, facts: Mapping[str, Collection[str]]) -> None:
+def drop_overridden(owner: type, facts: Mapping[str, Collection[str]], proofs: Mapping[str, str]) -> None:
     """Set a fact to False if a class, its mixins included, overrides a method that the fact is about.
 
-    `facts` maps the attribute that states a fact to the methods that it is about. A class that states it beside the
-    method keeps it.
+    `facts` maps the attribute that states a fact to the methods that it is about, and `proofs` some of them to the
+    method that makes it true. A class that states a fact beside the method, and has its proof there, keeps it.
     """
     for fact, methods in facts.items():
-        stated = _place(owner, fact)
+        stated = max(_place(owner, name) for name in (fact, proofs.get(fact, fact)))
         if any(_place(owner, method) < stated for method in methods):
             setattr(owner, fact, False)
 

@@ -12,6 +12,9 @@ import keras_xent
 from keyword_values import ALL_CONFIGS
 from sides import name as side_name
 
+if side_name != "keras-torch":
+    from keras_xent.kernels import passes
+
 only_tensorflow = pytest.mark.skipif(side_name != "keras-tensorflow", reason="what only TensorFlow has")
 
 
@@ -422,3 +425,15 @@ def test_losses_work_without_the_private_names():
     values = [float(line) for line in run.stdout.splitlines()[-2:]]
     assert values[0] == pytest.approx(np.log(np.exp([1.0, 0.0, 2.0]).sum()) - 2.0, rel=1e-6)
     assert np.isfinite(values[1])
+
+
+@pytest.mark.skipif(side_name == "keras-torch", reason="kernels of TensorFlow and JAX")
+@pytest.mark.parametrize("classes", [5, 2**24, 2**24 + 3])
+def test_the_other_classes_of_a_label_up_to_any_number(classes):
+    """Numbers beyond 2^24 have no float32 of their own."""
+    labels = np.array([0, classes - 2, classes - 1, -1, -100, 2**31 - 1], "int32")
+    x = keras.ops.zeros((1, classes), "float32")
+    for label in labels:
+        others = keras.ops.convert_to_numpy(passes.are_others(keras.ops.convert_to_tensor(np.array([label])), x))
+        assert np.flatnonzero(others != 1).tolist() == ([int(label)] if 0 <= label < classes else [])
+        assert others.min() in (0, 1)

@@ -522,6 +522,69 @@ def test_binary_losses_are_added_up_in_blocks(monkeypatch, name, config, is_soft
         torch.testing.assert_close(got, expected)
 
 
+EXTREME = [-torch.inf, -3e38, -1e4, -120.0, 0.0, 120.0, 1e4, 3e38, torch.inf, torch.nan]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+@pytest.mark.parametrize("target", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("name", [name for name in CLASSES if examples.is_binary(name)])
+def test_extreme_logits_in_blocks(monkeypatch, name, target, temperature):
+    """The number of logits decides whether they go in blocks; it decides nothing of the result."""
+    loss, labels = build(name, temperature=temperature, reduction="none"), torch.full((len(EXTREME),), target)
+
+    def found():
+        leaf = torch.tensor(EXTREME, requires_grad=True)
+        losses = loss(leaf, labels)
+        return losses, torch.autograd.grad(losses, leaf, torch.ones_like(losses))[0]
+
+    want = found()
+    monkeypatch.setattr(blocks, "BLOCK", 5)
+    for got, expected in zip(found(), want, strict=True):
+        torch.testing.assert_close(got, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("shape", [(36,), (1, 36), (36, 1), (3, 4, 3)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("name", ["BinaryCrossEntropy", "BinaryFocalCrossEntropy", "BinaryPolyCrossEntropy"])
+def test_binary_losses_of_any_shape_in_blocks(monkeypatch, name, dtype, shape):
+    logits, target = torch.randn(shape).to(dtype), torch.randint(0, 2, shape)
+
+    def found():
+        leaf = logits.clone().requires_grad_()
+        value = build(name)(leaf, target)
+        return value, torch.autograd.grad(value, leaf)[0]
+
+    want = found()
+    monkeypatch.setattr(blocks, "BLOCK", 5)
+    for got, expected in zip(found(), want, strict=True):
+        torch.testing.assert_close(got, expected)
+
+
+def test_a_curve_of_a_user_is_not_replaced_by_the_slope_of_its_base(monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK", 5)
+
+    class Doubled(lightning_xent.BinaryCrossEntropy):
+        has_slope = True
+
+        def curve(self, log_odds):
+            return 2 * super().curve(log_odds)
+
+    class DoubledWithSlope(Doubled):
+        has_slope = True
+
+        def with_slope(self, x):
+            loss, slope = super().with_slope(x)
+            return 2 * loss, 2 * slope
+
+    assert not Doubled.has_slope and DoubledWithSlope.has_slope
+    logits, target = torch.randn(4, 3, requires_grad=True), torch.randint(0, 2, (4, 3))
+    want = 2 * lightning_xent.BinaryCrossEntropy()(logits, target)
+    for loss in (Doubled(), DoubledWithSlope()):
+        value = loss(logits, target)
+        torch.testing.assert_close(value, want)
+        torch.testing.assert_close(*(torch.autograd.grad(each, logits, retain_graph=True) for each in (value, want)))
+
+
 KEPT = {
     "label": ("CategoricalCrossEntropy", {}),
     "label, smoothed": ("CategoricalCrossEntropy", {"label_smoothing": 0.25}),
@@ -530,6 +593,7 @@ KEPT = {
     "rows": ("CategoricalGeneralizedCrossEntropy", {"z_loss": 0.5}),
     "elements": ("BinaryPolyCrossEntropy", {}),
     "elements with a slope": ("BinaryCrossEntropy", {}),
+    "elements with a slope, focal": ("BinaryFocalCrossEntropy", {}),
 }
 
 
