@@ -12,10 +12,12 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.benchmark import Timer
 
 from benchmarks.settings import Size
-from lightning_xent import CategoricalCrossEntropy
+from lightning_xent import BinaryCrossEntropy, CategoricalCrossEntropy
+from lightning_xent.kernels.blocks import BLOCK
 from lightning_xent.log_odds import of_label
 
 SIZE, CALLS, LINES = Size((128, 10)), 1000, 12
+ELEMENTS = Size((4096, 1000))
 
 
 class _Sum(torch.autograd.Function):
@@ -32,11 +34,19 @@ class _Sum(torch.autograd.Function):
 
 
 def show(side: Any) -> None:
-    """Print the stages of a call, then two breakdowns for cross-entropy at 128x10, of ours and of its first peer."""
+    """Print the stages of a small call, the calls of a large binary one, and two breakdowns at 128x10."""
     print(f"\n=== loss + gradient, {SIZE}: microseconds ===")
     for name, function in _stages().items():
-        timer = Timer("torch.autograd.grad(function(), logits)", globals={"torch": torch, **function})
-        print(f"{timer.blocked_autorange(min_run_time=0.5).median * 1e6:8.1f}  {name}")
+        print(f"{_seconds(**function) * 1e6:8.1f}  {name}")
+    print(f"\n=== binary cross-entropy of labels + gradient, {ELEMENTS}: milliseconds ===")
+    logits = torch.randn(ELEMENTS.shape).requires_grad_()
+    target = (torch.rand(ELEMENTS.shape) < 0.5).float()
+    for name, call in _calls_of_binary(logits.detach(), target).items():
+        timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
+        print(f"{timer.blocked_autorange(min_run_time=0.5).median * 1e3:8.1f}  {name}")
+    for loss in (BinaryCrossEntropy(), F.binary_cross_entropy_with_logits):
+        seconds = _seconds(lambda loss=loss: loss(logits, target), logits)
+        print(f"{seconds * 1e3:8.1f}  {getattr(loss, '__name__', type(loss).__name__)}")
     setting = next(side.settings(SIZE, "float32", ["cross_entropy"]))
     for contender in (setting.ours, setting.peers[0]):
         for _ in range(CALLS):
@@ -73,3 +83,32 @@ def _stages() -> dict[str, dict[str, Any]]:
         "F.cross_entropy with class weights and ignored rows": lambda: F.cross_entropy(logits, ignored, weight),
     }
     return {name: {"function": function, "logits": logits} for name, function in functions.items()}
+
+
+def _seconds(function: Callable[[], Tensor], logits: Tensor) -> float:
+    """Return the median time of a loss and its gradient."""
+    given = {"torch": torch, "function": function, "logits": logits}
+    timer = Timer("torch.autograd.grad(function(), logits)", globals=given, num_threads=torch.get_num_threads())
+    return float(timer.blocked_autorange(min_run_time=0.5).median)
+
+
+def _calls_of_binary(logits: Tensor, target: Tensor) -> dict[str, Callable[[], Any]]:
+    """Return the calls of torch that exact tails and read labels need, in blocks that stay in the cache, by name."""
+    gradient = torch.empty_like(logits)
+    sign, block = torch.rsub(target, 1.0, alpha=2.0), BLOCK // 2
+    parts = list(zip(*(torch.split(each.reshape(-1), block) for each in (logits, target, sign, gradient)), strict=True))
+
+    def over_parts(call: Callable[[Tensor, Tensor, Tensor, Tensor], Any]) -> Callable[[], list[Any]]:
+        return lambda: [call(*part) for part in parts]
+
+    calls: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Any]] = {
+        "whether the labels are 0 or 1": lambda x, t, s, g: torch.addcmul(t, t, t, value=-1).abs_().sum(),
+        "sign": lambda x, t, s, g: torch.rsub(t, 1.0, alpha=2.0),
+        "sign times logit": lambda x, t, s, g: x * s,
+        "softplus": lambda x, t, s, g: F.softplus(x, threshold=80.0),
+        "sum": lambda x, t, s, g: x.sum(),
+        "sigmoid": lambda x, t, s, g: torch.sigmoid(x),
+        "its product with the sign, into the gradient": lambda x, t, s, g: torch.mul(x, s, out=g),
+    }
+    named = {name: over_parts(call) for name, call in calls.items()}
+    return named | {"the gradient times what comes in": lambda: gradient.mul_(0.5)}
