@@ -1,9 +1,8 @@
-"""The two passes over logits with class indices: one for what the loss needs, one for its gradient.
+"""The pass over logits with class indices for what the loss needs; each backend has a pass of its own for the gradient.
 
 Automatic differentiation would keep several tensors of the size of the logits.
 """
 
-from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -14,9 +13,13 @@ from keras import ops
 from keras_xent.shapes import along_classes, are_known, class_numbers
 
 if keras.backend.backend() == "tensorflow":
-    from keras_xent.kernels.tensorflow_graph import of_class
+    from keras_xent.kernels.tensorflow_graph import of_class, without_class
 else:
     of_class = partial(ops.take_along_axis, axis=-1)
+
+    def without_class(values: Tensor, label: Tensor) -> Tensor:
+        """`values` [..., C] with 0 at `label` [...]."""
+        return are_others(label, values) * values
 
 
 COUNTED_BY_FLOATS = 2**24
@@ -58,7 +61,7 @@ def row(logits: Tensor, label: Tensor, counts: Tensor | None, temperature: float
     peak = ops.stop_gradient(ops.max(x, -1, keepdims=True))  # [..., 1]
     own = (of_class(x, ops.expand_dims(label, -1)) - peak) / temperature
     shifted = (x - peak) / temperature
-    return Row(peak, own, shifted, are_others(label, x) * ops.exp(shifted))
+    return Row(peak, own, shifted, without_class(ops.exp(shifted), label))
 
 
 def of_row(
@@ -76,34 +79,6 @@ def of_row(
         outputs = [ops.where(ops.expand_dims(counts, -1), output, 0.0) for output in outputs]
     values = tuple(ops.squeeze(output, -1) for output in outputs)
     return values, Statistics(found.peak, own, rivals, weight)
-
-
-def gradient(
-    logits: Tensor,
-    label: Tensor,
-    counts: Tensor | None,
-    class_weight: Tensor | None,
-    temperature: float,
-    statistics: Statistics,
-    slopes: Sequence[Tensor],
-) -> Tensor:
-    """The gradient [..., C] of the sum of the outputs, each times its slope [...]."""
-    x = harmless(logits, counts)  # [..., C]
-    peak, own, rivals, weight = statistics
-    slopes = [ops.expand_dims(slope, -1) for slope in slopes]
-    if counts is not None:
-        slopes = [ops.where(ops.expand_dims(counts, -1), slope, 0.0) for slope in slopes]
-    is_alone = ops.equal(rivals, 0)
-    of_rivals = ops.where(is_alone, 0.0, -slopes[0] / ops.where(is_alone, 1.0, rivals))
-    of_own = slopes[0]
-    if weight is not None:
-        share = weight * slopes[1] / (rivals + ops.exp(own))
-        of_rivals, of_own = of_rivals + share, of_own + share * ops.exp(own)
-    gradient = of_rivals * ops.exp((x - peak) / temperature)
-    if class_weight is not None:
-        gradient = gradient - along_classes(class_weight, x) * slopes[1]
-    gradient = ops.where(is_label(label, x), of_own, gradient) / temperature
-    return ops.cast(gradient, logits.dtype)
 
 
 def harmless(logits: Tensor, counts: Tensor | None) -> Tensor:
