@@ -265,7 +265,8 @@ class Loss(keras.losses.Loss, ABC):
         logits = logits if has_gradient else ops.stop_gradient(logits)
         of_rows = self._added_rows if adds_up else self._rows
         rows = of_rows(logits, target, sample_weight, mask, keras_mask, check_labels)
-        return rows._replace(kept=reduction.hardest(rows.losses, rows.kept, self.hard_fraction))
+        kept = reduction.hardest(rows.losses, rows.kept, self.hard_fraction)
+        return Rows(rows.losses, rows.weights, kept, rows.sample_weight, rows.size)
 
     def _kind(self, logits: Tensor) -> guard.Kind:
         """Return what the loss takes, given logits."""

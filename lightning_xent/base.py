@@ -238,7 +238,8 @@ class Loss(nn.Module, ABC):
         if rows is None:
             logits = reading.checked_logits(reading.whole(logits))
             rows = (self._added_rows if adds_up else self._rows)(logits, *given)
-        return rows._replace(kept=reduction.hardest(rows.losses, rows.kept, self.hard_fraction))
+        kept = reduction.hardest(rows.losses, rows.kept, self.hard_fraction)
+        return Rows(rows.losses, rows.weights, kept, rows.sample_weight, rows.size)
 
     def _kind(self, logits: Tensor) -> guard.Kind:
         """Return what the loss takes, given logits."""
