@@ -73,7 +73,7 @@ class Loss(nn.Module, ABC):
     A subclass that overrides one of these methods has the fact False, unless it states it again.
     """
     proofs: ClassVar[Mapping[str, str]] = {}
-    """The methods that make facts true, for facts that need one: a class that states the fact again has it again."""
+    """For some facts, the method that makes it true; a class that states the fact again must define it again too."""
 
     _is_built = False
 

@@ -41,7 +41,7 @@ def _tangents(temperature: float, inputs: Any, input_tangents: Any) -> Any:
 
 @jax.custom_jvp  # type: ignore[untyped-decorator]
 def _stored(values: Any) -> Any:
-    """The values, in memory, where the gradient then replaces them. Otherwise XLA computes them for each use again."""
+    """The values, kept in memory, where a float32 gradient replaces them; XLA would compute them again for each use."""
     return jax.lax.optimization_barrier(values)
 
 

@@ -57,7 +57,7 @@ class BinaryFocalCrossEntropy(_Focal, BinaryLoss):
 
     def with_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
         m, surprise = -x, softplus(x)
-        # 1 - p. torch's own is closer, but 0 from -88.8 down: there a square is 0 too, not so small powers.
+        # 1 - p. torch's own is closer, but 0 from -88.8 down. There the loss is 0 too, for these gammas.
         other = torch.sigmoid(x) if self.gamma in (1.0, 2.0) else sigmoid(x)
         if self.gamma == 0.0:
             return surprise, other

@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping
 def drop_overridden(owner: type, facts: Mapping[str, Collection[str]], proofs: Mapping[str, str]) -> None:
     """Set a fact to False if a class, its mixins included, overrides a method that the fact is about.
 
-    `facts` maps the attribute that states a fact to the methods that it is about, and `proofs` some of them to the
-    method that makes it true. A class that states a fact beside the method, and has its proof there, keeps it.
+    `facts` maps the attribute that states a fact to the methods that it is about, `proofs` some of these attributes to
+    the method that makes the fact true. A class that overrides a method keeps the fact if it states it again, and
+    defines its proof again.
     """
     for fact, methods in facts.items():
         stated = max(_place(owner, name) for name in (fact, proofs.get(fact, fact)))
