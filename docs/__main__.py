@@ -61,20 +61,21 @@ def definitions() -> dict[str, Definition]:
     exports = {node.module for node in EXPORTS if isinstance(node, ast.ImportFrom) and node.module}
     modules = {name for name in exports if name.startswith(("lightning_xent.", "shared_specs.common."))}
     modules |= {f"lightning_xent.{name}" for name in ("base", "binary", "callbacks", "categorical")}
+    modules |= {"shared_specs.common.options", "shared_specs.common.weighting"}
     nodes = [
         node
         for module in sorted(modules)
         for node in ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")).body
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node)
     ]
-    mixins = {node.name: node for node in nodes if node.name.startswith("_")}
+    mixins = {node.name: node for node in nodes if node.name.startswith("_") or node.name.endswith("Options")}
     return {node.name: definition(node, mixins) for node in nodes}
 
 
 def definition(
     node: ast.ClassDef | ast.FunctionDef, mixins: Mapping[str, ast.ClassDef | ast.FunctionDef]
 ) -> Definition:
-    """The `Definition` of a node, with the parameters of its mixins first."""
+    """The `Definition` of a node, with the parameters of its mixins first, and common ones last."""
     bases = [ast.unparse(base) for base in node.bases] if isinstance(node, ast.ClassDef) else []
     shared = [mixins[base] for base in bases if base in mixins]
     docstring = reduce(docstrings.joined, (ast.get_docstring(part) or "" for part in (node, *shared)))
@@ -83,7 +84,8 @@ def definition(
     entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", sections.get("Args", ""), flags=re.MULTILINE)
     paragraphs = [flat(paragraph) for paragraph in head.strip().split("\n\n")]
     keywords = {name: flat(text) for name, text in entries}
-    defaults = {name: default for part in (*shared, node) for name, default in parameters(part)}
+    parts = sorted((*shared, node), key=lambda part: part.name.endswith("Options"))
+    defaults = {name: default for part in parts for name, default in parameters(part) if not name.startswith("_")}
     return Definition(node.name, paragraphs, keywords, defaults, flat(sections.get("Reference", "")))
 
 
@@ -216,9 +218,9 @@ def keyword_table(items: Sequence[Definition]) -> list[str]:
     for item in items:
         if set(item.keywords) != set(item.defaults):
             raise ValueError(f"{item.name} has {set(item.defaults)}, but its docstring has {set(item.keywords)}")
-        for name, text in item.keywords.items():
-            default = f"`{item.defaults[name]}`" if item.defaults[name] else "required"
-            if rows.setdefault(name, (default, text))[0] != default:
+        for name, default in item.defaults.items():
+            default = f"`{default}`" if default else "required"
+            if rows.setdefault(name, (default, item.keywords[name]))[0] != default:
                 raise ValueError(f"{name} of {item.name} has the default {default}, another class has another")
     lines = ["| keyword | default | meaning |", "|---|---|---|"] if rows else []
     for name, (default, text) in rows.items():

@@ -4,9 +4,9 @@ target, logits -> ignored rows out -> target -> log-odds -> curve (+ regulariser
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, Self
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import keras
 from keras import KerasTensor as Tensor
@@ -14,8 +14,8 @@ from keras import ops
 
 from keras_xent import private, reading, reduction, watch
 from keras_xent.reduction import Rows
-from shared_specs.common import arguments, docstrings, guard
-from shared_specs.common.facts import drop_overridden
+from shared_specs.common import arguments
+from shared_specs.common.options import Options
 
 EXAMPLE = """
 Example:
@@ -28,69 +28,23 @@ Example:
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Loss(keras.losses.Loss, ABC):
+class Loss(Options, keras.losses.Loss, ABC):
     """Base of every loss: the common keywords, the call, and its reduction.
 
     Args:
-        from_logits: Whether the input holds logits. False: it holds probabilities; their log-odds are limited to
-            +-16.118 (a probability of 1e-7), with gradient 0 beyond.
-        label_smoothing: Share of the target that is spread over the classes, in [0, 1].
-        smooth_over: "all": (1-e)t + e/K over all K classes, as in torch, Keras and optax; "others":
-            (1-e)t + e(sum t - t)/(K-1), over the other classes only.
-        ignore_index: Rows (binary: elements) with this label are ignored, even if their logits are NaN. Has no effect
-            on soft targets; use `mask` there.
-        temperature: Divides the logits, before everything else; > 0.
-        entropy_penalty: Any finite number; -entropy_penalty * H(p), in nats, is added to the loss of each row.
-        hard_fraction: Share of the kept rows that count, in (0, 1]. These are the rows with the largest loss before
-            sample weights.
         check_labels: Whether a label out of range raises. None: on CPU, where reading labels costs no
             synchronisation. A graph of TensorFlow raises too, by an assertion, which XLA drops. Where nothing can
             raise, under XLA, jax.jit or torch.compile, the loss of such rows is NaN. The loss warns of that when it is
             first traced, and names `check_model`. On JAX a report of the label itself, by a callback to the host, made
             steps of small networks 2 to 7 times slower. False: labels are never read, and there is no warning.
-        reduction: "mean" over the kept rows, "weighted_mean" with the sample weights and the class weights of the
-            targets, "sum" or "none". Keras' "sum_over_batch_size" is "mean" and its
-            "mean_with_sample_weight" is "weighted_mean".
         name: Name of the loss in Keras; by default the name of the class in snake case.
     """
 
-    from_logits: bool = arguments.field(True, arguments.choice, (True, False))
-    label_smoothing: float = arguments.field(0.0, arguments.number, "[0, 1]")
-    smooth_over: Literal["all", "others"] = arguments.field("all", arguments.choice, ("all", "others"))
-    ignore_index: int | float | None = arguments.field(None, arguments.number)
-    temperature: float = arguments.field(1.0, arguments.number, "(0, inf)")
-    entropy_penalty: float = arguments.field(0.0, arguments.number)
-    hard_fraction: float = arguments.field(1.0, arguments.number, "(0, 1]")
-    check_labels: bool | None = arguments.field(None, arguments.choice, (True, False))
-    reduction: str = arguments.field("mean", arguments.reduction)
     name: str | None = arguments.field(None, arguments.text)
 
-    logits_only: ClassVar[bool] = False
-    """Whether `from_logits=False` raises."""
-    takes_cosines: ClassVar[bool] = False
-    """Whether the logits are cosines, which lie in [-1, 1]."""
+    example = EXAMPLE
 
-    facts: ClassVar[Mapping[str, Collection[str]]] = {}
-    """Class attributes that state a fact, with the methods that it is about.
-
-    A subclass that overrides one of these methods has the fact False, unless it states it again.
-    """
-    proofs: ClassVar[Mapping[str, str]] = {}
-    """For some facts, the method that makes it true; a class that states the fact again must define it again too."""
-
-    _is_built, _is_naming = False, False
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        """Drop the facts that are about overridden methods, and document the parameters of mixins."""
-        super().__init_subclass__(**options)
-        drop_overridden(cls, cls.facts, cls.proofs)
-        docstrings.complete(cls, Loss, EXAMPLE)
-
-    def __new__(cls, *positional: Any, **keywords: Any) -> Self:
-        """Refuse a keyword that the loss does not have, and say which one may be meant."""
-        arguments.refuse_positional(cls, positional)
-        arguments.refuse_unknown(cls, keywords)
-        return super().__new__(cls)
+    _is_naming = False
 
     def __post_init__(self) -> None:
         self._take_name()
@@ -99,48 +53,26 @@ class Loss(keras.losses.Loss, ABC):
         self._is_built = True
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Assign an attribute. A value that a field does not accept raises, and the field keeps its value."""
-        if self._is_naming:
-            super().__setattr__(name, value)
-            return
-        if name not in self.__dataclass_fields__:
-            super().__setattr__(name, value)
-            for fact in (fact for fact, methods in self.facts.items() if name in methods):
-                super().__setattr__(fact, False)
-            return
+        # Keras assigns a name and a reduction that the fields do not accept.
+        of_base = super(Options, self) if self._is_naming else super()
+        of_base.__setattr__(name, value)
+
+    def _refuse_tensor(self, name: str, value: Any) -> None:
         if reading.is_compiling() and arguments.is_array(value):  # Dynamo reads no values
             raise arguments.without_value(name, value)
         if reading.has_tangent(value):
             raise arguments.not_plain(name, f"a {type(value).__name__} that gradients train")
-        check = arguments.check_of(type(self), name)
-        before: Any = getattr(self, name, None)
-        super().__setattr__(name, value if check is None else check(name, value))
-        if not self._is_built:
-            return
-        try:
-            self.fields_changed()
-        except Exception:
-            super().__setattr__(name, before)
-            self.fields_changed()
-            raise
 
     def fields_changed(self) -> None:
-        """Raise if fields contradict each other, and compute what derives from them.
-
-        Runs after construction and after each assignment of a field. A subclass calls the method of its base first.
-        """
         if self.name is None:
             self._take_name()
-        if self.logits_only and not self.from_logits:
-            raise ValueError(f"from_logits must be True for {type(self).__name__}, got False")
-        if not self.from_logits and self.temperature != 1.0:
-            raise ValueError(f"temperature must be 1 with from_logits=False, got {self.temperature}")
+        super().fields_changed()
 
     def _take_name(self) -> None:
         """Let Keras make up a name if none is given. It does not know all reductions, so it gets "none" meanwhile."""
         name, reduction_name = self.name, self.reduction
         self._is_naming = True
-        super().__init__(name=name, reduction="none")
+        super(Options, self).__init__(name=name, reduction="none")
         self._made_up_name = None if name else self.name
         self.reduction = reduction_name
         self._is_naming = False
@@ -201,11 +133,10 @@ class Loss(keras.losses.Loss, ABC):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor arguments that differ from their defaults, ready for JSON."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        changed = {field.name: values[field.name] for field in fields(self) if values[field.name] != field.default}
+        changed = super().get_config()
         if self.name == self._made_up_name:
             changed.pop("name", None)
-        return {name: arguments.listed(value) for name, value in changed.items()}
+        return changed
 
     def __reduce__(self) -> tuple[Any, ...]:
         return self.from_config, (self.get_config(),)
@@ -267,14 +198,6 @@ class Loss(keras.losses.Loss, ABC):
         rows = of_rows(logits, target, sample_weight, mask, keras_mask, check_labels)
         kept = reduction.hardest(rows.losses, rows.kept, self.hard_fraction)
         return Rows(rows.losses, rows.weights, kept, rows.sample_weight, rows.size)
-
-    def _kind(self, logits: Tensor) -> guard.Kind:
-        """Return what the loss takes, given logits."""
-        return guard.Kind(type(self).__name__, self.from_logits, self.takes_cosines, self.temperature)
-
-    def _weight_of_classes(self) -> str | None:
-        """Return the keyword that weights the classes; None if none does."""
-        return None
 
     @staticmethod
     def _expected(curve: Callable[[Tensor], Tensor], mass: Tensor, log_odds: Tensor) -> Tensor:

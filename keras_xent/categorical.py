@@ -1,6 +1,6 @@
 """Losses over K exclusive classes: logits and a target give the loss of each row."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -13,7 +13,8 @@ from keras_xent import fused, kernels, log_odds, reading, reduction, targets, we
 from keras_xent.base import Loss
 from keras_xent.reduction import Rows
 from keras_xent.shapes import along_classes, class_count, has_unknown_classes, with_classes
-from shared_specs.common import arguments, guard
+from shared_specs.common import guard
+from shared_specs.common.options import CategoricalOptions, take_any_loss
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Given(NamedTuple):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class CategoricalLoss(Loss):
+class CategoricalLoss(CategoricalOptions, Loss):
     """Base of the losses over K exclusive classes; a variant adds its curve.
 
     A row is a position of the logits without the class axis. Its target is a class index (any integer dtype) or a
@@ -75,37 +76,18 @@ class CategoricalLoss(Loss):
 
     Args:
         axis: Class axis of the logits. None: the last, as in Keras.
-        class_weight: K numbers >= 0 that multiply the loss of each class, or a dictionary
-            {class: number} of all K classes, as in Keras' `fit`.
-        z_loss: z_loss * logsumexp(logits / temperature)^2 is added to the loss of each row; >= 0.
-        softcap: Bound > 0 of the logits after the temperature, softcap * tanh(logits / softcap). None: no bound. A
-            logit of -inf becomes -softcap, so do not rule out classes by -inf.
-        ignore_index: Rows (binary: elements) with this label are ignored, even if their logits are NaN. Has no effect
-            on soft targets; use `mask` there.
     """
-
-    axis: int | None = arguments.field(None, arguments.integer)
-    class_weight: Sequence[float] | Mapping[int, float] | None = arguments.field(None, arguments.weights)
-    z_loss: float = arguments.field(0.0, arguments.number, "[0, inf)")
-    softcap: float | None = arguments.field(None, arguments.number, "(0, inf)")
-    ignore_index: int | float | None = arguments.field(None, arguments.integer)
 
     labels_only: ClassVar[bool] = False
     takes_distributions: ClassVar[bool] = True
     """Whether a target in the shape of the logits is a distribution."""
 
     reads_log_odds: ClassVar[bool] = True
-    """Whether the input of the curve are log-odds, so that the loss of a label needs no inputs of other classes."""
     is_linear: ClassVar[bool] = True
-    """Whether the loss of a target is the expectation of the curve over its classes."""
     is_cross_entropy: ClassVar[bool] = False
-    """Whether the curve is that of cross-entropy, which has closed forms for smoothed labels and for distributions."""
     passes_logits: ClassVar[bool] = True
-    """Whether the softmax reads the logits unchanged, or only capped, and without a margin."""
     has_common_regulariser: ClassVar[bool] = True
-    """Whether `regulariser` adds z_loss and entropy_penalty alone."""
     reads_one_logits: ClassVar[bool] = True
-    """Whether the losses of the rows come from one tensor of logits, by `_given` and `_losses`, as `linear` needs."""
     facts: ClassVar[Mapping[str, Collection[str]]] = {
         "reads_log_odds": {"of_classes"},
         "is_linear": {"of_target"},
@@ -117,17 +99,9 @@ class CategoricalLoss(Loss):
 
     def fields_changed(self) -> None:
         super().fields_changed()
-        if not self.from_logits and self.z_loss != 0.0:
-            raise ValueError(f"z_loss must be 0 with from_logits=False, got {self.z_loss}")
-        if not self.from_logits and self.softcap is not None:
-            raise ValueError(f"softcap must be None with from_logits=False, got {self.softcap}")
         weights = None if self.class_weight is None else tuple(self.class_weight)  # the check makes it a tuple
         self._class_weight = None if weights is None else weighting.constant(weights)
         self._least_weight = 1.0 if weights is None else min(weights)
-
-    def set_class_weight(self, class_weight: Sequence[float] | Mapping[int, float] | None) -> None:
-        """Replace the class weights: K numbers >= 0, or None. Compiled code keeps the ones that it was traced with."""
-        self.class_weight = class_weight
 
     def _kind(self, logits: Tensor) -> guard.Kind:
         axis = targets.class_axis(logits, self.axis)
@@ -136,13 +110,6 @@ class CategoricalLoss(Loss):
         views = max(1, size // classes) if isinstance(size, int) else 1
         given = type(self).__name__, self.from_logits, self.takes_cosines, self.temperature
         return guard.Kind(*given, axis=axis, classes=classes, views=views)
-
-    def _kind_of_layer(self, size: int) -> guard.Kind:
-        """Return what the loss takes, given logits [N, C] of a layer."""
-        return guard.Kind(type(self).__name__, True, self.takes_cosines, self.temperature, axis=1, classes=size)
-
-    def _weight_of_classes(self) -> str | None:
-        return None if self.class_weight is None else "class_weight"
 
     def count_classes(self, size: Any) -> Any:
         """Return the number of classes, given the size of the class axis of the logits; None if it is unknown."""
@@ -271,39 +238,6 @@ class CategoricalLoss(Loss):
         penalty = -self.entropy_penalty * entropy
         return penalty if value is None else value + penalty
 
-    @property
-    def _reads_what_kernels_know(self) -> bool:
-        """Whether kernels give all that the loss of a label needs: log-odds, softcap, `z_loss`, `entropy_penalty`."""
-        return self.from_logits and self.reads_log_odds and self.passes_logits and self.has_common_regulariser
-
-    @property
-    def _is_of_label_alone(self) -> bool:
-        """Whether the loss of a row depends on its logits only through the log-odds of the label."""
-        is_plain = self.z_loss == self.entropy_penalty == 0.0 and self.softcap is None
-        return is_plain and self._reads_what_kernels_know
-
-    @property
-    def _is_plain_cross_entropy(self) -> bool:
-        """Whether the loss of a distribution, but for its smoothing, is what the kernel for distributions computes."""
-        return self.is_cross_entropy and self.is_linear and self._is_of_label_alone
-
-    def _is_direct(self, is_labels: bool, reads_once: bool) -> bool:
-        """Whether kernels take the logits as they are given, and leave rows out themselves, without a copy.
-
-        `reads_once`: whether the kernels of `_in_one_read` can run.
-        """
-        if not is_labels:
-            return reads_once and self._is_plain_cross_entropy
-        takes_label = self._reads_what_kernels_know if reads_once else self._is_of_label_alone
-        return takes_label and self._goes_by_label(has_margin=False)
-
-    def _goes_by_label(self, has_margin: bool) -> bool:
-        """Whether the loss of a label needs no inputs of the curve for the other classes."""
-        if self.label_smoothing == 0.0:
-            return True
-        has_closed_form = self.is_cross_entropy and self.is_linear and self.from_logits and not has_margin
-        return has_closed_form and weighting.take_any_loss(self.label_smoothing)
-
     def _of_label(
         self,
         softmax: Softmax,
@@ -333,7 +267,7 @@ class CategoricalLoss(Loss):
             weights = share * ops.ones_like(score) if weights is None else share * weights
         if weights is None:
             losses = self.curve(score)
-        elif isinstance(share, float) and weighting.take_any_loss(share * self._least_weight):
+        elif isinstance(share, float) and take_any_loss(share * self._least_weight):
             losses = weights * self.curve(score)
         else:
             losses = self._expected(self.curve, weights, score)

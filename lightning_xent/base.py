@@ -4,9 +4,9 @@ target, logits -> ignored rows out -> target -> log-odds -> curve (+ regulariser
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from lightning_xent import reading, reduction, watch
 from lightning_xent.kernels import tensors
 from lightning_xent.reduction import Rows
-from shared_specs.common import arguments, docstrings, guard
-from shared_specs.common.facts import drop_overridden
+from shared_specs.common import arguments
+from shared_specs.common.options import Options
 
 EXAMPLE = """
 Example:
@@ -28,65 +28,16 @@ Example:
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Loss(nn.Module, ABC):
-    """Base of every loss: the common keywords, the call, and its reduction.
+class Loss(Options, nn.Module, ABC):
+    """Base of every loss: the common keywords, the call, and its reduction."""
 
-    Args:
-        from_logits: Whether the input holds logits. False: it holds probabilities; their log-odds are limited to
-            +-16.118 (a probability of 1e-7), with gradient 0 beyond.
-        label_smoothing: Share of the target that is spread over the classes, in [0, 1].
-        smooth_over: "all": (1-e)t + e/K over all K classes, as in torch, Keras and optax; "others":
-            (1-e)t + e(sum t - t)/(K-1), over the other classes only.
-        ignore_index: Rows (binary: elements) with this label are ignored, even if their logits are NaN. Has no effect
-            on soft targets; use `mask` there.
-        temperature: Divides the logits, before everything else; > 0.
-        entropy_penalty: Any finite number; -entropy_penalty * H(p), in nats, is added to the loss of each row.
-        hard_fraction: Share of the kept rows that count, in (0, 1]. These are the rows with the largest loss before
-            sample weights.
-        check_labels: Whether a label out of range raises. None: on CPU, where reading labels costs no
-            synchronisation. Where labels are not read, as under a trace, the loss of such rows is NaN. The loss warns
-            of that when it is first traced, and names `check_model`. False: labels are never read, and there is no
-            warning.
-        reduction: "mean" over the kept rows, "weighted_mean" with the sample weights and the class weights of the
-            targets, "sum" or "none". Keras' "sum_over_batch_size" is "mean" and its
-            "mean_with_sample_weight" is "weighted_mean".
-    """
-
-    from_logits: bool = arguments.field(True, arguments.choice, (True, False))
-    label_smoothing: float = arguments.field(0.0, arguments.number, "[0, 1]")
-    smooth_over: Literal["all", "others"] = arguments.field("all", arguments.choice, ("all", "others"))
-    ignore_index: int | float | None = arguments.field(None, arguments.number)
-    temperature: float = arguments.field(1.0, arguments.number, "(0, inf)")
-    entropy_penalty: float = arguments.field(0.0, arguments.number)
-    hard_fraction: float = arguments.field(1.0, arguments.number, "(0, 1]")
-    check_labels: bool | None = arguments.field(None, arguments.choice, (True, False))
-    reduction: str = arguments.field("mean", arguments.reduction)
-
-    logits_only: ClassVar[bool] = False
-    """Whether `from_logits=False` raises."""
-    takes_cosines: ClassVar[bool] = False
-    """Whether the logits are cosines, which lie in [-1, 1]."""
-
-    facts: ClassVar[Mapping[str, Collection[str]]] = {}
-    """Class attributes that state a fact, with the methods that it is about.
-
-    A subclass that overrides one of these methods has the fact False, unless it states it again.
-    """
-    proofs: ClassVar[Mapping[str, str]] = {}
-    """For some facts, the method that makes it true; a class that states the fact again must define it again too."""
-
-    _is_built = False
+    example = EXAMPLE
 
     __jit_unused_properties__: ClassVar[list[str]] = []
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Drop the facts that are about overridden methods, and document the parameters of mixins.
-
-        Also let TorchScript script a network that holds a loss. It reads no code of a loss, so it cannot call one.
-        """
+        """Let TorchScript script a network that holds a loss. It reads no code of a loss, so it cannot call one."""
         super().__init_subclass__(**options)
-        drop_overridden(cls, cls.facts, cls.proofs)
-        docstrings.complete(cls, Loss, EXAMPLE)
         cls.__jit_unused_properties__ = [name for name in dir(cls) if isinstance(getattr(cls, name, None), property)]
         torch.jit.unused(cls.forward)
 
@@ -96,11 +47,8 @@ class Loss(nn.Module, ABC):
         return [field.name for field in fields(self)]
 
     def __new__(cls, *positional: Any, **keywords: Any) -> Self:
-        """Refuse a keyword that the loss does not have, and say which one may be meant."""
-        arguments.refuse_positional(cls, positional)
-        arguments.refuse_unknown(cls, keywords)
-        loss = super().__new__(cls)
-        super(Loss, loss).__init__()  # here, because Dynamo cannot enter methods of a module before this
+        loss = super().__new__(cls, *positional, **keywords)
+        super(Options, loss).__init__()  # here, because Dynamo cannot enter methods of a module before this
         return loss
 
     def __post_init__(self) -> None:
@@ -108,38 +56,11 @@ class Loss(nn.Module, ABC):
         self.fields_changed()
         self._is_built = True
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Assign an attribute. A value that a field does not accept raises, and the field keeps its value."""
-        if name not in self.__dataclass_fields__:
-            super().__setattr__(name, value)
-            for fact in (fact for fact, methods in self.facts.items() if name in methods):
-                super().__setattr__(fact, False)  # type: ignore[arg-type]
-            return
+    def _refuse_tensor(self, name: str, value: Any) -> None:
         if tensors.is_compiling() and arguments.is_array(value):  # Dynamo reads no values
             raise arguments.without_value(name, value)
         if isinstance(value, Tensor) and tensors.has_tangent(value):
             raise arguments.not_plain(name, f"a {type(value).__name__} that gradients train")
-        check = arguments.check_of(type(self), name)
-        before: Any = getattr(self, name, None)
-        super().__setattr__(name, value if check is None else check(name, value))
-        if not self._is_built:
-            return
-        try:
-            self.fields_changed()
-        except Exception:
-            super().__setattr__(name, before)
-            self.fields_changed()
-            raise
-
-    def fields_changed(self) -> None:
-        """Raise if fields contradict each other, and compute what derives from them.
-
-        Runs after construction and after each assignment of a field. A subclass calls the method of its base first.
-        """
-        if self.logits_only and not self.from_logits:
-            raise ValueError(f"from_logits must be True for {type(self).__name__}, got False")
-        if not self.from_logits and self.temperature != 1.0:
-            raise ValueError(f"temperature must be 1 with from_logits=False, got {self.temperature}")
 
     def forward(
         self, logits: Tensor, target: Any, sample_weight: Any = None, mask: Any = None, denominator: Any = None
@@ -182,12 +103,6 @@ class Loss(nn.Module, ABC):
         gradient reaches the logits, and small probabilities keep their digits.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define probabilities()")
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor arguments that differ from their defaults, ready for JSON."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        changed = {field.name: values[field.name] for field in fields(self) if values[field.name] != field.default}
-        return {name: arguments.listed(value) for name, value in changed.items()}
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())
@@ -240,14 +155,6 @@ class Loss(nn.Module, ABC):
             rows = (self._added_rows if adds_up else self._rows)(logits, *given)
         kept = reduction.hardest(rows.losses, rows.kept, self.hard_fraction)
         return Rows(rows.losses, rows.weights, kept, rows.sample_weight, rows.size)
-
-    def _kind(self, logits: Tensor) -> guard.Kind:
-        """Return what the loss takes, given logits."""
-        return guard.Kind(type(self).__name__, self.from_logits, self.takes_cosines, self.temperature)
-
-    def _weight_of_classes(self) -> str | None:
-        """Return the keyword that weights the classes; None if none does."""
-        return None
 
     @staticmethod
     def _expected(curve: Callable[[Tensor], Tensor], mass: Tensor, log_odds: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Losses over two classes, elementwise: logits and a target give the loss of each element."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,32 +9,21 @@ from torch import Tensor
 from lightning_xent import log_odds, reading, reduction, targets, weighting
 from lightning_xent.base import Loss
 from lightning_xent.reduction import Rows
-from shared_specs.common import arguments
+from shared_specs.common.options import BinaryOptions
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class BinaryLoss(Loss):
+class BinaryLoss(BinaryOptions, Loss):
     """Base of the losses over two classes, elementwise; multi-label is the same call. A variant adds its curve.
 
     Every element of the logits is a row. Its target is in [0, 1], 1 for the positive label, of any dtype and of
     the shape of the logits. An axis of size 1, the last or axis 1, may be missing in one of the two: (N,) for (N, 1),
     (B, H, W) for (B, 1, H, W). The loss is the expectation over the two labels: t w_1 curve(x) + (1 - t) w_0 curve(-x).
-
-    Args:
-        pos_weight: Weight >= 0 of label 1: a number (a sequence of one is one), one per label, along `axis`, or an
-            array that broadcasts against the logits without their batch axis: (C, 1, 1) for images (B, C, H, W).
-        axis: Axis of the logits that holds the labels of a `pos_weight` of one number per label. None: the last.
     """
 
-    pos_weight: float | Sequence[Any] | None = arguments.field(None, arguments.weight_or_weights)
-    axis: int | None = arguments.field(None, arguments.integer)
-
     is_linear: ClassVar[bool] = True
-    """Whether the loss of a label is its weight times the curve, and that of a target is linear in it."""
     has_slope: ClassVar[bool] = False
-    """Whether `with_slope` has the curve and its derivative, and the loss is linear in the target."""
     is_cross_entropy: ClassVar[bool] = False
-    """Whether the curve is that of cross-entropy: curve(-m) = curve(m) + m, so smoothed labels need no other."""
     facts: ClassVar[Mapping[str, Collection[str]]] = {
         "is_linear": {"of_target"},
         "has_slope": {"curve", "of_target"},
@@ -44,8 +33,6 @@ class BinaryLoss(Loss):
 
     def fields_changed(self) -> None:
         super().fields_changed()
-        if self.axis is not None and isinstance(self.pos_weight, tuple) and isinstance(self.pos_weight[0], tuple):
-            raise ValueError(f"axis must be None where pos_weight has rows, which say where they lie, got {self.axis}")
         self._pos_weight = None if self.pos_weight is None else weighting.constant(self.pos_weight)
 
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -64,32 +51,10 @@ class BinaryLoss(Loss):
         """
         raise NotImplementedError
 
-    def balance(self) -> tuple[float, float]:
-        """Return the weights of labels 1 and 0, without `pos_weight`."""
-        return 1.0, 1.0
-
     def of_target(self, x: Tensor, target: Tensor, weight_1: Tensor | float, weight_0: Tensor | float) -> Tensor:
         """Return the loss of each target, given the log-odds x of label 1 and the weights of both labels."""
         positive = self._expected(self.curve, target * weight_1, x)
         return positive + self._expected(self.curve, (1 - target) * weight_0, -x)
-
-    @property
-    def _is_of_label_alone(self) -> bool:
-        """Whether the loss of a label follows from its weight, > 0, its log-odds and their curve, in `_of_label`."""
-        if self._share_of_other > 0.0:
-            # Beyond half, curve(m) and share * m in `_of_label` would nearly cancel.
-            return self.is_cross_entropy and self._weight_of_classes() is None and self._share_of_other <= 0.5
-        return self.is_linear and weighting.take_any_loss(*self.balance(), arguments.least(self.pos_weight))
-
-    @property
-    def _share_of_other(self) -> float:
-        """What smoothing takes from a label, and gives to the other one."""
-        return self.label_smoothing / 2 if self.smooth_over == "all" else self.label_smoothing
-
-    def _weight_of_classes(self) -> str | None:
-        if self.pos_weight is not None:
-            return "pos_weight"
-        return None if self.balance() == (1.0, 1.0) else "alpha"
 
     def _rows(
         self,

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -17,18 +18,13 @@ from lightning_xent.batches import split
 from lightning_xent.binary import BinaryLoss
 from lightning_xent.categorical import CategoricalLoss
 from lightning_xent.check import problems_of_model
-from shared_specs.common import arguments, guard
-from shared_specs.common.weights import (
-    SCHEMES,
-    binary_counts,
-    class_counts,
-    limited,
-    ratios_of_counts,
-    weights_of_counts,
-)
+from shared_specs.common import guard
+from shared_specs.common.weighting import WeightingOptions, set_weights
+from shared_specs.common.weights import limited
 
 
-class ClassWeighting(Callback):
+@dataclass(eq=False, repr=False)
+class ClassWeighting(WeightingOptions, Callback):
     """Sets the weights of the module's loss from the row counts of the training data, before the first step.
 
     A categorical loss gets the `class_weight` of `class_weights`, K numbers that sum to K; a binary loss gets the
@@ -39,19 +35,6 @@ class ClassWeighting(Callback):
         data: Targets, an array or tensor, or a finite iterable of batches as the module takes them, such as a
             DataLoader, which every `fit` reads once. None: the batches of an epoch of the trainer's own training data,
             summed over all devices. Training then reads the same data from the start. Sample weights do not count.
-        scheme: "balanced", "inverse" or "effective", see `class_weights`.
-        beta: Overlap of the rows for "effective", in [0, 1).
-        classes: Number K of classes, >= 1, if the targets of a categorical loss are class indices; labels equal to the
-            loss's ignore_index do not count. None: the targets are distributions or one-hot, with the classes on the
-            loss's axis, and their sums are the counts. A binary loss needs None.
-        start_epoch: First epoch with the weights, >= 0, counted from 0.
-        power: Exponent >= 0 of the weights, see `class_weights` and `pos_weights`.
-        max_weight: Largest weight, > 0. None: no bound.
-        pseudo_count: Number >= 0 that is added to each count.
-        batches: Largest number of batches to read, >= 1. None: all, if their number is known. Data of unknown length,
-            such as generators, iterators and datasets that repeat, need a number: they may have no end.
-        per_label: Whether each label of a multi-label loss, along its axis (None: the last), gets its own pos_weight.
-            None: one number for targets of rank 1, one for each label at rank 2; higher ranks need True or False.
 
     Raises:
         ValueError: An argument out of range; when training begins, data that may have no end, a class without rows, or
@@ -63,32 +46,9 @@ class ClassWeighting(Callback):
         arXiv:1906.07413.
     """
 
-    def __init__(
-        self,
-        data: Any = None,
-        *,
-        scheme: str = "balanced",
-        beta: float = 0.999,
-        classes: int | None = None,
-        start_epoch: int = 0,
-        power: float = 1.0,
-        max_weight: float | None = None,
-        pseudo_count: float = 0.0,
-        batches: int | None = None,
-        per_label: bool | None = None,
-    ) -> None:
-        super().__init__()
-        self.data = data
-        self.scheme = arguments.choice("scheme", scheme, SCHEMES)
-        self.beta = arguments.number("beta", beta, "[0, 1)")
-        self.classes = None if classes is None else arguments.integer("classes", classes, 1)
-        self.start_epoch = arguments.integer("start_epoch", start_epoch, 0)
-        self.power = arguments.number("power", power, "[0, inf)")
-        self.max_weight = None if max_weight is None else arguments.number("max_weight", max_weight, "(0, inf)")
-        self.pseudo_count = arguments.number("pseudo_count", pseudo_count, "[0, inf)")
-        self.batches = None if batches is None else arguments.integer("batches", batches, 1)
-        self.per_label = arguments.choice("per_label", per_label, (None, True, False))
-        self._weights: list[float] | None = None
+    data: Any = None
+
+    _weights: list[float] | None = field(init=False, default=None)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loss = self._loss(pl_module)
@@ -100,13 +60,13 @@ class ClassWeighting(Callback):
                     "have no end; pass batches=N to count the classes of at most N batches"
                 )
             with _unread(trainer.train_dataloader) as batches:
-                counts = self._counts(loss, _targets(pl_module, islice(batches, int(min(limits)))))
+                counts = self.counts(loss, _targets(pl_module, islice(batches, int(min(limits)))), 1)
             if trainer.world_size > 1:
                 total = torch.tensor(counts, dtype=torch.float64, device=pl_module.device)
                 counts = trainer.strategy.reduce(total, reduce_op="sum").tolist()
         else:
-            counts = self._counts(loss, _targets(pl_module, limited("data", self.data, self.batches)))
-        self._weights = self._weights_of(counts)
+            counts = self.counts(loss, _targets(pl_module, limited("data", self.data, self.batches)), 1)
+        self._weights = self.weights_of(counts)
         # A run that resumes within an epoch does not call on_train_epoch_start for it.
         self._set_weights(trainer, loss)
 
@@ -115,35 +75,8 @@ class ClassWeighting(Callback):
 
     def _set_weights(self, trainer: Trainer, loss: CategoricalLoss | BinaryLoss) -> None:
         if self._weights is not None and trainer.current_epoch >= self.start_epoch:
-            if isinstance(loss, CategoricalLoss):
-                loss.set_class_weight(self._weights)
-            else:
-                loss.pos_weight = self._weights
+            set_weights(loss, self._weights)
             self._weights = None
-
-    def _counts(self, loss: CategoricalLoss | BinaryLoss, data: Any) -> list[list[float]]:
-        """Return the row counts of the K classes; or those of labels 0 and those of labels 1."""
-        ignored = loss.ignore_index
-        if isinstance(loss, CategoricalLoss):
-            axis = 1 if loss.axis is None else loss.axis
-            return [class_counts("data", data, classes=self.classes, axis=axis, ignore_index=ignored)]
-        if self.classes is not None:
-            raise ValueError(f"classes must be None for a binary loss, got {self.classes}: its labels are 0 and 1")
-        own_axis = getattr(loss, "axis", None)
-        axis = -1 if own_axis is None else own_axis
-        return list(binary_counts("data", data, per_label=self.per_label, axis=axis, ignore_index=ignored))
-
-    def _weights_of(self, counts: list[list[float]]) -> list[float]:
-        options: dict[str, Any] = {
-            "scheme": self.scheme,
-            "beta": self.beta,
-            "power": self.power,
-            "max_weight": self.max_weight,
-            "pseudo_count": self.pseudo_count,
-        }
-        if len(counts) == 1:
-            return weights_of_counts("counts of data", *counts, **options)
-        return ratios_of_counts("data", *counts, **options)
 
     @staticmethod
     def _loss(pl_module: LightningModule) -> CategoricalLoss | BinaryLoss:

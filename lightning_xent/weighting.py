@@ -120,11 +120,6 @@ def harmless_logits(logits: Tensor, kept: Tensor | None, sample_weight: Tensor |
     return logits
 
 
-def take_any_loss(*weights: float) -> bool:
-    """Whether all weights stay positive in float32, so that weight * inf is never 0 * inf; 1e-30 leaves a margin."""
-    return all(weight >= 1e-30 for weight in weights)
-
-
 def _along_rows(name: str, values: Tensor, wanted: tuple[int, ...]) -> Tensor:
     """Return values in the shape `wanted` of the rows; they may have a leading part of it, also with a 1 at its end."""
     given = tuple(values.shape)

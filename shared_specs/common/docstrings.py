@@ -4,6 +4,7 @@ import inspect
 import json
 import re
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,12 +38,13 @@ def described(owner: type) -> Description:
 def complete(owner: type, kind: type, example: str) -> None:
     """Add to a class's docstring the sections of its mixins, an example, and the keywords of its bases of a kind.
 
+    Mixins are the bases before the first of that kind; others, such as a class of a framework, describe themselves.
     `python -OO` has no docstrings.
     """
     if not owner.__doc__:
         return
     text = owner.__doc__
-    for mixin in (base for base in owner.__bases__ if not issubclass(base, kind)):
+    for mixin in takewhile(lambda base: not issubclass(base, kind), owner.__bases__):
         text = joined(text, mixin.__doc__ or "")
     if owner.__name__ in examples():
         text = joined(text, example.format(name=owner.__name__, **examples()[owner.__name__]))

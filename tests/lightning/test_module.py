@@ -342,7 +342,7 @@ def test_help_says_what_every_keyword_is(package, monkeypatch, capsys):
         cli_of(package, monkeypatch, "fit", "--model.loss.help=lightning_xent.CategoricalFocalCrossEntropy")
     text = capsys.readouterr().out
     assert "--model.loss.gamma" in text
-    assert "Rows (binary: elements) with this label are ignored" in " ".join(text.split())
+    assert "Rows with this label are ignored" in " ".join(text.split())
 
 
 # Dynamo asks the logits, which are no leaf, for their gradient.
