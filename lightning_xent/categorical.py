@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_xent import fused, kernels, log_odds, reading, reduction, shards, targets, weighting
 from lightning_xent.base import Loss
+from lightning_xent.kernels.linear import Best
 from lightning_xent.reduction import Rows
 from shared_specs.common import guard
 from shared_specs.common.options import CategoricalOptions, take_any_loss
@@ -166,13 +167,13 @@ class CategoricalLoss(CategoricalOptions, Loss):
         """Return the `parts` of `linear`: (weighted sum of the row losses, denominator), whose quotient is the loss."""
         if self.reduction == "none":
             raise ValueError('reduction must be "mean", "weighted_mean" or "sum" for linear_parts(), got "none"')
-        given = hidden, weight, bias, target, sample_weight, mask
+        return self._linear_parts(hidden, weight, bias, target, sample_weight, mask)
+
+    def _linear_parts(self, *given: Any, best: Best | None = None) -> tuple[Tensor, Tensor]:
         rows = shards.of_layer(self, *given)
-        if rows is not None:
-            return reduction.parts(rows, self.reduction)
-        if self.hard_fraction < 1.0:
-            return reduction.parts(fused.rows(self, *given), self.reduction)
-        return fused.parts(self, *given)
+        if rows is None and self.hard_fraction < 1.0:
+            rows = fused.rows(self, *given)
+        return fused.parts(self, *given, best=best) if rows is None else reduction.parts(rows, self.reduction)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return the probabilities of the K classes, on the class axis of the logits.

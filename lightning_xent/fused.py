@@ -11,7 +11,7 @@ from torch.nn.functional import linear
 
 from lightning_xent import kernels, reading, reduction, targets, weighting
 from lightning_xent.kernels import tensors
-from lightning_xent.kernels.linear import Chunks, Head, Work, chunks
+from lightning_xent.kernels.linear import Best, Chunks, Head, Work, chunks
 from lightning_xent.kernels.work import work_of
 from lightning_xent.reduction import Rows
 from shared_specs.common import arguments, guard
@@ -88,8 +88,11 @@ class _Call(NamedTuple):
     """Whether chunks can be computed: not under traces and transforms, nor if the target has a gradient."""
 
 
-def parts(loss: "CategoricalLoss", *given: Any) -> tuple[Tensor, Tensor]:
-    """Return (sum k s l, denominator) of the layer `given`: (hidden, weight, bias, target, sample_weight, mask)."""
+def parts(loss: "CategoricalLoss", *given: Any, best: Best | None = None) -> tuple[Tensor, Tensor]:
+    """Return (sum k s l, denominator) of the layer `given`: (hidden, weight, bias, target, sample_weight, mask).
+
+    `best` sees the logits, where they are computed in chunks.
+    """
     call = _read(loss, *given, is_ranked=False)
     denominator = reduction.parts(call.rows, loss.reduction)[1]
     slopes = call.rows.losses.new_ones(call.shape)
@@ -97,7 +100,10 @@ def parts(loss: "CategoricalLoss", *given: Any) -> tuple[Tensor, Tensor]:
     slopes = _left(slopes, call.places)
     slopes = slopes if call.factor is None else slopes * call.factor
     if call.fuses:
-        return kernels.linear.total(call.head, slopes, call.work), denominator
+        total = kernels.linear.total(call.head, slopes, call.work, best)
+        if best is not None:
+            best.finish(call.places, math.prod(call.shape))
+        return total, denominator
     return (slopes * _of_all_logits(call)).sum(), denominator
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_xent.categorical import CategoricalLoss
+from lightning_xent.kernels.linear import Best
 from lightning_xent.spec import get, spec_of
 from shared_specs.common import arguments
 from shared_specs.common.spec import LossSpec
@@ -71,21 +72,33 @@ class LinearLoss(nn.Module):
         denominator: Any = None,
         *,
         gives_parts: bool = False,
+        best: Best | None = None,
     ) -> Any:
         """Return the loss of the logits of hidden states [..., D], as `loss.linear` does; without target the logits.
 
-        With `gives_parts` it returns what `parts` does. Everything goes through this call, before which `fully_shard`
-        of FSDP puts a sharded weight together. A subclass may override it, to normalise the hidden states.
+        With `gives_parts` it returns what `parts` does, and `best` sees the logits. Everything goes through this call,
+        before which `fully_shard` of FSDP puts a sharded weight together. A subclass may override it, to normalise the
+        hidden states: as `forward(self, hidden, *given, **options)`, which passes all else on.
         """
         if target is None:
             return nn.functional.linear(hidden, self.weight, self.bias)
-        given = hidden, self.weight, target, self.bias, sample_weight, mask
-        return self.loss.linear_parts(*given) if gives_parts else self.loss.linear(*given, denominator)
+        if not gives_parts:
+            return self.loss.linear(hidden, self.weight, target, self.bias, sample_weight, mask, denominator)
+        return self.loss._linear_parts(hidden, self.weight, self.bias, target, sample_weight, mask, best=best)
 
     def parts(self, hidden: Tensor, target: Any, sample_weight: Any = None, mask: Any = None) -> tuple[Tensor, Tensor]:
         """Return (weighted sum of the row losses, denominator), whose quotient is the loss."""
         found: tuple[Tensor, Tensor] = self(hidden, target, sample_weight, mask, gives_parts=True)
         return found
+
+    def parts_and_predictions(
+        self, hidden: Tensor, target: Any, sample_weight: Any = None, mask: Any = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return `parts`, and the class [N] of the largest logit of each row; None if the loss did not find it."""
+        best = Best() if self.loss.passes_logits else None
+        options = {} if best is None else {"best": best}
+        total, denominator = self(hidden, target, sample_weight, mask, gives_parts=True, **options)
+        return total, denominator, None if best is None else best.found
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits [..., C] of hidden states [..., D]."""

@@ -336,8 +336,10 @@ class Training(nn.Module):
             total, denominator = self.loss.parts(logits, *given)
             return total, denominator, predictions(self.loss, logits, *given, has_probabilities=has_probabilities)
         hidden = batches.hidden_of(self.network(*parts.inputs, **parts.named_inputs))
-        total, denominator = self.head.parts(hidden, *given)
-        found = predictions_of_layer(self.head, hidden, *given, has_probabilities=has_probabilities)
+        if has_probabilities:
+            return *self.head.parts(hidden, *given), predictions_of_layer(self.head, hidden, *given)
+        total, denominator, predicted = self.head.parts_and_predictions(hidden, *given)
+        found = predictions_of_layer(self.head, hidden, *given, has_probabilities=False, predicted=predicted)
         return total, denominator, found
 
     def _evaluate(self, stage: str, batch: Any, loader: int | None) -> Tensor:

@@ -100,6 +100,32 @@ def chunks(head: Head, copies: int, *, splits_classes: bool) -> Chunks:
     return Chunks(max(1, math.ceil(count / parts)), max(1, classes))
 
 
+class Best:
+    """The class of the largest logit of each row, found while a chunk of the logits is there."""
+
+    def __init__(self) -> None:
+        self.found: Tensor | None = None
+        """[N]; None if the loss was not computed in chunks."""
+        self._values: list[Tensor] = []
+        self._classes: list[Tensor] = []
+
+    def see(self, logits: Tensor, classes: slice) -> None:
+        """Look at the next chunk [n, v]: rows in the outer loop, classes in the inner one."""
+        value, place = logits.max(-1)
+        if classes.start > 0:
+            before, last = self._values.pop(), self._classes.pop()
+            is_better = value > before
+            value, place = torch.where(is_better, value, before), torch.where(is_better, place + classes.start, last)
+        self._values.append(value)
+        self._classes.append(place)
+
+    def finish(self, places: Tensor | None, count: int) -> None:
+        """Put the rows seen, whose numbers are `places` (None: all), among `count` rows; the others get class 0."""
+        if self._classes:
+            classes = torch.cat(self._classes)
+            self.found = classes if places is None else classes.new_zeros(count).index_copy_(0, places, classes)
+
+
 class Gradients:
     """The gradients of a head, which chunks add to: rows in the outer loop, classes in the inner one."""
 
@@ -138,10 +164,17 @@ class Work(Protocol):
     def tried(self, head: Head) -> Tensor:
         """Return the loss of one row, which has a gradient only if the loss has tensors of its own that need one."""
 
-    def losses(self, head: Head) -> Tensor:
+    def losses(self, head: Head, best: Best | None = None) -> Tensor:
         """Return the losses [N]."""
 
-    def gradient(self, head: Head, slopes: Tensor, gradients: Gradients, places: Tensor | None = None) -> Tensor:
+    def gradient(
+        self,
+        head: Head,
+        slopes: Tensor,
+        gradients: Gradients,
+        places: Tensor | None = None,
+        best: Best | None = None,
+    ) -> Tensor:
         """Return the losses [n], and add the gradient of sum_i slopes_i losses_i; `places` are numbers of the rows."""
 
 
@@ -157,16 +190,31 @@ class ByRows:
         """Return the loss of one row, which has a gradient only if the loss has tensors of its own that need one."""
         return self.losses_of(head.hidden.new_zeros(1, len(head.weight)), slice(0, 1))
 
-    def losses(self, head: Head) -> Tensor:
+    def losses(self, head: Head, best: Best | None = None) -> Tensor:
         """Return the losses [N]."""
-        found = [self.losses_of(head.logits(rows, slice(None)), rows) for rows in _slices(len(head.hidden), self.rows)]
+        found, classes = [], slice(0, len(head.weight))
+        for rows in _slices(len(head.hidden), self.rows):
+            logits = head.logits(rows, classes)
+            if best is not None:
+                best.see(logits, classes)
+            found.append(self.losses_of(logits, rows))
         return torch.cat(found) if found else _none(head)
 
-    def gradient(self, head: Head, slopes: Tensor, gradients: Gradients, places: Tensor | None = None) -> Tensor:
+    def gradient(
+        self,
+        head: Head,
+        slopes: Tensor,
+        gradients: Gradients,
+        places: Tensor | None = None,
+        best: Best | None = None,
+    ) -> Tensor:
         """Return the losses [n], and add the gradient of sum_i slopes_i losses_i; `places` are numbers of the rows."""
         found, classes = [], slice(0, len(head.weight))
         for rows in _slices(len(head.hidden), self.rows):
-            logits = head.logits(rows, classes).requires_grad_()
+            logits = head.logits(rows, classes)
+            if best is not None:
+                best.see(logits, classes)
+            logits.requires_grad_()
             with torch.enable_grad():
                 losses = self.losses_of(logits, _numbers(rows, places))
             (gradient,) = torch.autograd.grad(losses, logits, slopes[rows])
@@ -190,24 +238,31 @@ class ByLabel:
         number = head.hidden.new_ones(1, dtype=compute_dtype(head.hidden))
         return self.losses_of(OfLabel(number, number, number, number), rows=slice(0, 1))
 
-    def losses(self, head: Head) -> Tensor:
+    def losses(self, head: Head, best: Best | None = None) -> Tensor:
         """Return the losses [N]."""
         all_rows, classes = self.size.of(head)
         memory, found = self._memory(head), []
         for rows in all_rows:
-            statistics = [self._block(head, rows, part, memory).statistics for part in classes]
+            statistics = [self._block(head, rows, part, memory, best=best).statistics for part in classes]
             whole = merged(statistics, self.reads.divisor)
             found.append(self.losses_of(found_of(whole, self.reads), rows=rows))
         return torch.cat(found) if found else _none(head)
 
-    def gradient(self, head: Head, slopes: Tensor, gradients: Gradients, places: Tensor | None = None) -> Tensor:
+    def gradient(
+        self,
+        head: Head,
+        slopes: Tensor,
+        gradients: Gradients,
+        places: Tensor | None = None,
+        best: Best | None = None,
+    ) -> Tensor:
         """Return the losses [n], and add the gradient of sum_i slopes_i losses_i; `places` are numbers of the rows."""
         all_rows, classes = self.size.of(head)
         memory, found = self._memory(head), []
         for rows in all_rows:
             statistics: list[Statistics] = []
             for part in classes:
-                block = self._block(head, rows, part, memory, places)
+                block = self._block(head, rows, part, memory, places, best=best)
                 statistics.append(block.statistics)
             whole = merged(statistics, self.reads.divisor)
             losses_of = partial(self.losses_of, rows=_numbers(rows, places))
@@ -231,18 +286,24 @@ class ByLabel:
         memory: Tensor | None,
         places: Tensor | None = None,
         peak: Tensor | None = None,
+        best: Best | None = None,
     ) -> Block:
         logits = head.logits(rows, classes, memory).to(compute_dtype(head.hidden))
+        if best is not None:
+            best.see(logits, classes)
         return Block(logits, self.label[_numbers(rows, places)], classes.start, self.reads, peak)
 
 
-def total(head: Head, slopes: Tensor, work: Work) -> Tensor:
-    """Return sum_i slopes_i l_i, whose gradients are computed at once; that of the slopes [N] are the losses."""
+def total(head: Head, slopes: Tensor, work: Work, best: Best | None = None) -> Tensor:
+    """Return sum_i slopes_i l_i, whose gradients are computed at once; that of the slopes [N] are the losses.
+
+    `best` sees the logits, unless the loss has tensors of its own that get a gradient.
+    """
     if not torch.is_grad_enabled():
-        return (slopes * work.losses(head)).sum()
+        return (slopes * work.losses(head, best)).sum()
     if _has_parameters(head, work):
         return (slopes * _again_by_autograd(head, work)).sum()
-    value: Tensor = _Total.apply(*head, slopes, work)  # type: ignore[no-untyped-call]
+    value: Tensor = _Total.apply(*head, slopes, work, best)  # type: ignore[no-untyped-call]
     return value
 
 
@@ -258,13 +319,21 @@ def losses(head: Head, work: Work) -> Tensor:
 
 class _Total(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, slopes: Tensor, work: Work) -> Tensor:
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        slopes: Tensor,
+        work: Work,
+        best: Best | None,
+    ) -> Tensor:
         head = Head(hidden, weight, bias)
         if any(ctx.needs_input_grad[:3]):
             gradients = Gradients(head, ctx.needs_input_grad[:3])
-            found, kept = work.gradient(head, slopes, gradients), gradients.found
+            found, kept = work.gradient(head, slopes, gradients, best=best), gradients.found
         else:
-            found, kept = work.losses(head), [None] * 3
+            found, kept = work.losses(head, best), [None] * 3
         ctx.work, ctx.is_spent = work, False
         ctx.save_for_backward(*head, slopes, found, *kept)
         return (slopes * found).sum()
@@ -275,14 +344,14 @@ class _Total(torch.autograd.Function):
         head = Head(hidden, weight, bias)
         if blocks.needs_plain_operations([factor]):
             found = ctx.work.plain(linear(*head)) if torch.is_grad_enabled() else found
-            return *_plain_gradients(head, ctx, slopes * factor), found * factor, None
+            return *_plain_gradients(head, ctx, slopes * factor), found * factor, None, None
         of_slopes = found * factor if ctx.needs_input_grad[3] else None
         if ctx.is_spent:
-            return *_again(head, ctx, slopes * factor), of_slopes, None
+            return *_again(head, ctx, slopes * factor), of_slopes, None, None
         ctx.is_spent = True
         # Their memory is taken for the result; `data` hides that from autograd, which counts changes of saved tensors.
         scaled = [None if each is None else each.data.mul_(factor) for each in kept]
-        return *_as(scaled, head), of_slopes, None
+        return *_as(scaled, head), of_slopes, None, None
 
 
 class _Losses(torch.autograd.Function):

@@ -99,14 +99,19 @@ def predictions_of_layer(
     mask: Any = None,
     *,
     has_probabilities: bool = True,
+    predicted: Tensor | None = None,
 ) -> Predictions:
     """Return the `predictions` of a layer for hidden states [..., D], with all rows [N] in one axis.
 
-    The logits are computed in chunks.
+    The logits are computed in chunks, unless the `predicted` classes [N] are given and suffice.
     """
     loss = layer.loss
     size = shards.stand_in(layer.weight), shards.stand_in(layer.bias)
     head, label, counts = fused.labels(loss, hidden.detach(), *size, target, sample_weight, mask)
+    classes = loss.count_classes(layer.classes)
+    label_or_ignored = torch.where(counts, label, IGNORED)
+    if predicted is not None and not has_probabilities:
+        return Predictions(predicted, label_or_ignored, None, None, classes, False)
     found: list[tuple[Tensor, Tensor | None, Tensor | None]] = []
     for rows in [*fused.chunks_of_rows(head)] or [slice(0, 0)]:
         logits = layer.logits(head.hidden[rows])
@@ -121,8 +126,7 @@ def predictions_of_layer(
         torch.cat([part[place] for part in found]) if has_probabilities else None  # type: ignore[misc]
         for place in (1, 2)
     )
-    classes = loss.count_classes(layer.classes)
-    return Predictions(predicted, torch.where(counts, label, IGNORED), confidence, surprise, classes, False)
+    return Predictions(predicted, label_or_ignored, confidence, surprise, classes, False)
 
 
 def target_of(loss: CategoricalLoss, logits: Tensor, target: Any, mask: Any) -> tuple[Tensor, bool, Tensor]:

@@ -372,6 +372,59 @@ def test_module_trains_a_layer_as_it_does_logits(tmp_path):
     torch.testing.assert_close(loaded(next(iter(batches()))[0]), fused_logits[:8])
 
 
+class Trained(lightning_xent.CategoricalCrossEntropy):
+    """A loss with a parameter of its own."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+    def curve(self, log_odds):
+        return self.scale * super().curve(log_odds)
+
+
+ROWS, CLASSES = Limits(200, 200, 0, 200), Limits(100, 100, 1000, 100)
+BEST = {
+    "statistics, all classes": (lightning_xent.CategoricalCrossEntropy(ignore_index=3, softcap=2.0), ROWS),
+    "statistics, parts of the classes": (lightning_xent.CategoricalCrossEntropy(ignore_index=3), CLASSES),
+    "rows": (lightning_xent.CategoricalFocalCrossEntropy(label_smoothing=0.1), ROWS),
+    "a softmax of its own": (lightning_xent.ArcFaceCrossEntropy(), ROWS),
+    "hardest rows": (lightning_xent.CategoricalCrossEntropy(hard_fraction=0.5), ROWS),
+    "parameters of its own": (Trained(), ROWS),
+}
+
+
+@pytest.mark.parametrize("case", BEST)
+@pytest.mark.parametrize("trains", [True, False])
+@pytest.mark.filterwarnings("ignore:.*cosines")
+def test_predictions_come_with_the_loss(case, trains, monkeypatch):
+    loss, limits = BEST[case]
+    monkeypatch.setitem(kernels.linear.LIMITS, "cpu", limits)
+    head = LinearLoss(4, 9, loss)
+    hidden, target, mask = torch.randn(3, 5, 4), torch.arange(15).reshape(3, 5) % 9, torch.arange(3) != 1
+    hidden[1] = torch.nan
+    with torch.set_grad_enabled(trains):
+        *parts, predicted = head.parts_and_predictions(hidden, target, mask=mask)
+        want = head.parts(hidden, target, mask=mask)
+    torch.testing.assert_close(parts, list(want))
+    is_seen = case not in ("a softmax of its own", "hardest rows") and (case != "parameters of its own" or not trains)
+    assert (predicted is not None) == is_seen
+    if is_seen:
+        counts = mask.repeat_interleave(5) & (target.reshape(-1) != loss.ignore_index)
+        best = head.logits(hidden).argmax(-1).reshape(-1)
+        assert torch.equal(predicted[counts], best[counts])
+        found = predictions_of_layer(head, hidden, target, mask=mask, has_probabilities=False, predicted=predicted)
+        assert torch.equal(found.predicted[counts], best[counts])
+
+
+def test_a_training_step_computes_no_logits_again(monkeypatch):
+    monkeypatch.setattr(LinearLoss, "logits", lambda *_: pytest.fail("the accuracy multiplies once more"))
+    module = XentModule(torch.nn.Identity(), LinearLoss(4, 9, "CategoricalCrossEntropy"))
+    module.log, module._unit = lambda *_, **options: None, 1.0
+    module.training_step((torch.randn(8, 4, requires_grad=True), torch.arange(8)), 0).backward()
+    assert module.train_accuracy.compute().isfinite()
+
+
 def test_module_takes_a_layer_as_a_spec():
     spec = {"loss": "CategoricalCrossEntropy", "config": {}, "linear": {"in_features": 6, "classes": 9}}
     module = XentModule(torch.nn.Linear(4, 6), spec)
