@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_xent import kernels, private, reading, reduction, targets, weighting
 from keras_xent.reduction import Rows
-from keras_xent.shapes import are_known
+from keras_xent.shapes import along_classes, are_known
 from shared_specs.common import arguments, guard
 
 if TYPE_CHECKING:
@@ -238,7 +238,8 @@ def _checked(
     target, validity = targets.checked_distribution(target, len(target.shape) - 1, active, *read)
     weights = None
     if loss.reduction == "weighted_mean":
-        weights = ops.sum(target, -1) if class_weight is None else ops.matmul(target, class_weight)
+        masses = target if class_weight is None else target * along_classes(class_weight, target)
+        weights = ops.sum(masses, -1)  # not a product of matrices, which devices compute with fewer digits
     return target, weights, validity
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from lightning_xent import kernels, reading, reduction, targets, weighting
-from lightning_xent.kernels import tensors
+from lightning_xent.kernels import blocks, tensors
 from lightning_xent.kernels.linear import Best, Chunks, Head, Work, chunks
 from lightning_xent.kernels.work import work_of
 from lightning_xent.reduction import Rows
@@ -267,8 +267,13 @@ def _checked(
         read = loss.check_labels, loss.ignore_index, dtype
         target, validity = targets.checked_distribution(target, logits.ndim - 1, active, *read)
     if loss.reduction == "weighted_mean":
-        weights = target.sum(-1, dtype=dtype) if class_weight is None else target.to(dtype) @ class_weight
+        weights = target.sum(-1, dtype=dtype) if class_weight is None else _weighted_sum(target.to(dtype), class_weight)
     return target, weights, validity
+
+
+def _weighted_sum(target: Tensor, class_weight: Tensor) -> Tensor:
+    """Return the sum [...] over the classes of target [..., C] times weight."""
+    return blocks.product_sums(target.reshape(-1, target.shape[-1]), class_weight).reshape(target.shape[:-1])
 
 
 def _left(values: Any, places: Tensor | None, inner: int = 0) -> Any:

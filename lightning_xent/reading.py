@@ -60,7 +60,10 @@ def read(tensor: Tensor, check: bool | None, axis: int | None = None) -> NDArray
     """
     if not is_readable(tensor, check):
         return None
-    values = array(tensor[tuple(slice(None if place == axis else CORNER) for place in range(tensor.ndim))])
+    corner = tensor[tuple(slice(None if place == axis else CORNER) for place in range(tensor.ndim))]
+    if tensors.is_traced(corner):  # under a transform of torch.func, even the slice of a constant is traced
+        return None
+    values = array(corner)
     return values if axis is None else np.moveaxis(values, axis, -1)
 
 
@@ -88,7 +91,7 @@ def activation_of(logits: Tensor) -> str | None:
 
 def lie_within(values: Tensor, lowest: int, highest: int, check_labels: bool | None) -> bool:
     """Whether all values can be read and lie within these limits."""
-    if values.numel() == 0 or not is_readable(values, check_labels):
+    if not is_readable(values, check_labels) or values.numel() == 0:
         return False
     least, greatest = torch.aminmax(values)
     return bool(lowest <= least.item() and greatest.item() <= highest)

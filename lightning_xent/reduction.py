@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_xent import weighting
+from lightning_xent.kernels import tensors
 
 
 class Rows(NamedTuple):
@@ -77,9 +78,10 @@ def reduce(rows: Rows, reduction: str, denominator: Any = None, check: bool | No
         return quotient(total, weighting.scalar("denominator", denominator, total, check))
     if reduction == "none":
         return weighted_losses(rows)
-    size = size_of(rows.losses) if rows.size is None else rows.size
-    if reduction == "mean" and rows.kept is None and size > 0:
-        return weighted_losses(rows).sum() / size  # the gradient of mean() is a whole tensor
+    if reduction == "mean" and rows.kept is None and not tensors.is_compiling():  # a trace may not know the size
+        size = size_of(rows.losses) if rows.size is None else rows.size
+        if size > 0:
+            return weighted_losses(rows).sum() / size  # the gradient of mean() is a whole tensor
     return quotient(*parts(rows, reduction))
 
 

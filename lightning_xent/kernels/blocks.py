@@ -66,22 +66,41 @@ def parts(x: Tensor, *tensors: Tensor) -> Iterator[list[Tensor]]:
     yield from map(list, zip(*(torch.split(tensor, rows) for tensor in flat), strict=True))
 
 
-def class_axis_second(tensor: Tensor, like: Tensor | None = None) -> Tensor:
-    """Return a tensor [..., C] as [N, C], or as [N, C, M] if it, or the tensor `like`, lies in memory that way."""
-    if _lies_with_class_axis_second(tensor if like is None else like):
+def product_sums(values: Tensor, factors: Tensor, *, skips_zeros: bool = False) -> Tensor:
+    """Return the sums [n, 1] of values [n, v] times factors, [n, v] or [v].
+
+    Not by a matrix product, whose digits autocast and TF32 cut. With `skips_zeros`, infinity times 0 is 0.
+    """
+
+    def of_rows(some: Tensor, others: Tensor) -> Tensor:
+        products = torch.where(others == 0, 0.0, some * others) if skips_zeros else some * others
+        return products.sum(1, keepdim=True)
+
+    rows = max(1, (BLOCK << 6 if values.is_cuda else BLOCK) // max(1, values.shape[1]))
+    if tensors.is_compiling() or values.shape[0] <= rows:
+        return of_rows(values, factors)
+    parts = torch.split(values, rows)
+    others = torch.split(factors, rows) if factors.ndim == 2 else [factors] * len(parts)
+    return torch.cat([of_rows(*pair) for pair in zip(parts, others, strict=True)])
+
+
+def lies_with_class_axis_second(logits: Tensor) -> bool:
+    """Whether logits [..., C] lie in memory as [N, C, ...]. Saved tensors need not keep that: ask for it only once."""
+    return logits.ndim > 2 and not logits.is_contiguous() and logits.movedim(-1, 1).is_contiguous()
+
+
+def class_axis_second(tensor: Tensor, is_second: bool) -> Tensor:
+    """Return a tensor [..., C] as [N, C]; or as [N, C, M] if the logits lie in memory that way (`is_second`)."""
+    if is_second:
         return tensor.movedim(-1, 1).flatten(2)
     return tensor if tensor.ndim == 2 else tensor.reshape(-1, tensor.shape[-1])
 
 
-def in_shape_of(gradient: Tensor, logits: Tensor) -> Tensor:
+def in_shape_of(gradient: Tensor, logits: Tensor, is_second: bool) -> Tensor:
     """Return the inverse of `class_axis_second`, for the gradient of `logits`."""
-    if _lies_with_class_axis_second(logits):
+    if is_second:
         return gradient.reshape(*gradient.shape[:2], *logits.shape[1:-1]).movedim(1, -1)
     return gradient if logits.ndim == 2 else gradient.reshape(logits.shape)
-
-
-def _lies_with_class_axis_second(logits: Tensor) -> bool:
-    return logits.ndim > 2 and not logits.is_contiguous() and logits.movedim(-1, 1).is_contiguous()
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:

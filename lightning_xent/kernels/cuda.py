@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_xent.kernels import blocks, plain
+from lightning_xent.kernels import blocks, plain, tensors
 
 PROGRAMS = 1024
 """Programs that keep a large GPU busy: with fewer rows, several programs share a row."""
@@ -107,15 +107,17 @@ def of_label(
         log_partition: logsumexp(logits / temperature).
         entropy: That of the softmax, in nats.
     """
-    outputs: tuple[Tensor, ...] = _OfLabel.apply(  # type: ignore[no-untyped-call]
-        logits, label, counts, class_weight, temperature, softcap, others, log_partition, entropy
+    options = temperature, softcap, others, log_partition, entropy
+    outputs: tuple[Tensor, ...] = tensors.applied(
+        _OfLabel, plain_of_label, logits, label, counts, class_weight, *options
     )
     return outputs
 
 
 def of_distribution(logits: Tensor, masses: Tensor, counts: Tensor | None, temperature: float) -> Tensor:
     """sum_c m_c (-log p_c) [...], given `logits` [..., C] and masses m >= 0 [..., C], which get no gradient."""
-    losses: Tensor = _OfDistribution.apply(logits, masses, counts, temperature)  # type: ignore[no-untyped-call]
+    given = logits, masses, counts, temperature
+    losses: Tensor = tensors.applied(_OfDistribution, plain_of_distribution, *given)
     return losses
 
 

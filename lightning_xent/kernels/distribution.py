@@ -5,14 +5,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_xent.kernels import blocks, plain
+from lightning_xent.kernels import blocks, plain, tensors
 
 
 def of_distribution(logits: Tensor, masses: Tensor, temperature: float) -> Tensor:
     """sum_c m_c (-log p_c) [...], given `logits` [..., C] and masses m >= 0 [..., C], which get no gradient."""
     if not blocks.keeps(logits):
-        return _forward(logits, masses, temperature)[0]
-    losses: Tensor = _OfDistribution.apply(logits, masses, temperature)  # type: ignore[no-untyped-call]
+        return _forward(logits, masses, temperature, blocks.lies_with_class_axis_second(logits))[0]
+    losses: Tensor = tensors.applied(_OfDistribution, plain.of_distribution, logits, masses, temperature)
     return losses
 
 
@@ -30,7 +30,8 @@ class _OfDistribution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, masses: Tensor, temperature: float) -> Tensor:
-        losses, exponentials, statistics = _forward(logits, masses, temperature)
+        ctx.is_second = blocks.lies_with_class_axis_second(logits)
+        losses, exponentials, statistics = _forward(logits, masses, temperature, ctx.is_second)
         ctx.temperature, ctx.is_spent = temperature, False
         ctx.save_for_backward(logits, masses, exponentials, *statistics)
         return losses
@@ -43,15 +44,16 @@ class _OfDistribution(torch.autograd.Function):
             return result, None, None
         taken = blocks.taken(ctx, kept)
         if taken is None:  # an earlier gradient of this graph has it
-            _, taken, _ = _forward(logits, masses, ctx.temperature)
-        m, statistics = blocks.class_axis_second(masses, like=logits), _Statistics(*found)
+            _, taken, _ = _forward(logits, masses, ctx.temperature, ctx.is_second)
+        m, statistics = blocks.class_axis_second(masses, ctx.is_second), _Statistics(*found)
         gradient = plain.scaled(gradient.reshape(statistics.mass.shape), ctx.temperature)
-        return blocks.in_shape_of(_blockwise_gradient(taken, m, gradient, statistics), logits), None, None
+        gradient = _blockwise_gradient(taken, m, gradient, statistics)
+        return blocks.in_shape_of(gradient, logits, ctx.is_second), None, None
 
 
-def _forward(logits: Tensor, masses: Tensor, temperature: float) -> tuple[Tensor, Tensor, _Statistics]:
+def _forward(logits: Tensor, masses: Tensor, temperature: float, is_second: bool) -> tuple[Tensor, Tensor, _Statistics]:
     """The losses [...], the exponentials [N, C, ...] relative to the peak, and the statistics."""
-    x, m = blocks.class_axis_second(logits), blocks.class_axis_second(masses, like=logits)
+    x, m = blocks.class_axis_second(logits, is_second), blocks.class_axis_second(masses, is_second)
     exponentials = torch.empty_like(x)
     if blocks.is_one_block(x):
         losses, statistics = _of_block(x, m, temperature, exponentials)

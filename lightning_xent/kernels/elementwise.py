@@ -61,9 +61,14 @@ def _blockwise(
 ) -> Tensor:
     """The values of a function, in the given shape, or their sum if it is None, with their derivative in x."""
     if blocks.keeps(x):
-        values: Tensor = _Blockwise.apply(function, with_slope, shape, x, *others)  # type: ignore[no-untyped-call]
+        values: Tensor = tensors.applied(_Blockwise, _at_once, function, with_slope, shape, x, *others)
         return values
     return _by_parts(function, shape, x, x, *others)
+
+
+def _at_once(function: Function, _: Any, shape: torch.Size | None, x: Tensor, *others: Tensor) -> Tensor:
+    values = function(x, *others)
+    return values.sum() if shape is None else values.reshape(shape)
 
 
 def _by_parts(function: Function, shape: torch.Size | None, x: Tensor, *given: Tensor) -> Tensor:

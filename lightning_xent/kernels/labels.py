@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_xent.kernels import blocks, plain
+from lightning_xent.kernels import blocks, plain, tensors
 
 
 def of_label(logits: Tensor, label: Tensor, counts: Tensor | None, temperature: float) -> Tensor:
@@ -37,8 +37,8 @@ def _apply(
 ) -> tuple[Tensor, ...]:
     given = logits, label, counts, class_weight, temperature
     if not blocks.keeps(logits):
-        return _forward(*given, keeps=False)[0]
-    outputs: tuple[Tensor, ...] = _OfLabel.apply(*given)  # type: ignore[no-untyped-call]
+        return _forward(*given, blocks.lies_with_class_axis_second(logits), keeps=False)[0]
+    outputs: tuple[Tensor, ...] = tensors.applied(_OfLabel, _plain, *given)
     return outputs
 
 
@@ -74,7 +74,9 @@ class _OfLabel(torch.autograd.Function):
         class_weight: Tensor | None,
         temperature: float,
     ) -> tuple[Tensor, ...]:
-        outputs, saved, ctx.is_clean = _forward(logits, label, counts, class_weight, temperature, keeps=True)
+        ctx.is_second = blocks.lies_with_class_axis_second(logits)
+        given = logits, label, counts, class_weight, temperature
+        outputs, saved, ctx.is_clean = _forward(*given, ctx.is_second, keeps=True)
         ctx.temperature, ctx.is_spent = temperature, False
         ctx.save_for_backward(*saved)
         return outputs
@@ -82,10 +84,11 @@ class _OfLabel(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         logits, place, counts, class_weight, kept, *found = ctx.saved_tensors
-        x, temperature = blocks.class_axis_second(logits), ctx.temperature
+        x, temperature = blocks.class_axis_second(logits, ctx.is_second), ctx.temperature
         if blocks.needs_plain_operations(gradients):
-            gradient = _plain_gradient(gradients, logits, place, counts, class_weight, temperature)
-            return gradient, None, None, None, None
+            rows = logits.shape[:-1]
+            given = place.reshape(rows), None if counts is None else counts.reshape(rows), class_weight, temperature
+            return plain.gradient_of(_plain, gradients, logits, *given), None, None, None, None
         if ctx.is_clean:
             x, counts = torch.where(counts, x, 0.0), None
         statistics = _Statistics(*found)
@@ -95,22 +98,16 @@ class _OfLabel(torch.autograd.Function):
         # On CUDA the answer would need a synchronisation.
         if counts is not None and (x.is_cuda or not torch.isfinite(statistics.rivals).all()):
             gradient.masked_fill_(~counts, 0.0)
-        return blocks.in_shape_of(gradient, logits), None, None, None, None
+        return blocks.in_shape_of(gradient, logits, ctx.is_second), None, None, None, None
 
 
-def _plain_gradient(
-    gradients: tuple[Tensor, ...],
-    logits: Tensor,
-    place: Tensor,
-    counts: Tensor | None,
-    class_weight: Tensor | None,
-    temperature: float,
-) -> Tensor:
-    rows = logits.shape[:-1]
-    label, counts = place.reshape(rows), None if counts is None else counts.reshape(rows)
+def _plain(
+    logits: Tensor, label: Tensor, counts: Tensor | None, class_weight: Tensor | None, temperature: float
+) -> tuple[Tensor, ...]:
+    """The outputs from operations that can be traced and differentiated again."""
     if class_weight is None:
-        return plain.gradient_of(plain.of_label, gradients, logits, label, counts, temperature)
-    return plain.gradient_of(plain.of_label_and_others, gradients, logits, label, counts, class_weight, temperature)
+        return (plain.of_label(logits, label, counts, temperature),)
+    return plain.of_label_and_others(logits, label, counts, class_weight, temperature)
 
 
 def _forward(
@@ -119,10 +116,11 @@ def _forward(
     counts: Tensor | None,
     class_weight: Tensor | None,
     temperature: float,
+    is_second: bool,
     keeps: bool,
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...], bool]:
     """The outputs, what the gradient needs, and whether the rows that do not count were set to 0."""
-    x = blocks.class_axis_second(logits)  # [N, C, ...]
+    x = blocks.class_axis_second(logits, is_second)  # [N, C, ...]
     rows = (x.shape[0], 1, *x.shape[2:])
     place = label.long().reshape(rows)
     counts = None if counts is None else counts.reshape(rows)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
-from lightning_xent.kernels import blocks
+from lightning_xent.kernels import blocks, tensors
 from lightning_xent.kernels.blocks import compute_dtype
 from lightning_xent.kernels.plain import OfLabel
 from lightning_xent.kernels.statistics import Block, Reads, Statistics, merged, slopes_of
@@ -303,7 +303,9 @@ def total(head: Head, slopes: Tensor, work: Work, best: Best | None = None) -> T
         return (slopes * work.losses(head, best)).sum()
     if _has_parameters(head, work):
         return (slopes * _again_by_autograd(head, work)).sum()
-    value: Tensor = _Total.apply(*head, slopes, work, best)  # type: ignore[no-untyped-call]
+    value: Tensor = tensors.applied(
+        _Total, lambda *_: (slopes * work.plain(linear(*head))).sum(), *head, slopes, work, best
+    )
     return value
 
 
@@ -313,7 +315,7 @@ def losses(head: Head, work: Work) -> Tensor:
         return work.losses(head)
     if _has_parameters(head, work):
         return _again_by_autograd(head, work)
-    values: Tensor = _Losses.apply(*head, work)  # type: ignore[no-untyped-call]
+    values: Tensor = tensors.applied(_Losses, lambda *_: work.plain(linear(*head)), *head, work)
     return values
 
 

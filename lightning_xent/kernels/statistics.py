@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_xent.kernels import plain
+from lightning_xent.kernels import blocks, plain
 from lightning_xent.kernels.plain import OfLabel
 
 LEAST = -1e4
@@ -106,7 +106,7 @@ class Block:
         rivals = self.exponentials.sum(1, keepdim=True)
         tilt = torch.zeros_like(own)
         if self._shifted is not None:
-            tilt = torch.linalg.vecdot(self.exponentials, self._shifted).unsqueeze(1)
+            tilt = blocks.product_sums(self._shifted, self.exponentials)
         found = given, own, rivals, spread, weight, tilt
         self.statistics = Statistics(*(each.squeeze(1) for each in found))
 
@@ -137,10 +137,7 @@ class Block:
             product = weights * shifted.sum(1, keepdim=True)
             weight = weights * (shifted.shape[1] - self._is_inside.to(shifted.dtype))
         else:
-            if (weights == 0).any():
-                product = torch.where(weights == 0, 0.0, shifted * weights).sum(1, keepdim=True)
-            else:
-                product = (shifted @ weights).unsqueeze(1)
+            product = blocks.product_sums(shifted, weights, skips_zeros=bool((weights == 0).any()))
             place = torch.where(self._is_inside, self._place, -1)
             weight = _sum_without(weights, place)
         self._set_label(shifted, -math.inf)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 
 def plain(tensor: Tensor) -> Tensor:
@@ -40,9 +41,9 @@ def is_compiling() -> bool:
 
 
 def is_traced(tensor: Tensor) -> bool:
-    """Whether a tensor stands for others: under torch.compile, torch.jit.trace, and the transforms of torch.func."""
+    """Whether a tensor stands for others: under torch.compile, jit.trace, make_fx, and transforms of torch.func."""
     is_tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    return is_tracing or (type(tensor) is Tensor and not has_memory(tensor))
+    return is_tracing or get_proxy_mode() is not None or (type(tensor) is Tensor and not has_memory(tensor))
 
 
 class _OldStyle(torch.autograd.Function):
@@ -61,6 +62,21 @@ def is_transformed() -> bool:
     except RuntimeError:
         return True
     return False
+
+
+def applied(function: type[torch.autograd.Function], otherwise: Callable[..., Any], *given: Any) -> Any:
+    """Return function.apply(*given); under a transform of torch.func whose inputs are others, otherwise(*given).
+
+    Such a transform, vmap over a factor of the loss for example, shows in none of the tensors that are given.
+    """
+    if is_compiling():
+        return function.apply(*given)  # type: ignore[no-untyped-call]
+    try:
+        return function.apply(*given)  # type: ignore[no-untyped-call]
+    except RuntimeError:
+        if not is_transformed():
+            raise
+        return otherwise(*given)
 
 
 def has_tangent(tensor: Tensor) -> bool:

@@ -1,6 +1,7 @@
 """Finds logits where probabilities are wanted, and the reverse, by the activation or by the values."""
 
 import inspect
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
@@ -232,7 +233,8 @@ def of_integers(
 
 def hint_at_void(label: Any) -> str:
     """Return what to do if a label that is out of range is no mistake."""
-    return f"if {label} marks positions to skip, pass ignore_index={label}"
+    cure = f"pass ignore_index={label}" if math.isfinite(label) else "leave them out by mask"
+    return f"if {label} marks positions to skip, {cure}"
 
 
 def hint_at_logits(value: Any) -> str:

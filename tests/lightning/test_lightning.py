@@ -84,6 +84,62 @@ def test_transforms_of_torch_func(name):
     torch.testing.assert_close(jacobian.flatten(0, -3).sum(0) / jacobian[..., 0, 0].numel(), want)
 
 
+@pytest.mark.parametrize("block", [5, 2**18])
+@pytest.mark.parametrize("name", CLASSES)
+def test_transforms_of_something_else_than_the_logits(name, block, monkeypatch):
+    """Logits that train stand outside of the transform: it shows in no tensor that the loss gets."""
+    monkeypatch.setattr(blocks, "BLOCK", block)
+    logits, target = inputs_of(name)
+    loss, factors = build(name), torch.tensor([1.0, 3.0], dtype=torch.float64)
+    value = loss(logits, target)
+    torch.testing.assert_close(torch.func.vmap(lambda factor: factor * loss(logits, target))(factors), factors * value)
+    rows = build(name, reduction="none")(logits, target)
+    weights = torch.ones_like(rows, requires_grad=True)
+    (want,) = torch.autograd.grad(loss(logits, target, sample_weight=weights), weights)
+    # A new loss looks at its first input.
+    of_weights = torch.func.grad(lambda weights: build(name)(logits, target, sample_weight=weights))(weights.detach())
+    torch.testing.assert_close(of_weights, want)
+
+
+# What torch.func.linearize does itself.
+@pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node")
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("name", ["CategoricalCrossEntropy", "SquaredEarthMoverDistance", "BinaryFocalCrossEntropy"])
+def test_linearize(name):
+    logits, target = inputs_of(name)
+    loss = build(name)
+    (gradient,) = torch.autograd.grad(loss(logits, target), logits)
+    value, slope = torch.func.linearize(lambda logits: loss(logits, target), logits.detach())
+    torch.testing.assert_close(value, loss(logits, target).detach())
+    torch.testing.assert_close(slope(torch.ones_like(logits)), gradient.sum())
+
+
+class OfSome(torch.nn.Module):
+    """A loss of the rows that a mask picks, whose number no trace knows."""
+
+    def __init__(self, loss):
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, logits, target, mask):
+        return self.loss(logits[mask], target[mask])
+
+
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}, {"reduction": "sum"}, {"class_weight": [1, 2, 3]}])
+@pytest.mark.parametrize("name", ["CategoricalCrossEntropy", "CategoricalFocalCrossEntropy", "BinaryCrossEntropy"])
+def test_export_of_an_unknown_number_of_rows(name, options):
+    is_binary = examples.is_binary(name)
+    if is_binary and "class_weight" in options:
+        options = {"pos_weight": 2.0}
+    logits, mask = torch.randn(8, 3), torch.arange(8) % 3 > 0
+    target = torch.randint(0, 2, (8, 3)) if is_binary else torch.randint(0, 3, (8,))
+    loss = build(name, **options)
+    exported = torch.export.export(OfSome(loss), (logits, target, mask)).module()
+    for chosen in (mask, ~mask):
+        torch.testing.assert_close(exported(logits, target, chosen), loss(logits[chosen], target[chosen]))
+    assert exported(logits, target, torch.zeros(8, dtype=bool)) == 0
+
+
 @pytest.mark.parametrize("name", HAVE_LABELS)
 def test_label_out_of_range_under_vmap_is_nan(name):
     logits, target = inputs_of(name)
@@ -597,26 +653,32 @@ KEPT = {
 }
 
 
-def kept_case(config, dtype=torch.float64):
+def kept_case(config, dtype=torch.float64, shape=(30, 7)):
     name, options = config
     torch.manual_seed(0)
-    logits = torch.randn(30, 7, dtype=dtype, requires_grad=True)
-    options = dict(options)
+    logits = torch.randn(shape, dtype=dtype, requires_grad=True)
+    options, rows = dict(options), (shape[0], *shape[2:])
     if options.pop("is_soft", False):
-        target = torch.softmax(torch.randn(30, 7, dtype=dtype), -1)
+        target = torch.softmax(torch.randn(shape, dtype=dtype), 1)
     else:
-        target = torch.randint(0, 2, (30, 7)) if examples.is_binary(name) else torch.randint(0, 7, (30,))
+        target = torch.randint(0, 2, shape) if examples.is_binary(name) else torch.randint(0, shape[1], rows)
     return build(name, **options), logits, target
 
 
+def without_strides(tensor):
+    """A copy as a file, another process or pinned memory gives it back."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor)
+
+
 @pytest.mark.parametrize("block", [20, 2**18])
+@pytest.mark.parametrize("shape", [(30, 7), (3, 7, 2, 5)], ids=["rows", "image"])
 @pytest.mark.parametrize("config", KEPT.values(), ids=KEPT)
-def test_B4_saved_tensors_go_through_hooks(monkeypatch, config, block):
+def test_B4_saved_tensors_go_through_hooks(monkeypatch, config, shape, block):
     """Copies that hooks unpack, and the same tensor each time: a second gradient is as right as the first."""
     monkeypatch.setattr(blocks, "BLOCK", block)
-    loss, logits, target = kept_case(config)
+    loss, logits, target = kept_case(config, shape=shape)
     (want,) = torch.autograd.grad(loss(logits, target), logits)
-    for unpack in (torch.clone, lambda tensor: tensor):
+    for unpack in (torch.clone, without_strides, lambda tensor: tensor):
         with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, unpack):
             value = loss(logits, target)
         for is_last in (False, False, True):

@@ -128,6 +128,27 @@ def test_autocast_gives_float32(name):
         torch.testing.assert_close(a, b, rtol=2e-2, atol=2e-2)
 
 
+WEIGHTS = [1.0, 100.3, 0.0, 3.3, 1.0, 2.0, 50.7, 1.0, 0.3]
+MANY_NUMBERS = {
+    "smoothing and class weights": {"label_smoothing": 0.1, "class_weight": WEIGHTS},
+    "entropy": {"entropy_penalty": 0.5, "softcap": 3.0, "z_loss": 0.1},
+    "weights of distributions": {"class_weight": WEIGHTS, "reduction": "weighted_mean", "is_soft": True},
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("case", MANY_NUMBERS)
+def test_under_autocast_only_the_products_have_its_dtype(case, dtype):
+    options = dict(MANY_NUMBERS[case])
+    (hidden, weight, bias), target = layer(rows=50, dtype=torch.float32)
+    target = torch.rand(50, 9).softmax(-1) if options.pop("is_soft", False) else target
+    loss = lightning_xent.CategoricalCrossEntropy(**options)
+    with torch.autocast("cpu", dtype=dtype):
+        got = loss.linear_parts(hidden, weight, target, bias)
+        want = loss.parts(F.linear(hidden, weight, bias), target)
+    torch.testing.assert_close(got, want, rtol=1e-6, atol=0.0)
+
+
 def test_weight_gradient_is_summed_in_float32():
     """4096 rows of which each adds 1/4096: in bfloat16 the sum would stop at 256 of them."""
     rows = 4096

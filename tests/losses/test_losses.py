@@ -332,6 +332,14 @@ def test_label_message_has_label_position_range_and_hint():
         side.call(loss, logits, target)
 
 
+def test_label_message_of_nan_names_the_mask():
+    logits, target = side.tensor(np.zeros(2, "float32")), side.tensor(np.array([0.0, np.nan], "float32"))
+    with pytest.raises(
+        ValueError, match=r"got nan at \[1\].*; if nan marks positions to skip, leave them out by mask$"
+    ):
+        side.call(side.package.BinaryCrossEntropy(), logits, target)
+
+
 @pytest.mark.parametrize(
     ("check_labels", "raises"), [(None, True), (True, True), (False, False)], ids=["None", "True", "False"]
 )
