@@ -16,6 +16,8 @@ from shared_specs.common import arguments, guard
 _BACKEND = keras.backend.backend()
 if _BACKEND == "torch":
     from keras_xent.kernels import tensors
+if _BACKEND == "jax":
+    from keras_xent.kernels import jax_trace
 
 
 def constant(values: float | Sequence[Any]) -> Any:
@@ -71,7 +73,8 @@ def label_axis(rank: int, axis: int | None) -> int:
 
 def per_label(values: Tensor, label: Tensor) -> Tensor:
     """Return the entry [...] of `values` [C] at each class index [...]."""
-    return ops.take(values, label, axis=0)
+    sharding = None if _BACKEND != "jax" or isinstance(label, Tensor) else jax_trace.explicit_sharding(label)
+    return ops.take(values, label, axis=0) if sharding is None else values.at[label].get(out_sharding=sharding)
 
 
 def sample_weight_per_row(sample_weight: Any, rows: Tensor) -> Tensor | None:

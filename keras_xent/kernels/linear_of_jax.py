@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from keras_xent.kernels.jax_trace import explicit_sharding
 from keras_xent.kernels.linear import Head, Work, all_logits, pieces, rows_of_chunk, without
 from keras_xent.kernels.passes import compute_dtype
 
@@ -15,14 +16,14 @@ def total(head: Head, slopes: Any, work: Work) -> Any:
     """Return sum_i slopes_i l_i, whose gradients are computed at once; that of the slopes [N] are the losses."""
     rows = _rows(head, work)
     losses_of, constants = _closed(head, work, rows)
-    return _total(losses_of, rows, head, slopes, work.data, constants)
+    return _total(losses_of, rows, *_alike((head, slopes, work.data, constants)))
 
 
 def losses(head: Head, work: Work) -> Any:
     """Return the losses [N]; the gradient computes the logits again."""
     rows = _rows(head, work)
     losses_of, constants = _closed(head, work, rows)
-    return _losses(losses_of, rows, head, work.data, constants)
+    return _losses(losses_of, rows, *_alike((head, work.data, constants)))
 
 
 def _rows(head: Head, work: Work) -> int:
@@ -35,10 +36,27 @@ def _closed(head: Head, work: Work, rows: int) -> tuple[Callable[..., Any], tupl
 
     A rule for cotangents may not read them from outside.
     """
-    hidden, *data = (jax.ShapeDtypeStruct((rows, *each.shape[1:]), each.dtype) for each in (head.hidden, *work.data))
+    if any(explicit_sharding(each) is not None for each in jax.tree.leaves((head, work.data))):
+        raise ValueError(
+            "hidden, kernel, y_true and their weights must not be sharded over explicit axes of a mesh in linear(): "
+            "call it inside jax.shard_map, or make the mesh with axis_types=(jax.sharding.AxisType.Auto,)"
+        )
+    hidden, *data = jax.eval_shape(lambda *arrays: [each[:rows] for each in arrays], head.hidden, *work.data)
     logits = jax.eval_shape(lambda hidden: all_logits(head._replace(hidden=hidden)), hidden)
     losses_of, constants = jax.closure_convert(work.losses_of, logits, *data)
     return losses_of, tuple(constants)
+
+
+def _alike(arrays: Any) -> Any:
+    """Return the arrays, each of which differs between the devices of a shard_map if one of them does.
+
+    A rule for cotangents has to give each the cotangent of its own kind. Elsewhere XLA drops the sums.
+    """
+    leaves, tree = jax.tree.flatten(arrays)
+    if not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        return arrays
+    zero = sum(jnp.sum(jnp.zeros_like(leaf, dtype="float32")) for leaf in leaves)
+    return jax.tree.unflatten(tree, [leaf + zero.astype(leaf.dtype) for leaf in leaves])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -136,7 +154,7 @@ def _gradient(
         of_constants = jax.tree.map(jnp.add, of_constants, tuple(of_given[len(data) :]))
         return (of_kernel, of_bias, of_constants), (found, of_hidden, tuple(of_given[: len(data)]))
 
-    zeros = [None if each is None else jnp.zeros(each.shape, wide) for each in (head.kernel, head.bias)]
+    zeros = [None if each is None else jnp.zeros_like(each, wide) for each in (head.kernel, head.bias)]
     of_own = zip(constants, varies[len(data) :], strict=True)
     zeros.append(tuple(jnp.zeros_like(each) if own else None for each, own in of_own))
     sums, (found, of_hidden, of_data) = _each(of_chunk, tuple(zeros), rows, (some.hidden, slopes, data))

@@ -43,3 +43,10 @@ def test_the_same_value_and_gradient_without_a_gather_of_logits():
     for weights, sharded_logs in others:
         np.testing.assert_allclose(weights, alone, atol=1e-6, rtol=0)
         np.testing.assert_allclose(sharded_logs, logs, rtol=1e-6)
+    for of_cases in found["mapped"]:
+        assert len(of_cases) == 3
+        assert max(of_cases.values()) < 1e-5
+    of_losses, error = found["explicit"]
+    assert len(of_losses) == 3
+    assert max(of_losses.values()) < 1e-6
+    assert "call it inside jax.shard_map" in error

@@ -451,3 +451,37 @@ def test_A11_a_graph_in_one_for_xla_says_it_too():
         assert np.isnan(outer(logits).numpy())
     with pytest.raises(tf.errors.InvalidArgumentError, match="y_true must hold"):
         inner(logits)
+
+
+VECTORISED = {
+    "labels": ("CategoricalCrossEntropy", {}),
+    "labels, smoothed and ignored": ("CategoricalCrossEntropy", {"label_smoothing": 0.1, "ignore_index": 1}),
+    "labels, every class": ("CategoricalFocalCrossEntropy", {"label_smoothing": 0.1}),
+    "soft targets": ("CategoricalCrossEntropy", {}),
+    "elements": ("BinaryCrossEntropy", {}),
+}
+
+
+@only_tensorflow
+@pytest.mark.parametrize("classes", [5, 1001])
+@pytest.mark.parametrize("case", VECTORISED)
+def test_vectorized_map_and_jacobians(case, classes):
+    import tensorflow as tf
+
+    name, options = VECTORISED[case]
+    loss = getattr(keras_xent, name)(reduction="none", **options)
+    rng = np.random.default_rng(1)
+    logits = tf.constant(rng.normal(size=(2, 4, classes)).astype("float32"))
+    target = tf.constant(rng.integers(0, 2 if case == "elements" else 5, (4, classes) if case == "elements" else 4))
+    if case == "soft targets":
+        target = tf.nn.softmax(logits[0] * 2.0)
+    if case == "elements":
+        logits, target = logits[..., :7], target[..., :7]
+    found = tf.vectorized_map(lambda logits: loss(target, logits), logits)
+    np.testing.assert_allclose(found, [loss(target, each) for each in logits], rtol=1e-5, atol=1e-6)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(logits)
+        losses = loss(target, logits[0])
+        total = tf.reduce_sum(losses)
+    jacobian, gradient = tape.jacobian(losses, logits), tape.gradient(total, logits)
+    np.testing.assert_allclose(tf.reduce_sum(jacobian, list(range(len(losses.shape)))), gradient, rtol=1e-5, atol=1e-6)

@@ -7,10 +7,11 @@ import re
 import jax
 import keras
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import examples
 import keras_xent
+from keras_xent.kernels import linear
 
 ROWS, CLASSES = 8, 64
 KEYWORDS = {
@@ -100,8 +101,72 @@ def trained(devices):
     return [np.concatenate([np.ravel(weight) for weight in model.get_weights()]).tolist(), logs]
 
 
+MAPPED = {
+    "smoothed": ("CategoricalCrossEntropy", {"label_smoothing": 0.25, "ignore_index": 3}),
+    "weighted focal": ("CategoricalFocalCrossEntropy", {"class_weight": [1.0, 2.0] * (CLASSES // 2), "z_loss": 0.1}),
+    "hard rows": ("CategoricalCrossEntropy", {"hard_fraction": 0.5}),
+}
+
+
+def mapped(devices, least):
+    """How far `linear` is from the loss of all logits, value and gradients, where jax.shard_map splits the rows."""
+    mesh = jax.make_mesh((len(devices),), ("rows",), axis_types=(AxisType.Auto,), devices=devices)
+    rows, everywhere, random = PartitionSpec("rows"), PartitionSpec(), np.random.default_rng(0)
+    hidden, kernel = (
+        random.normal(size=(4 * ROWS, 5)).astype("float32"),
+        random.normal(size=(5, CLASSES)).astype("float32"),
+    )
+    labels, found = np.arange(4 * ROWS) % CLASSES, {}
+    bounds, (linear.LEAST, linear.MOST) = (linear.LEAST, linear.MOST), (least, least)
+    for case, (name, config) in MAPPED.items():
+        loss = getattr(keras_xent, name)(**config)
+
+        def fused(hidden, kernel, labels, loss=loss):
+            return jax.lax.psum(loss.linear(labels, hidden, kernel, denominator=ROWS), "rows")
+
+        def dense(hidden, kernel, labels, loss=loss):
+            return jax.lax.psum(loss(labels, hidden @ kernel, denominator=ROWS), "rows")
+
+        got, want = (
+            jax.jit(
+                jax.value_and_grad(
+                    jax.shard_map(of, mesh=mesh, in_specs=(rows, everywhere, rows), out_specs=everywhere), (0, 1)
+                )
+            )(hidden, kernel, labels)
+            for of in (fused, dense)
+        )
+        found[case] = max(
+            float(np.abs(a - b).max()) for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True)
+        )
+    linear.LEAST, linear.MOST = bounds
+    return found
+
+
+def explicit(devices):
+    """How far losses are from those of one device where the type of an array says how it is sharded."""
+    found = {}
+    with jax.set_mesh(jax.make_mesh((len(devices),), ("rows",), axis_types=(AxisType.Explicit,), devices=devices)):
+        for name in ("CategoricalCrossEntropy", "CategoricalFocalCrossEntropy", "LDAMCrossEntropy"):
+            config = {"class_counts": [1.0] * CLASSES} if name == "LDAMCrossEntropy" else {}
+            loss = getattr(keras_xent, name)(class_weight=[0.5, 2.0] * (CLASSES // 2), **config)
+            function = jax.jit(jax.value_and_grad(lambda logits, target, loss=loss: loss(target, logits)))
+            logits, target = examples.inputs(name, rows=ROWS, classes=CLASSES)
+            spread = [jax.device_put(each, PartitionSpec("rows")) for each in (logits, target)]
+            pairs = zip(jax.tree.leaves(function(*spread)), jax.tree.leaves(function(logits, target)), strict=True)
+            found[name] = max(float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in pairs)
+        try:
+            jax.jit(lambda hidden: keras_xent.CategoricalCrossEntropy().linear(target, hidden, np.eye(CLASSES)))(
+                spread[0]
+            )
+        except ValueError as error:
+            return found, str(error)
+    return found, ""
+
+
 if __name__ == "__main__":
     every = jax.devices()
     assert len(every) == 4
     losses = {2: results(every[:2], ["smoothed", "smoothed focal", "capped", "soft"]), 4: results(every, CASES)}
-    print(json.dumps({"losses": losses, "trained": [trained(every[:count]) for count in (0, 2, 4)]}))
+    found = {"losses": losses, "trained": [trained(every[:count]) for count in (0, 2, 4)]}
+    found |= {"mapped": [mapped(every, least) for least in (64, 2**23)], "explicit": explicit(every)}
+    print(json.dumps(found))
