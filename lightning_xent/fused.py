@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
@@ -100,7 +100,8 @@ def parts(loss: "CategoricalLoss", *given: Any, best: Best | None = None) -> tup
     slopes = _left(slopes, call.places)
     slopes = slopes if call.factor is None else slopes * call.factor
     if call.fuses:
-        total = kernels.linear.total(call.head, slopes, call.work, best)
+        work = call.work if best is None else replace(call.work, best=best)
+        total = kernels.linear.total(call.head, slopes, work)
         if best is not None:
             best.finish(call.places, math.prod(call.shape))
         return total, denominator

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -108,9 +108,12 @@ class Best:
         """[N]; None if the loss was not computed in chunks."""
         self._values: list[Tensor] = []
         self._classes: list[Tensor] = []
+        self._is_done = False
 
     def see(self, logits: Tensor, classes: slice) -> None:
         """Look at the next chunk [n, v]: rows in the outer loop, classes in the inner one."""
+        if self._is_done:  # another gradient of the same graph
+            return
         value, place = logits.max(-1)
         if classes.start > 0:
             before, last = self._values.pop(), self._classes.pop()
@@ -121,6 +124,7 @@ class Best:
 
     def finish(self, places: Tensor | None, count: int) -> None:
         """Put the rows seen, whose numbers are `places` (None: all), among `count` rows; the others get class 0."""
+        self._is_done = True
         if self._classes:
             classes = torch.cat(self._classes)
             self.found = classes if places is None else classes.new_zeros(count).index_copy_(0, places, classes)
@@ -154,30 +158,6 @@ class Gradients:
             _ = bias[classes].copy_(total) if rows.start == 0 else bias[classes].add_(total)
 
 
-class Work(Protocol):
-    """Computes the losses of all rows of a head, chunk by chunk."""
-
-    @property
-    def plain(self) -> Callable[..., Tensor]:
-        """plain(logits, rows): losses of the logits [n, C] of some rows, which autograd can differentiate again."""
-
-    def tried(self, head: Head) -> Tensor:
-        """Return the loss of one row, which has a gradient only if the loss has tensors of its own that need one."""
-
-    def losses(self, head: Head, best: Best | None = None) -> Tensor:
-        """Return the losses [N]."""
-
-    def gradient(
-        self,
-        head: Head,
-        slopes: Tensor,
-        gradients: Gradients,
-        places: Tensor | None = None,
-        best: Best | None = None,
-    ) -> Tensor:
-        """Return the losses [n], and add the gradient of sum_i slopes_i losses_i; `places` are numbers of the rows."""
-
-
 @dataclass(frozen=True)
 class ByRows:
     """Any loss: `losses_of(logits [n, C], rows)` gives the losses [n] of some rows, and autograd their gradient."""
@@ -185,35 +165,30 @@ class ByRows:
     losses_of: Callable[[Tensor, slice | Tensor], Tensor]
     plain: Callable[..., Tensor]
     rows: int
+    best: Best | None = None
+    """Sees the logits of the first pass."""
 
     def tried(self, head: Head) -> Tensor:
         """Return the loss of one row, which has a gradient only if the loss has tensors of its own that need one."""
         return self.losses_of(head.hidden.new_zeros(1, len(head.weight)), slice(0, 1))
 
-    def losses(self, head: Head, best: Best | None = None) -> Tensor:
+    def losses(self, head: Head) -> Tensor:
         """Return the losses [N]."""
         found, classes = [], slice(0, len(head.weight))
         for rows in _slices(len(head.hidden), self.rows):
             logits = head.logits(rows, classes)
-            if best is not None:
-                best.see(logits, classes)
+            if self.best is not None:
+                self.best.see(logits, classes)
             found.append(self.losses_of(logits, rows))
         return torch.cat(found) if found else _none(head)
 
-    def gradient(
-        self,
-        head: Head,
-        slopes: Tensor,
-        gradients: Gradients,
-        places: Tensor | None = None,
-        best: Best | None = None,
-    ) -> Tensor:
+    def gradient(self, head: Head, slopes: Tensor, gradients: Gradients, places: Tensor | None = None) -> Tensor:
         """Return the losses [n], and add the gradient of sum_i slopes_i losses_i; `places` are numbers of the rows."""
         found, classes = [], slice(0, len(head.weight))
         for rows in _slices(len(head.hidden), self.rows):
             logits = head.logits(rows, classes)
-            if best is not None:
-                best.see(logits, classes)
+            if self.best is not None:
+                self.best.see(logits, classes)
             logits.requires_grad_()
             with torch.enable_grad():
                 losses = self.losses_of(logits, _numbers(rows, places))
@@ -232,37 +207,32 @@ class ByLabel:
     label: Tensor
     reads: Reads
     size: Chunks
+    best: Best | None = None
+    """Sees the logits of the first pass."""
 
     def tried(self, head: Head) -> Tensor:
         """Return the loss of one row, which has a gradient only if the loss has tensors of its own that need one."""
         number = head.hidden.new_ones(1, dtype=compute_dtype(head.hidden))
         return self.losses_of(OfLabel(number, number, number, number), rows=slice(0, 1))
 
-    def losses(self, head: Head, best: Best | None = None) -> Tensor:
+    def losses(self, head: Head) -> Tensor:
         """Return the losses [N]."""
         all_rows, classes = self.size.of(head)
         memory, found = self._memory(head), []
         for rows in all_rows:
-            statistics = [self._block(head, rows, part, memory, best=best).statistics for part in classes]
+            statistics = [self._block(head, rows, part, memory).statistics for part in classes]
             whole = merged(statistics, self.reads.divisor)
             found.append(self.losses_of(found_of(whole, self.reads), rows=rows))
         return torch.cat(found) if found else _none(head)
 
-    def gradient(
-        self,
-        head: Head,
-        slopes: Tensor,
-        gradients: Gradients,
-        places: Tensor | None = None,
-        best: Best | None = None,
-    ) -> Tensor:
+    def gradient(self, head: Head, slopes: Tensor, gradients: Gradients, places: Tensor | None = None) -> Tensor:
         """Return the losses [n], and add the gradient of sum_i slopes_i losses_i; `places` are numbers of the rows."""
         all_rows, classes = self.size.of(head)
         memory, found = self._memory(head), []
         for rows in all_rows:
             statistics: list[Statistics] = []
             for part in classes:
-                block = self._block(head, rows, part, memory, places, best=best)
+                block = self._block(head, rows, part, memory, places)
                 statistics.append(block.statistics)
             whole = merged(statistics, self.reads.divisor)
             losses_of = partial(self.losses_of, rows=_numbers(rows, places))
@@ -286,26 +256,24 @@ class ByLabel:
         memory: Tensor | None,
         places: Tensor | None = None,
         peak: Tensor | None = None,
-        best: Best | None = None,
     ) -> Block:
         logits = head.logits(rows, classes, memory).to(compute_dtype(head.hidden))
-        if best is not None:
-            best.see(logits, classes)
+        if self.best is not None and peak is None:
+            self.best.see(logits, classes)
         return Block(logits, self.label[_numbers(rows, places)], classes.start, self.reads, peak)
 
 
-def total(head: Head, slopes: Tensor, work: Work, best: Best | None = None) -> Tensor:
-    """Return sum_i slopes_i l_i, whose gradients are computed at once; that of the slopes [N] are the losses.
+Work = ByRows | ByLabel
+"""Computes the losses of all rows of a head, chunk by chunk, and adds the gradients."""
 
-    `best` sees the logits, unless the loss has tensors of its own that get a gradient.
-    """
+
+def total(head: Head, slopes: Tensor, work: Work) -> Tensor:
+    """Return sum_i slopes_i l_i, whose gradients are computed at once; that of the slopes [N] are the losses."""
     if not torch.is_grad_enabled():
-        return (slopes * work.losses(head, best)).sum()
+        return (slopes * work.losses(head)).sum()
     if _has_parameters(head, work):
         return (slopes * _again_by_autograd(head, work)).sum()
-    value: Tensor = tensors.applied(
-        _Total, lambda *_: (slopes * work.plain(linear(*head))).sum(), *head, slopes, work, best
-    )
+    value: Tensor = tensors.applied(_Total, _total_of_all_logits, *head, slopes, work)
     return value
 
 
@@ -315,27 +283,27 @@ def losses(head: Head, work: Work) -> Tensor:
         return work.losses(head)
     if _has_parameters(head, work):
         return _again_by_autograd(head, work)
-    values: Tensor = tensors.applied(_Losses, lambda *_: work.plain(linear(*head)), *head, work)
+    values: Tensor = tensors.applied(_Losses, _losses_of_all_logits, *head, work)
     return values
+
+
+def _total_of_all_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, slopes: Tensor, work: Work) -> Tensor:
+    return (slopes * work.plain(linear(hidden, weight, bias))).sum()
+
+
+def _losses_of_all_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, work: Work) -> Tensor:
+    return work.plain(linear(hidden, weight, bias))
 
 
 class _Total(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        slopes: Tensor,
-        work: Work,
-        best: Best | None,
-    ) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, slopes: Tensor, work: Work) -> Tensor:
         head = Head(hidden, weight, bias)
         if any(ctx.needs_input_grad[:3]):
             gradients = Gradients(head, ctx.needs_input_grad[:3])
-            found, kept = work.gradient(head, slopes, gradients, best=best), gradients.found
+            found, kept = work.gradient(head, slopes, gradients), gradients.found
         else:
-            found, kept = work.losses(head, best), [None] * 3
+            found, kept = work.losses(head), [None] * 3
         ctx.work, ctx.is_spent = work, False
         ctx.save_for_backward(*head, slopes, found, *kept)
         return (slopes * found).sum()
@@ -346,14 +314,14 @@ class _Total(torch.autograd.Function):
         head = Head(hidden, weight, bias)
         if blocks.needs_plain_operations([factor]):
             found = ctx.work.plain(linear(*head)) if torch.is_grad_enabled() else found
-            return *_plain_gradients(head, ctx, slopes * factor), found * factor, None, None
+            return *_plain_gradients(head, ctx, slopes * factor), found * factor, None
         of_slopes = found * factor if ctx.needs_input_grad[3] else None
         if ctx.is_spent:
-            return *_again(head, ctx, slopes * factor), of_slopes, None, None
+            return *_again(head, ctx, slopes * factor), of_slopes, None
         ctx.is_spent = True
         # Their memory is taken for the result; `data` hides that from autograd, which counts changes of saved tensors.
         scaled = [None if each is None else each.data.mul_(factor) for each in kept]
-        return *_as(scaled, head), of_slopes, None, None
+        return *_as(scaled, head), of_slopes, None
 
 
 class _Losses(torch.autograd.Function):
