@@ -175,7 +175,8 @@ def _read(
     classes, class_weight = loss.count_classes(size), None
     if loss._class_weight is not None:
         class_weight = weighting.per_class("class_weight", loss._class_weight, head.hidden, classes)  # [C]
-    if isinstance(target, tuple) and len(target) == 2 and all(hasattr(each, "shape") for each in target):
+    # A model that was saved passes a list in place of the tuple.
+    if isinstance(target, tuple | list) and len(target) == 2 and all(getattr(each, "shape", ()) for each in target):
         target = TopK(*target)
     if isinstance(target, TopK):
         given = _given_top(loss, like, shape, target, sample_weight, mask, keras_mask)
@@ -271,7 +272,9 @@ def _head(hidden: Any, kernel: Any, bias: Any) -> tuple[Any, Tensor, int]:
         )
     if bias is not None and tuple(given["bias"].shape) != shapes[1][1:]:
         raise ValueError(f"bias must have shape {shapes[1][1:]}, got {tuple(given['bias'].shape)}")
-    dtype = keras.backend.result_type(*(tensor.dtype for tensor in given.values()))
+    dtypes = {reading.dtype_of(tensor) for tensor in given.values()}
+    # Keras has no float64 in its rules, but on TensorFlow.
+    dtype = "float64" if "float64" in dtypes else keras.backend.result_type(*dtypes)
     given = {name: ops.cast(tensor, dtype) for name, tensor in given.items()}
     like = targets.rows_of(given["hidden"], len(shapes[0]) - 1)
     given["hidden"] = ops.reshape(given["hidden"], (-1, ops.shape(given["kernel"])[0]))

@@ -1,5 +1,6 @@
 """The last layer of a network together with its loss."""
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -71,6 +72,7 @@ class LinearLoss(keras.layers.Layer):
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
         self.kernel = self.bias = None
+        self._added: tuple[tuple[Any, int], ...] = ()
         self.supports_masking = True
 
     def build(self, hidden_shape: tuple[int | None, ...]) -> None:
@@ -106,8 +108,26 @@ class LinearLoss(keras.layers.Layer):
         given = y_true, states, kernel, bias, sample_weight, mask
         value = self.loss._linear(*given, None, trains=training is not False)
         # Keras divides added losses by the number of replicas, which the loss has done already.
-        self.add_loss(value * reduction.replicas())
+        self._add(value * reduction.replicas())
         return hidden
+
+    def _add(self, value: Tensor) -> None:
+        """Add the loss of the rows of all replicas to the model, once.
+
+        The replicas of tf.distribute are threads that share the layer. While one waits for the sums of the others in
+        this call, they begin theirs, so that Keras gives a later replica the losses of an earlier one. The later one
+        adds its gradient with the value 0.
+        """
+        if reduction.replicas() == 1:
+            self.add_loss(value)
+            return
+        own, losses = threading.get_ident(), self.losses
+        self._added = tuple(each for each in self._added if any(each[0] is loss for loss in losses))
+        calls = [thread for _, thread in self._added]
+        if any(calls.count(other) > calls.count(own) for other in calls):
+            value = value - ops.stop_gradient(value)
+        self.add_loss(value)
+        self._added += ((value, own),)
 
     def logits(self, hidden: Any) -> Tensor:
         """Return the logits [..., C] of hidden states [..., D], in the compute dtype."""

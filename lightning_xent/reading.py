@@ -93,7 +93,7 @@ def lie_within(values: Tensor, lowest: int, highest: int, check_labels: bool | N
     """Whether all values can be read and lie within these limits."""
     if not is_readable(values, check_labels) or values.numel() == 0:
         return False
-    least, greatest = torch.aminmax(values)
+    least, greatest = torch.aminmax(values.detach())  # torch 2.6 has no forward derivative of it
     return bool(lowest <= least.item() and greatest.item() <= highest)
 
 

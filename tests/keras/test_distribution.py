@@ -31,7 +31,7 @@ WEIGHTS = RNG.uniform(0, 2, size=ROWS).astype("float32")
 KERNELS = {name: RNG.normal(size=(3, 3)).astype("float32") for name in SHARES}
 
 
-def descend(reduction, name):
+def descend(reduction, name, rate=RATE):
     """The kernel after a step on each batch, the losses of the batches, and that of all rows in their steps."""
     kernel, parts, losses = KERNELS[name].astype("float64"), [], []
     for start in range(0, ROWS, BATCH):
@@ -43,7 +43,7 @@ def descend(reduction, name):
         total = -(weight * np.log(probability[np.arange(len(label)), label])).sum()
         denominator = {"mean": kept.sum(), "weighted_mean": weight.sum(), "sum": 1}[reduction] or 1
         kernel = (
-            kernel - SHARES[name] * RATE * inputs.T @ ((probability - np.eye(3)[label]) * weight[:, None]) / denominator
+            kernel - SHARES[name] * rate * inputs.T @ ((probability - np.eye(3)[label]) * weight[:, None]) / denominator
         )
         losses.append(total / denominator)
         parts.append((total, denominator if kept.any() else 0))
@@ -87,6 +87,17 @@ def test_the_loss_is_that_of_the_whole_batch(results, reduction):
         want += share * np.average(losses, weights=sizes)
         assert results[reduction][name][2] == pytest.approx(whole, rel=2e-6)
     assert results[reduction]["first"][1] == pytest.approx(want, rel=2e-6)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_a_layer_with_its_loss_trains_and_logs_the_whole_batch(results, reduction):
+    kernel, logged, before = results[reduction]["layer"]
+    want, losses, _ = descend(reduction, "first")
+    np.testing.assert_allclose(kernel, want, atol=1e-6, rtol=0)
+    sizes = np.minimum(BATCH, ROWS - np.arange(0, ROWS, BATCH))
+    assert logged == pytest.approx(np.average(losses, weights=sizes), rel=2e-6)
+    losses_before = descend(reduction, "first", rate=0.0)[1]
+    assert before == pytest.approx(np.average(losses_before, weights=sizes), rel=2e-6)
 
 
 @pytest.mark.skipif(side_name != "keras-tensorflow", reason="replicas are those of tf.distribute")

@@ -40,6 +40,18 @@ def without_nan(arrays):
     return [np.nan_to_num(array) for array in arrays]
 
 
+@pytest.mark.skipif(side_name == "keras-jax", reason="JAX has float64 only if it was asked for before it started")
+def test_float64_is_computed_in_float64():
+    rng = np.random.default_rng(0)
+    hidden, kernel, bias = (keras.ops.convert_to_tensor(rng.normal(size=size)) for size in ((6, 5), (5, 7), (7,)))
+    logits = keras.ops.convert_to_numpy(hidden) @ keras.ops.convert_to_numpy(kernel) + keras.ops.convert_to_numpy(bias)
+    labels = np.arange(6)
+    for loss in (keras_xent.CategoricalCrossEntropy(), keras_xent.CategoricalFocalCrossEntropy(label_smoothing=0.1)):
+        found, want = loss.linear(labels, hidden, kernel, bias), loss(labels, keras.ops.convert_to_tensor(logits))
+        assert keras.backend.standardize_dtype(found.dtype) == "float64"
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(found), keras.ops.convert_to_numpy(want), rtol=1e-13)
+
+
 # From 1000 classes on XLA compiles the loop.
 @only_tensorflow
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ LAYERS = {
     "batches.py": set(),
     "check.py": {"base", "batches", "binary", "categorical", "reading", "reduction", "targets", "watch"},
     "spec.py": {"base"},
-    "layers.py": {"base", "categorical", "fused", "private", "reading", "reduction", "spec", "weighting"},
+    "layers.py": {"base", "categorical", "fused", "kernels", "private", "reading", "reduction", "spec", "weighting"},
     "evaluation.py": {"base", "binary", "metrics", "layers"},
     "training.py": {"base", "batches", "evaluation", "metrics", "reduction", "spec", "layers"},
     "module.py": {"base", "batches", "training", "layers"},

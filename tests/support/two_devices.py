@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_xent import SparseCategoricalCrossEntropy
+from keras_xent.layers import LinearLoss
 from keras_xent.metrics import MeanLoss
 
 NAMES = ("first", "second")
@@ -53,6 +54,21 @@ def train(strategy, loss_of, data, config):
     }
 
 
+def train_layer(strategy, loss, data, config):
+    """The kernel of a layer with its loss after an epoch, and what `fit` and `evaluate` return."""
+    with contextlib.nullcontext() if strategy is None else strategy.scope():
+        features, target, weights = keras.Input((3,)), keras.Input((), dtype="int32"), keras.Input(())
+        layer = LinearLoss(3, loss, use_bias=False)
+        model = keras.Model([features, target, weights], layer(features, target, sample_weight=weights))
+        layer.set_weights([data["kernel_first"]])
+        model.compile(keras.optimizers.SGD(config["rate"] * config["shares"]["first"]))
+    given = [data[name] for name in ("inputs", "target_first", "weights")]
+    options = {"batch_size": config["batch"], "verbose": 0}
+    before = model.evaluate(given, **options)
+    logs = model.fit(given, shuffle=False, **options).history["loss"]
+    return [layer.get_weights()[0].tolist(), logs[0], before]
+
+
 def add_up(strategy, loss, *arrays):
     """The sum of what replicas return that have every other row."""
     import tensorflow as tf
@@ -75,6 +91,7 @@ def main():
             return SparseCategoricalCrossEntropy(reduction=reduction, ignore_index=-1, class_weight=config["weights"])
 
         results[reduction] = train(strategy, loss_of, data, config)
+        results[reduction]["layer"] = train_layer(strategy, loss_of(), data, config)
         if strategy is not None:
             results[reduction]["sum"] = add_up(strategy, loss_of(), data["target_first"], data["inputs"])
             with strategy.scope():
