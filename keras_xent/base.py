@@ -42,7 +42,7 @@ class Loss(Options, keras.losses.Loss, ABC):
 
     name: str | None = arguments.field(None, arguments.text)
 
-    example = EXAMPLE
+    _example = EXAMPLE
 
     _is_naming = False
 

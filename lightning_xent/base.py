@@ -31,7 +31,7 @@ Example:
 class Loss(Options, nn.Module, ABC):
     """Base of every loss: the common keywords, the call, and its reduction."""
 
-    example = EXAMPLE
+    _example = EXAMPLE
 
     __jit_unused_properties__: ClassVar[list[str]] = []
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from keras_xent.kernels.jax_trace import explicit_sharding
+from keras_xent.kernels.jax_trace import explicit_sharding, is_in_shard_map
 from keras_xent.kernels.linear import Head, Work, all_logits, pieces, rows_of_chunk, without
 from keras_xent.kernels.passes import compute_dtype
 
@@ -50,10 +50,11 @@ def _closed(head: Head, work: Work, rows: int) -> tuple[Callable[..., Any], tupl
 def _alike(arrays: Any) -> Any:
     """Return the arrays, each of which differs between the devices of a shard_map if one of them does.
 
-    A rule for cotangents has to give each the cotangent of its own kind. Elsewhere XLA drops the sums.
+    A rule for cotangents has to give each array a cotangent of its own kind. Without a shard_map they are returned as
+    they are.
     """
     leaves, tree = jax.tree.flatten(arrays)
-    if not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+    if not any(is_in_shard_map(leaf) for leaf in leaves):
         return arrays
     zero = sum(jnp.sum(jnp.zeros_like(leaf, dtype="float32")) for leaf in leaves)
     return jax.tree.unflatten(tree, [leaf + zero.astype(leaf.dtype) for leaf in leaves])

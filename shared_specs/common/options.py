@@ -55,7 +55,7 @@ class Options:
     """
     proofs: ClassVar[Mapping[str, str]] = {}
     """For some facts, the method that makes it true; a class that states the fact again must define it again too."""
-    example: ClassVar[str] = ""
+    _example: ClassVar[str] = ""
     """The section "Example" of a docstring, with fields in braces for what differs between losses."""
 
     _is_built = False
@@ -64,7 +64,7 @@ class Options:
         """Drop the facts that are about overridden methods, and document the keywords of mixins and bases."""
         super().__init_subclass__(**options)
         drop_overridden(cls, cls.facts, cls.proofs)
-        docstrings.complete(cls, Options, cls.example)
+        docstrings.complete(cls, Options, cls._example)
 
     def __new__(cls, *positional: Any, **keywords: Any) -> Self:
         """Refuse a keyword that the loss does not have, and say which one may be meant."""
