@@ -21,6 +21,9 @@ WithSlope = Callable[..., tuple[Tensor, Tensor, Tensor | float]]
 PROBABILITY_LIMIT = math.log((1 - 1e-7) / 1e-7)
 """Log-odds of probabilities are limited to +-16.118, those of 1e-7 and 1 - 1e-7."""
 
+PARTS = 16
+"""Sums over all earlier classes are made of the sums of up to so many parts."""
+
 
 def expm1(value: Tensor) -> Tensor:
     """exp(value) - 1, exact near 0, also under torch.compile."""
@@ -164,6 +167,16 @@ def sum_of_others(values: Tensor) -> Tensor:
     peak, is_peak = _peak(values)
     rest = ops.sum(ops.where(is_peak, 0.0, values), -1, keepdims=True)  # [..., 1]
     return ops.where(is_peak, rest, peak + (rest - values))
+
+
+def sums_before(values: Tensor) -> Tensor:
+    """Sum [..., C] of the `values` [..., C] of all classes before each one."""
+    return _sums_of_earlier(values, lambda some: some)
+
+
+def sums_after(values: Tensor) -> Tensor:
+    """Sum [..., C] of the `values` [..., C] of all classes after each one."""
+    return _sums_of_earlier(values, lambda some: ops.flip(some, -1))
 
 
 def of_positive(logits: Tensor, temperature: float, from_logits: bool) -> Tensor:
@@ -312,6 +325,26 @@ def _relative_to_peak(logits: Tensor, temperature: float) -> tuple[Tensor, Tenso
     mass = ops.where(is_peak, shifted, ops.exp(scaled(shifted, temperature)))
     rest = ops.sum(mass, -1, keepdims=True)
     return shifted, is_peak, rest
+
+
+def _sums_of_earlier(values: Tensor, turned: Callable[[Tensor], Tensor]) -> Tensor:
+    """Sum [..., C] of the values before each one, where `turned` puts them in order.
+
+    The sums of parts are added up separately. So, if JAX shards the classes over devices, each adds up its own.
+    """
+    shape = ops.shape(values)
+    count = 1 if any(size is None for size in shape) or not isinstance(shape[-1], int) else math.gcd(shape[-1], PARTS)
+    if count == 1:
+        return _before(values, turned)
+    parts = ops.reshape(values, (*shape[:-1], count, shape[-1] // count))  # [..., P, C / P]
+    found = _before(parts, turned) + ops.expand_dims(_before(ops.sum(parts, -1), turned), -1)
+    return ops.reshape(found, shape)
+
+
+def _before(values: Tensor, turned: Callable[[Tensor], Tensor]) -> Tensor:
+    values = turned(values)
+    sums = ops.cumsum(values[..., :-1], -1)
+    return turned(ops.concatenate([ops.zeros_like(values[..., :1]), sums], -1))
 
 
 def _limited(probability: Tensor, rivals: Tensor) -> Tensor:

@@ -141,6 +141,16 @@ def sum_of_others(values: Tensor) -> Tensor:
     return torch.where(is_peak, rest, peak + (rest - values))
 
 
+def sums_before(values: Tensor) -> Tensor:
+    """Sum [..., C] of the `values` [..., C] of all classes before each one."""
+    return torch.cat([torch.zeros_like(values[..., :1]), values[..., :-1].cumsum(-1)], -1)
+
+
+def sums_after(values: Tensor) -> Tensor:
+    """Sum [..., C] of the `values` [..., C] of all classes after each one."""
+    return sums_before(values.flip(-1)).flip(-1)
+
+
 def of_positive(logits: Tensor, temperature: float, from_logits: bool) -> Tensor:
     """Log-odds, elementwise, of the positive label of binary `logits`."""
     return scaled(logits, temperature) if from_logits else _limited(logits, 1 - logits)

@@ -53,11 +53,9 @@ class JensenShannonConsistency(CategoricalCrossEntropy):
         return consistency if others is None else consistency + others
 
     def _views(self, logits: Tensor) -> Tensor:
-        shape = ops.shape(logits)
-        classes = self.count_classes(shape[-1])
-        if any(size is None for size in shape):  # a KerasTensor, whose reshape would keep no unknown size
-            return ops.stack(ops.split(logits, self.views, axis=-1), axis=-2)  # [..., V, C]
-        return ops.reshape(logits, (*shape[:-1], self.views, classes))  # [..., V, C]
+        self.count_classes(logits.shape[-1])
+        # Not a reshape, for which JAX would gather logits whose classes are sharded over devices.
+        return ops.stack(ops.split(logits, self.views, axis=-1), axis=-2)  # [..., V, C]
 
     def _divergence(self, logits: Tensor) -> Tensor:
         """Jensen-Shannon divergence [...] of the views in logits [..., V, C]."""

@@ -43,7 +43,8 @@ class OrdinalCrossEntropy(CategoricalCrossEntropy):
     def softmax_input(self, inputs: Tensor) -> Softmax:
         logits = self.capped(inputs)
         x = log_odds.scaled(logits, self.temperature)
-        passed = -ops.cumsum(softplus(-x), -1)  # [..., C - 1]: log P(y > k)
+        surprise = softplus(-x)
+        passed = -(log_odds.sums_before(surprise) + surprise)  # [..., C - 1]: log P(y > k)
         first = ops.zeros_like(x[..., :1])
         stopped = ops.concatenate([-softplus(x), first], -1)  # [..., C]
         return Softmax((ops.concatenate([first, passed], -1) + stopped) * log_odds.poison(logits), 1.0)
@@ -63,12 +64,9 @@ class SquaredEarthMoverDistance(CategoricalLoss):
 
     def of_classes(self, softmax: Softmax) -> Tensor:
         p = sigmoid(super().of_classes(softmax))  # [..., C]
-        below = ops.cumsum(p, -1) ** 2  # P_k^2
-        above = ops.flip(ops.cumsum(ops.flip(p, -1), -1), -1) ** 2  # (1 - P_{k-1})^2
-        none = ops.zeros_like(p[..., :1])
-        before = ops.concatenate([none, ops.cumsum(below[..., :-1], -1)], -1)
-        after = ops.concatenate([ops.flip(ops.cumsum(ops.flip(above[..., 1:], -1), -1), -1), none], -1)
-        return before + after
+        below = (log_odds.sums_before(p) + p) ** 2  # P_k^2
+        above = (log_odds.sums_after(p) + p) ** 2  # (1 - P_{k-1})^2
+        return log_odds.sums_before(below) + log_odds.sums_after(above)
 
     def curve(self, log_odds: Tensor) -> Tensor:
         return log_odds

@@ -41,7 +41,8 @@ class OrdinalCrossEntropy(CategoricalCrossEntropy):
     def softmax_input(self, inputs: Tensor) -> Softmax:
         logits = self.capped(inputs)
         x = log_odds.scaled(logits, self.temperature)
-        passed = -softplus(-x).cumsum(-1)  # [..., C - 1]: log P(y > k)
+        surprise = softplus(-x)
+        passed = -(log_odds.sums_before(surprise) + surprise)  # [..., C - 1]: log P(y > k)
         first = torch.zeros_like(x[..., :1])
         stopped = torch.cat([-softplus(x), first], -1)  # [..., C]
         return Softmax((torch.cat([first, passed], -1) + stopped) * log_odds.poison(logits), 1.0)
@@ -60,12 +61,9 @@ class SquaredEarthMoverDistance(CategoricalLoss):
 
     def of_classes(self, softmax: Softmax) -> Tensor:
         p = sigmoid(super().of_classes(softmax))  # [..., C]
-        below = p.cumsum(-1) ** 2  # P_k^2
-        above = p.flip(-1).cumsum(-1).flip(-1) ** 2  # (1 - P_{k-1})^2
-        none = torch.zeros_like(p[..., :1])
-        before = torch.cat([none, below[..., :-1].cumsum(-1)], -1)
-        after = torch.cat([above[..., 1:].flip(-1).cumsum(-1).flip(-1), none], -1)
-        return before + after
+        below = (log_odds.sums_before(p) + p) ** 2  # P_k^2
+        above = (log_odds.sums_after(p) + p) ** 2  # (1 - P_{k-1})^2
+        return log_odds.sums_before(below) + log_odds.sums_after(above)
 
     def curve(self, log_odds: Tensor) -> Tensor:
         return log_odds
