@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from lightning_xent.reduction import Rows
 from shared_specs.common import guard
 from shared_specs.common.options import CategoricalOptions, take_any_loss
 
+Margin: TypeAlias = Tensor | float | Callable[[Tensor], Tensor]
+"""What is taken from the logit of the true class: a number, one per class [C], or a function of that logit."""
+
 
 @dataclass(frozen=True)
 class Softmax:
@@ -23,8 +26,7 @@ class Softmax:
     logits: Tensor
     """[..., C]"""
     divisor: float
-    margin: Tensor | float | Callable[[Tensor], Tensor] = 0.0
-    """What is taken from the logit of the true class: a number, one per class [C], or a function of that logit."""
+    margin: Margin = 0.0
     unadjusted: Tensor | None = None
     """The logits [..., C] for regularisers and probabilities, where they differ from `logits`."""
 
@@ -37,11 +39,13 @@ class Softmax:
     def has_margin(self) -> bool:
         return not isinstance(self.margin, float) or self.margin != 0.0
 
-    def margin_of(self, label: Tensor) -> Tensor | float:
-        """The margin [...] of the class `label` [...]."""
+    def margin_of(self, label: Tensor, own: Tensor | None = None) -> Tensor | float:
+        """The margin [...] of the class `label` [...], whose logit `own` [...] may be known."""
         if isinstance(self.margin, Tensor):
             return weighting.per_label(self.margin, label)
-        return self.margin(log_odds.take(self.logits, label)) if callable(self.margin) else self.margin
+        if not callable(self.margin):
+            return self.margin
+        return self.margin(log_odds.take(self.logits, label) if own is None else own)
 
     def margins(self) -> Tensor | float:
         """The margin of each class, [..., C] or [C]."""
@@ -83,6 +87,7 @@ class CategoricalLoss(CategoricalOptions, Loss):
     is_linear: ClassVar[bool] = True
     is_cross_entropy: ClassVar[bool] = False
     passes_logits: ClassVar[bool] = True
+    has_plain_softmax: ClassVar[bool] = True
     has_common_regulariser: ClassVar[bool] = True
     reads_one_logits: ClassVar[bool] = True
     facts: ClassVar[Mapping[str, Collection[str]]] = {
@@ -90,6 +95,7 @@ class CategoricalLoss(CategoricalOptions, Loss):
         "is_linear": {"of_target"},
         "is_cross_entropy": {"curve", "of_classes"},
         "passes_logits": {"softmax_input", "capped"},
+        "has_plain_softmax": {"divisor", "margin_in"},
         "has_common_regulariser": {"regulariser"},
         "reads_one_logits": {"_rows"},
     }
@@ -195,7 +201,11 @@ class CategoricalLoss(CategoricalOptions, Loss):
 
     def softmax_input(self, inputs: Tensor) -> Softmax:
         """Return what the softmax reads, given the logits [..., C]."""
-        return Softmax(self.capped(inputs), self.temperature)
+        return Softmax(self.capped(inputs), self.divisor, self.margin_in(inputs))
+
+    def margin_in(self, logits: Tensor) -> Margin:
+        """Return what is taken from the logit of the true class; of the logits [..., C] only dtype and shape count."""
+        return 0.0
 
     def capped(self, logits: Tensor) -> Tensor:
         """Return the logits [..., C] after the softcap, still to be divided by the temperature."""
@@ -263,6 +273,12 @@ class CategoricalLoss(CategoricalOptions, Loss):
         else:
             losses = self._expected(self.curve, weights, score)
         return losses if others is None else losses + others
+
+    def _less_margin(self, score: Tensor, own: Tensor, label: Tensor, classes: int) -> Tensor:
+        """Return log-odds [n] of labels [n], less their margins, given their logits `own` [n]."""
+        logits = score.new_zeros(()).expand(classes)  # they take no memory
+        margin = Softmax(logits, self.divisor, self.margin_in(logits)).margin_of(label, own)
+        return score - log_odds.scaled(margin, self.divisor)
 
     def _in_one_read(
         self,

@@ -175,8 +175,7 @@ class Best(NamedTuple):
         def of_part() -> Tensor:
             """The largest score, its class, the sum of the other exponentials, and the score of the label."""
             logits = targets.class_axis_last(placed.local, placed.axis)
-            softmax = self.loss.softmax_input(logits.to(reading.compute_dtype(logits)))
-            scores = softmax.plain / softmax.divisor
+            scores = self.loss.capped(logits.to(reading.compute_dtype(logits))) / self.loss.divisor
             if part.length == 0:
                 least = wide.new_full(shape, -math.inf)
                 return torch.stack([least, torch.zeros_like(least), torch.zeros_like(least), least])
@@ -269,7 +268,8 @@ def _losses(
     """Return the losses of the rows of this rank."""
     if statistics is not None:
         weights = None if read.weights is None else placed.own_rows(read.weights).reshape(-1)
-        losses = of_statistics(loss, found(statistics, reads), weights, placed.whole.shape[placed.axis])
+        label = placed.own_rows(read.target).reshape(-1)
+        losses = of_statistics(loss, found(statistics, reads), label, weights, placed.whole.shape[placed.axis])
         return losses.reshape(reading.without_axis(placed.own_shape, placed.axis))
     target = placed.own_rows(read.target)
     target = target if read.is_labels else target.movedim(-1, placed.axis)

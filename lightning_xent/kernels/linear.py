@@ -213,7 +213,7 @@ class ByLabel:
     def tried(self, head: Head) -> Tensor:
         """Return the loss of one row, which has a gradient only if the loss has tensors of its own that need one."""
         number = head.hidden.new_ones(1, dtype=compute_dtype(head.hidden))
-        return self.losses_of(OfLabel(number, number, number, number), rows=slice(0, 1))
+        return self.losses_of(OfLabel(number, number, number, number, number), rows=slice(0, 1))
 
     def losses(self, head: Head) -> Tensor:
         """Return the losses [N]."""

@@ -24,6 +24,8 @@ class OfLabel(NamedTuple):
     """logsumexp(logits / temperature)"""
     entropy: Tensor | None
     """That of the softmax, in nats."""
+    own: Tensor | None = None
+    """The logit of the label, capped."""
 
 
 def of_label(logits: Tensor, label: Tensor, counts: Tensor | None, temperature: float) -> Tensor:

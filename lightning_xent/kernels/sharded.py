@@ -317,8 +317,8 @@ def _plain_gradients(
 
 def _plain(logits: Tensor, label: Tensor, reads: Reads) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Own logit, sum of the rivals, spread and tilt [n] of all logits [n, C]."""
-    if reads.softcap is not None:
-        logits = torch.tanh(logits / (reads.softcap * reads.temperature))
+    if reads.bound is not None:
+        logits = torch.tanh(logits / reads.bound)
     is_own = plain.is_class(label, logits)
     of_rivals = torch.where(is_own, -math.inf, logits)
     peak = plain.largest(of_rivals)
@@ -352,7 +352,7 @@ def _block_of(head: Head, rows: slice, classes: slice, local: Label, peak: Tenso
 
 
 def _size(head: Head, reads: Reads) -> Chunks:
-    copies = 1 + int(reads.entropy) + int(reads.softcap is not None)
+    copies = 1 + int(reads.entropy) + int(reads.bound is not None)
     copies += int(head.hidden.dtype != compute_dtype(head.hidden))
     return chunks(head, copies, splits_classes=True)
 

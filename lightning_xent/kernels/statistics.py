@@ -24,18 +24,15 @@ LEAST = -1e4
 class Reads:
     """What the losses of labels read of a row."""
 
-    temperature: float
-    softcap: float | None
+    divisor: float
+    """What divides the logits, or the tanh of the capped ones."""
+    bound: float | None
+    """Of the capped logits."""
     class_weight: Tensor | None
     """[C] or []: weights of the other classes, in the compute dtype."""
     others: bool
     log_partition: bool
     entropy: bool
-
-    @property
-    def divisor(self) -> float:
-        """What divides the logits, or the tanh of the capped ones."""
-        return self.temperature if self.softcap is None else 1 / self.softcap
 
 
 class Statistics(NamedTuple):
@@ -85,9 +82,9 @@ class Block:
         if reads.others and reads.class_weight is not None:
             weights = reads.class_weight
             self._weights = weights if weights.ndim == 0 else weights[first : first + size]
-        if reads.softcap is not None:
+        if reads.bound is not None:
             is_bad = ~(logits.amax(1, keepdim=True) < math.inf)  # tanh would turn +inf into a number
-            self._capped = logits.div_(reads.softcap * reads.temperature).tanh_()
+            self._capped = logits.div_(reads.bound).tanh_()
             self._capped.masked_fill_(is_bad, math.nan)
             logits = self._capped.clone()
         own = self._at_label(logits, -math.inf)
@@ -124,9 +121,9 @@ class Block:
             else:
                 gradient.addcmul_(slopes.spread / divisor, self._weights, value=-1.0)
         self._set_label(gradient, slopes.own)
-        if self._capped is not None and self._reads.softcap is not None:
+        if self._capped is not None and self._reads.bound is not None:
             slope = self._capped.square_().neg_().add_(1.0)
-            gradient.mul_(slope.div_(self._reads.softcap * self._reads.temperature))
+            gradient.mul_(slope.div_(self._reads.bound))
         return gradient
 
     def _spread(self, shifted: Tensor) -> tuple[Tensor, Tensor]:
@@ -194,7 +191,8 @@ def found(statistics: Statistics, reads: Reads) -> OfLabel:
         bounded = log_odds.clamp(-750.0, 750.0)
         own_part = torch.sigmoid(bounded) * _softplus(-bounded)
         entropy = own_part + torch.sigmoid(-bounded) * (_softplus(bounded) + among)
-    return OfLabel(log_odds, others, log_partition, entropy)
+    logit = statistics.own if reads.bound is None else reads.bound * statistics.own
+    return OfLabel(log_odds, others, log_partition, entropy, logit)
 
 
 def slopes_of(

@@ -18,7 +18,7 @@ Places = slice | Tensor
 
 def takes_statistics(loss: Any) -> bool:
     """Whether the loss of a label is a function of the statistics of its row."""
-    return bool(loss._reads_what_kernels_know and loss._goes_by_label(has_margin=False))
+    return bool(loss._is_of_statistics)
 
 
 def statistics_of(loss: Any, class_weight: Tensor | None, like: Tensor) -> Reads:
@@ -26,15 +26,19 @@ def statistics_of(loss: Any, class_weight: Tensor | None, like: Tensor) -> Reads
     smooths = loss.label_smoothing > 0.0
     if smooths and class_weight is None:
         class_weight = torch.ones((), dtype=compute_dtype(like), device=like.device)
+    bound = None if loss.softcap is None else loss.softcap * loss.temperature
     return Reads(
-        loss.temperature, loss.softcap, class_weight,
+        loss.divisor if bound is None else loss.divisor / bound, bound, class_weight,
         others=smooths, log_partition=loss.z_loss != 0.0, entropy=loss.entropy_penalty != 0.0,
     )  # fmt: skip
 
 
-def of_statistics(loss: Any, found: OfLabel, weights: Tensor | None, classes: int) -> Tensor:
-    """Return the losses [n] of labels with their `weights`, given what the statistics say of each row."""
-    losses: Tensor = loss._of_score(found.log_odds, found.others, weights, classes)
+def of_statistics(loss: Any, found: OfLabel, label: Tensor, weights: Tensor | None, classes: int) -> Tensor:
+    """Return the losses [n] of labels [n] with their `weights`, given what the statistics say of each row."""
+    score = found.log_odds
+    if not loss.has_plain_softmax:
+        score = loss._less_margin(score, found.own, label, classes)
+    losses: Tensor = loss._of_score(score, found.others, weights, classes)
     regulariser = loss._common_regulariser(found.log_partition, found.entropy)
     return losses if regulariser is None else losses + regulariser
 
@@ -69,11 +73,13 @@ def work_of(
     # Kernels that read the logits once need all classes of a row.
     is_wide = chunks(head, 2, splits_classes=True).classes < len(head.weight)
     reads_once = kernels.reads_once(head.hidden) and not is_wide
+    reads_once = reads_once and not (label is not None and loss._reads_statistics and not loss.has_plain_softmax)
     if label is not None and takes_statistics(loss) and (is_sharded or not reads_once):
         reads = statistics_of(loss, class_weight, head.hidden)
 
         def by_label(found: OfLabel, rows: Places) -> Tensor:
-            return of_statistics(loss, found, None if weights is None else weights[rows], len(head.weight))
+            of_rows = None if weights is None else weights[rows]
+            return of_statistics(loss, found, label[rows], of_rows, len(head.weight))
 
         copies = 1 + int(reads.entropy) + int(loss.softcap is not None) + int(head.hidden.dtype != dtype)
         size = chunks(head, copies, splits_classes=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_xent import weighting
-from lightning_xent.categorical import Softmax
+from lightning_xent.categorical import Margin
 from lightning_xent.losses.cross_entropy import CategoricalCrossEntropy
 from shared_specs.common import arguments
 
@@ -48,9 +48,13 @@ class LDAMCrossEntropy(CategoricalCrossEntropy):
         rarest = min(self.class_counts)
         return tuple(self.max_margin * (rarest / count) ** 0.25 for count in self.class_counts)
 
-    def softmax_input(self, inputs: Tensor) -> Softmax:
-        margins: Tensor = self.temperature * weighting.per_class("class_counts", self._margins, inputs)  # [C]
-        return Softmax(self.capped(inputs), self.temperature / self.scale, margins)
+    @property
+    def divisor(self) -> float:
+        return self.temperature / self.scale
+
+    def margin_in(self, logits: Tensor) -> Margin:
+        margins: Tensor = self.temperature * weighting.per_class("class_counts", self._margins, logits)  # [C]
+        return margins
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -74,8 +78,12 @@ class CosFaceCrossEntropy(CategoricalCrossEntropy):
     logits_only: ClassVar[bool] = True
     takes_cosines: ClassVar[bool] = True
 
-    def softmax_input(self, inputs: Tensor) -> Softmax:
-        return Softmax(self.capped(inputs), self.temperature / self.scale, self.temperature * self.margin)
+    @property
+    def divisor(self) -> float:
+        return self.temperature / self.scale
+
+    def margin_in(self, logits: Tensor) -> Margin:
+        return self.temperature * self.margin
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -106,8 +114,12 @@ class ArcFaceCrossEntropy(CategoricalCrossEntropy):
         if self.temperature != 1.0:
             raise ValueError(f"temperature must be 1 for {type(self).__name__}, got {self.temperature}")
 
-    def softmax_input(self, inputs: Tensor) -> Softmax:
-        return Softmax(self.capped(inputs), 1 / self.scale, self._margin_of_cosine)
+    @property
+    def divisor(self) -> float:
+        return 1 / self.scale
+
+    def margin_in(self, logits: Tensor) -> Margin:
+        return self._margin_of_cosine
 
     def _margin_of_cosine(self, cosine: Tensor) -> Tensor:
         is_inside = torch.abs(cosine) < 1

@@ -147,7 +147,9 @@ class CategoricalOptions(Options):
     is_cross_entropy: ClassVar[bool]
     """Whether the curve is that of cross-entropy, which has closed forms for smoothed labels and for distributions."""
     passes_logits: ClassVar[bool]
-    """Whether the softmax reads the logits unchanged, or only capped, and without a margin."""
+    """Whether the softmax reads the logits unchanged, or only capped; `divisor` and `margin_in` say the rest."""
+    has_plain_softmax: ClassVar[bool]
+    """Whether the softmax divides the logits by the temperature, and takes no margin from the true class."""
     has_common_regulariser: ClassVar[bool]
     """Whether `regulariser` adds z_loss and entropy_penalty alone."""
     reads_one_logits: ClassVar[bool]
@@ -172,9 +174,24 @@ class CategoricalOptions(Options):
         return None if self.class_weight is None else "class_weight"
 
     @property
+    def divisor(self) -> float:
+        """What the softmax divides the logits by."""
+        return self.temperature
+
+    @property
+    def _reads_statistics(self) -> bool:
+        """Whether a loss of a label reads only what the classes of its row add up to, but for its smoothing."""
+        return self.from_logits and self.reads_log_odds and self.passes_logits and self.has_common_regulariser
+
+    @property
+    def _is_of_statistics(self) -> bool:
+        """Whether the loss of a label is a function of what the classes of its row add up to."""
+        return self._reads_statistics and self._goes_by_label(has_margin=not self.has_plain_softmax)
+
+    @property
     def _reads_what_kernels_know(self) -> bool:
         """Whether kernels give all that the loss of a label needs: log-odds, softcap, `z_loss`, `entropy_penalty`."""
-        return self.from_logits and self.reads_log_odds and self.passes_logits and self.has_common_regulariser
+        return self._reads_statistics and self.has_plain_softmax
 
     @property
     def _is_of_label_alone(self) -> bool:

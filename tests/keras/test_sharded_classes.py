@@ -29,7 +29,7 @@ def test_the_same_value_and_gradient_without_a_gather_of_logits():
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout.splitlines()[-1])
     assert {devices: len(results) for devices, results in found["losses"].items()} == {"2": 4, "4": 34}
-    for devices, results in found["losses"].items():
+    for results in found["losses"].values():
         assert max(result["value"] for result in results.values()) < 1e-6
         assert max(result["gradient"] for result in results.values()) < 1e-5
         # The peak of a row and its place, of each device; sums of the parts of the classes.

@@ -409,7 +409,8 @@ BEST = {
     "statistics, all classes": (lightning_xent.CategoricalCrossEntropy(ignore_index=3, softcap=2.0), ROWS),
     "statistics, parts of the classes": (lightning_xent.CategoricalCrossEntropy(ignore_index=3), CLASSES),
     "rows": (lightning_xent.CategoricalFocalCrossEntropy(label_smoothing=0.1), ROWS),
-    "a softmax of its own": (lightning_xent.ArcFaceCrossEntropy(), ROWS),
+    "a margin": (lightning_xent.ArcFaceCrossEntropy(softcap=2.0), CLASSES),
+    "a softmax of its own": (lightning_xent.LogitAdjustedCrossEntropy(class_counts=[1.0 + c for c in range(9)]), ROWS),
     "hardest rows": (lightning_xent.CategoricalCrossEntropy(hard_fraction=0.5), ROWS),
     "parameters of its own": (Trained(), ROWS),
 }

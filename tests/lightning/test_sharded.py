@@ -68,14 +68,19 @@ OF_STATISTICS = {
     "hard rows": (CategoricalFocalCrossEntropy, {"hard_fraction": 0.5}),
     "rows": (lightning_xent.CategoricalGeneralizedCrossEntropy, {"reduction": "none", "ignore_index": 1}),
     "sum": (lightning_xent.CategoricalPolyCrossEntropy, {"epsilon": 2.0, "reduction": "sum"}),
+    "margin of the angle": (lightning_xent.ArcFaceCrossEntropy, {"scale": 3.0, "softcap": 0.9, "z_loss": 0.5}),
+    "margin of each class": (
+        lightning_xent.LDAMCrossEntropy,
+        {"class_counts": True, "scale": 2.0, "temperature": 0.5, "softcap": 3.0, "entropy_penalty": 0.25},
+    ),
 }
 VALUES = [case for case in load.cases() if case.expected and not examples.is_binary(case.loss)]
 LAYER = ["whole", "rows", "classes"]
 
 
 def built(kind, config, classes):
-    weights = {"class_weight": [0.5 + 0.25 * index for index in range(classes)]} if "class_weight" in config else {}
-    return kind(**{**config, **weights})
+    numbers = [0.5 + 0.25 * index for index in range(classes)]
+    return kind(**{name: numbers if value is True else value for name, value in config.items()})
 
 
 def placements(mesh, rank, ranks):
