@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.layers.work import OURS, OWN, PRODUCTS, WHOLE
+from benchmarks.layers.work import IN_CHUNKS, OURS, OWN, PRODUCTS, WHOLE
 
 PAGE = Path(__file__).parents[2] / "docs/scaling.md"
 Table = list[tuple[str, ...]]
@@ -62,7 +62,7 @@ def _layer(row: dict[str, Any]) -> Table:
     if row.get("problem"):
         return [(backend, size, row["problem"], "", "", "", "")]
     seconds, peaks = row["seconds"], row["memory"]
-    first = [name for name in (PRODUCTS, *OWN.values(), WHOLE, OURS) if name in seconds]
+    first = [name for name in (PRODUCTS, IN_CHUNKS, *OWN.values(), WHOLE, OURS) if name in seconds]
     lines = []
     for name in [*first, *(name for name in seconds if name not in first)]:
         peak = peaks.get(name)

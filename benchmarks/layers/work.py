@@ -18,7 +18,7 @@ from benchmarks.measure import alternating
 
 Calls = dict[str, Callable[[], Any]]
 
-PRODUCTS = "three bare products"
+PRODUCTS, IN_CHUNKS = "three bare products", "three bare products, in chunks"
 OURS, FOCAL, SMOOTHED, WHOLE = "linear", "linear, focal", "linear, smoothed", "our loss of all logits"
 OWN = {"torch": "F.linear + F.cross_entropy", "keras": "Keras, all logits"}
 
@@ -29,11 +29,13 @@ def torch_calls(rows: int, features: int, classes: int) -> Calls:
     from torch.nn import functional
 
     import lightning_xent
+    from lightning_xent.kernels.linear import Head, chunks
 
     torch.manual_seed(0)
     hidden, weight = torch.randn(rows, features), torch.randn(classes, features).mul_(features**-0.5)
     label = torch.randint(0, classes, (rows,))
     hidden.requires_grad_(), weight.requires_grad_()
+    size = chunks(Head(hidden, weight, None), 1, splits_classes=True).rows
 
     def step(loss: Callable[[], Any]) -> Callable[[], Any]:
         return lambda: torch.autograd.grad(loss(), (hidden, weight))
@@ -43,11 +45,24 @@ def torch_calls(rows: int, features: int, classes: int) -> Calls:
         logits = h @ w.T
         logits @ w, logits.T @ h
 
+    def products_in_chunks() -> None:
+        h, w = hidden.detach(), weight.detach()
+        memory, of_hidden, of_weight = h.new_empty(size, classes), torch.empty_like(h), torch.empty_like(w)
+        for first in range(0, rows, size):
+            some = h[first : first + size]
+            logits = torch.mm(some, w.T, out=memory[: len(some)])
+            torch.mm(logits, w, out=of_hidden[first : first + size])
+            if first == 0:
+                torch.mm(logits.T, some, out=of_weight)
+            else:
+                of_weight.addmm_(logits.T, some)
+
     cross_entropy = lightning_xent.CategoricalCrossEntropy()
     smoothed = lightning_xent.CategoricalCrossEntropy(label_smoothing=0.1)
     focal = lightning_xent.CategoricalFocalCrossEntropy()
     calls = {
         PRODUCTS: products,
+        IN_CHUNKS: products_in_chunks,
         OWN["torch"]: step(lambda: functional.cross_entropy(functional.linear(hidden, weight), label)),
         WHOLE: step(lambda: cross_entropy(functional.linear(hidden, weight), label)),
         OURS: step(lambda: cross_entropy.linear(hidden, weight, label)),
@@ -108,8 +123,7 @@ def keras_calls(rows: int, features: int, classes: int) -> Calls:
 
     for name, loss in losses.items():
         calls[name] = of(loss, compiles=False)
-        if name != OWN["keras"]:
-            calls[f"{name}, XLA"] = of(loss, compiles=True)
+        calls[f"{name}, XLA"] = of(loss, compiles=True)
     products = tf.function(lambda: ((z := hidden @ kernel) @ tf.transpose(kernel), tf.transpose(hidden) @ z))
     calls[PRODUCTS] = products
     return calls
@@ -121,7 +135,11 @@ JAX_MEMORY: dict[str, int | None] = {}
 def peaks(backend: str, calls: Calls, logits_bytes: int, gradients: int) -> dict[str, int | None]:
     """Return the bytes that each call needs beyond its inputs and the gradients; None where that cannot be told."""
     if backend == "torch":
-        return {name: memory.torch_cpu(call) - gradients for name, call in calls.items() if name != PRODUCTS}
+        return {
+            name: memory.torch_cpu(call) - gradients
+            for name, call in calls.items()
+            if name not in (PRODUCTS, IN_CHUNKS)
+        }
     if backend == "keras-jax":
         return dict(JAX_MEMORY)
     found = {name: memory.resident(call, logits_bytes) for name, call in calls.items() if name != PRODUCTS}

@@ -17,6 +17,8 @@ from keras_xent.kernels.passes import compute_dtype
 SHARE = 4
 """A chunk, with the copies that its loss needs, has 1 / SHARE of the logits, within these bounds in bytes."""
 LEAST, MOST = 1 << 23, 1 << 28
+ROWS = 128
+"""A chunk of fewer rows may be as large as the kernel: each chunk reads all of the kernel and of its gradient."""
 LEAST_FEATURES = 64
 """A piece of the features, see `pieces`, has at least so many."""
 
@@ -71,9 +73,11 @@ def rows_of_chunk(count: Any, head: Head, copies: int, least: Any = max, most: A
 
     `least` and `most` are max and min of such numbers.
     """
-    bytes_of_row = head.kernel.shape[1] * copies * (8 if compute_dtype(head.hidden) == "float64" else 4)
+    features, classes = head.kernel.shape
+    bytes_of_row = classes * copies * (8 if compute_dtype(head.hidden) == "float64" else 4)
     share = -(-count // (SHARE * copies))
-    rows = most(least(least(share, LEAST // bytes_of_row), 1), max(1, MOST // bytes_of_row))
+    limit = max(1, MOST // bytes_of_row, min(ROWS, (features or 1) // copies))
+    rows = most(least(least(share, LEAST // bytes_of_row), 1), limit)
     chunks = least(-(-count // rows), 1)  # of even size
     return least(-(-count // chunks), 1)
 

@@ -210,7 +210,7 @@ def test_second_derivatives(name):
     torch.testing.assert_close(torch.autograd.functional.hessian(of_x, x), torch.func.hessian(of_x)(x.detach()))
 
 
-@pytest.mark.parametrize("method", ["regulariser", "softmax_input", "capped"])
+@pytest.mark.parametrize("method", ["regulariser", "softmax_input", "capped", "margin_in"])
 def test_overridden_methods_are_called(method, launched):
     """A loss with a regulariser or a softmax of its own gets them."""
     loss, called = lightning_xent.CategoricalCrossEntropy(**OPTIONS), []

@@ -39,7 +39,7 @@ def small_chunks():
         from lightning_xent.kernels import linear
 
         return mock.patch.dict(linear.LIMITS, {"cpu": linear.Limits(40, 40, 0, 40)})
-    return mock.patch.multiple("keras_xent.kernels.linear", LEAST=200, MOST=200, LEAST_FEATURES=1)
+    return mock.patch.multiple("keras_xent.kernels.linear", LEAST=200, MOST=200, ROWS=0, LEAST_FEATURES=1)
 
 
 def inputs_of(weighted):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import keras_xent
+from keras_xent import kernels
 from sides import name as side_name
 from sides import side
 
@@ -50,6 +51,24 @@ def test_float64_is_computed_in_float64():
         found, want = loss.linear(labels, hidden, kernel, bias), loss(labels, keras.ops.convert_to_tensor(logits))
         assert keras.backend.standardize_dtype(found.dtype) == "float64"
         np.testing.assert_allclose(keras.ops.convert_to_numpy(found), keras.ops.convert_to_numpy(want), rtol=1e-13)
+
+
+@pytest.mark.skipif(side_name == "keras-torch", reason="its chunks are those of lightning_xent")
+@pytest.mark.parametrize(
+    ("rows", "features", "classes", "most"),
+    [
+        (2048, 512, 32_000, 256),  # 1/4 of the logits, twice
+        (64, 8, 100, 64),  # 8 MiB
+        (8192, 64, 256_000, 131),  # 256 MiB
+        (1024, 64, 4_000_000, 32),  # the kernel
+        (1024, 1024, 4_000_000, 128),
+        (64, 1024, 4_000_000, 8),
+        (1024, 1, 100_000_000, 1),
+    ],
+)
+def test_rows_of_a_chunk(rows, features, classes, most):
+    head = kernels.linear.Head(keras.KerasTensor((rows, features)), keras.KerasTensor((features, classes)))
+    assert kernels.linear.rows_of_chunk(rows, head, 2) == most
 
 
 # From 1000 classes on XLA compiles the loop.
