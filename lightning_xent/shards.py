@@ -79,7 +79,7 @@ def of_logits(
     loss: "CategoricalLoss", logits: Any, target: Any, sample_weight: Any, mask: Any, check_labels: bool | None
 ) -> Rows | None:
     """Return all rows, given logits that are a DTensor; None if the logits have to be whole for them."""
-    placed = _placed(loss, logits, target)
+    placed = _placed(loss, _with_all_classes(loss, logits, target), target)
     if placed is None:
         return None
     exchange = Exchange()
@@ -200,6 +200,21 @@ class Best(NamedTuple):
         predicted, confidence, surprise = found.unbind(-1)
         dtype = reading.compute_dtype(placed.whole)
         return predicted.long(), confidence.to(dtype), surprise.to(dtype)
+
+
+def _with_all_classes(loss: "CategoricalLoss", logits: Any, target: Any) -> Any:
+    """Return the logits of some rows and all classes, as many as this rank has, for a loss that reads all of a row.
+
+    They are unchanged for other losses, and where rows are sharded too.
+    """
+    parts, axis, shape = _parts(logits), targets.class_axis(logits, loss.axis), tuple(logits.shape)
+    if not parts or set(parts) != {axis} or len(shape) == 1:
+        return logits
+    if not loss.reads_one_logits or (takes_statistics(loss) and not _is_distribution(target, shape, axis)):
+        return logits
+    longest = max((place for place in range(len(shape)) if place != axis), key=shape.__getitem__)
+    rows = torch.distributed.tensor.Shard(longest)
+    return logits.redistribute(placements=[rows if each.is_shard() else each for each in logits.placements])
 
 
 def _placed(loss: "CategoricalLoss", logits: Any, target: Any) -> _Logits | None:

@@ -72,8 +72,7 @@ def work_of(
 
     # Kernels that read the logits once need all classes of a row.
     is_wide = chunks(head, 2, splits_classes=True).classes < len(head.weight)
-    reads_once = kernels.reads_once(head.hidden) and not is_wide
-    reads_once = reads_once and not (label is not None and loss._reads_statistics and not loss.has_plain_softmax)
+    reads_once = loss._reads_what_kernels_know and kernels.reads_once(head.hidden) and not is_wide
     if label is not None and takes_statistics(loss) and (is_sharded or not reads_once):
         reads = statistics_of(loss, class_weight, head.hidden)
 

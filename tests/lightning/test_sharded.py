@@ -25,7 +25,6 @@ import lightning_xent
 import model_parallel
 from examples import CLASSES
 from lightning_xent import CategoricalCrossEntropy, CategoricalFocalCrossEntropy, LinearLoss, check_outputs
-from lightning_xent.kernels.work import takes_statistics
 from lightning_xent.metrics import ExpectedCalibrationError, predictions
 from ports import free_port
 from shared_specs import load
@@ -74,6 +73,13 @@ OF_STATISTICS = {
         {"class_counts": True, "scale": 2.0, "temperature": 0.5, "softcap": 3.0, "entropy_penalty": 0.25},
     ),
 }
+# Each rank gets some rows with all classes for these, as many logits as it had.
+OF_ALL_CLASSES = {
+    "soft": (CategoricalCrossEntropy, {}),
+    "smoothed focal": (CategoricalFocalCrossEntropy, {"label_smoothing": 0.25}),
+    "adjusted": (lightning_xent.LogitAdjustedCrossEntropy, {"class_counts": True}),
+    "bi-tempered": (lightning_xent.BiTemperedLogistic, {}),
+}
 VALUES = [case for case in load.cases() if case.expected and not examples.is_binary(case.loss)]
 LAYER = ["whole", "rows", "classes"]
 
@@ -113,7 +119,7 @@ def vectors(mesh, rank, ranks):
     checked, found = [], []
     for case in VALUES:
         loss = side.package.get({"loss": case.loss, "config": case.config})
-        needs_all = not takes_statistics(loss) or case.inputs["target"].ndim == case.inputs["logits"].ndim
+        needs_all = not loss.reads_one_logits
         dtype = "float64" if "float64" in case.dtypes and ranks != 3 else "float32"
         inputs = {
             name: side.tensor(array, dtype if array.dtype.kind == "f" else None) for name, array in case.inputs.items()
@@ -334,6 +340,18 @@ def collectives(mesh, rank, ranks):
             CategoricalCrossEntropy(**reads)(distribute_tensor(logits, mesh, [Shard(1)]), target)
         if sent != [columns * 6 + 1]:
             wrong.append((reads, sent))
+    for case, (kind, config) in OF_ALL_CLASSES.items():
+        seen, placed = [], distribute_tensor(logits, mesh, [Shard(1)])
+
+        def spied(loss, local, *given, rows_of=kind._rows, seen=seen):
+            seen.append(tuple(local.shape))
+            return rows_of(loss, local, *given)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(kind, "_rows", spied)
+            built(kind, config, 40)(placed, torch.softmax(logits, 1) if case == "soft" else target)
+        if seen != [(len(logits.chunk(ranks)[rank]), 40)]:
+            wrong.append((case, seen))
     return wrong
 
 
