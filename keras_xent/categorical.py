@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import keras
+import numpy as np
 from keras import KerasTensor as Tensor
 from keras import ops
 
@@ -51,6 +52,10 @@ class Softmax:
         if callable(self.margin):
             return self.margin(self.logits)
         return self.margin if isinstance(self.margin, float) else along_classes(self.margin, self.logits)
+
+
+def _constant(margin: Tensor, own: Tensor) -> Tensor:
+    return margin + ops.zeros_like(own)
 
 
 class Given(NamedTuple):
@@ -208,7 +213,23 @@ class CategoricalLoss(CategoricalOptions, Loss):
 
     def softmax_input(self, inputs: Tensor) -> Softmax:
         """Return what the softmax reads, given the logits [..., C]."""
-        return Softmax(self.capped(inputs), self.divisor, self.margin_in(inputs))
+        return self.softmax(self.capped(inputs))
+
+    def softmax(self, logits: Tensor, unadjusted: Tensor | None = None) -> Softmax:
+        """Return the softmax of logits [..., C] with the divisor and the margin of the loss.
+
+        Raises:
+            TypeError: A `divisor` that is no Python number: kernels would lose its gradient.
+        """
+        divisor, margin = self.divisor, self.margin_in(logits)
+        if not isinstance(divisor, int | float):
+            raise TypeError(
+                f"divisor must be a Python number, got {type(divisor).__name__}: "
+                "multiply the logits by a scale that is learned, before the loss"
+            )
+        if not (isinstance(margin, float) or callable(margin) or len(getattr(margin, "shape", "")) > 0):
+            margin = partial(_constant, margin) if not isinstance(margin, int | np.generic) else float(margin)
+        return Softmax(logits, divisor, margin, unadjusted)
 
     def margin_in(self, logits: Tensor) -> Margin:
         """Return what is taken from the logit of the true class; of the logits [..., C] only dtype and shape count."""
@@ -285,7 +306,7 @@ class CategoricalLoss(CategoricalOptions, Loss):
     def _less_margin(self, score: Tensor, own: Tensor, label: Tensor, classes: int) -> Tensor:
         """Return log-odds [n] of labels [n], less their margins, given their logits `own` [n]."""
         logits = ops.broadcast_to(ops.zeros_like(score[:1]), (classes,))
-        margin = Softmax(logits, self.divisor, self.margin_in(logits)).margin_of(label, own)
+        margin = self.softmax(logits).margin_of(label, own)
         return score - log_odds.scaled(margin, self.divisor)
 
     def _in_one_read(

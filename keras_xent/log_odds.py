@@ -343,7 +343,10 @@ def _sums_of_earlier(values: Tensor, turned: Callable[[Tensor], Tensor]) -> Tens
 
 def _before(values: Tensor, turned: Callable[[Tensor], Tensor]) -> Tensor:
     values = turned(values)
-    sums = ops.cumsum(values[..., :-1], -1)
+    earlier = values[..., :-1]
+    # On torch, ops.cumsum of float64 is float32.
+    has_own = kernels.IS_ON_TORCH and not keras.utils.is_keras_tensor(values)
+    sums = earlier.cumsum(-1) if has_own else ops.cumsum(earlier, -1)
     return turned(ops.concatenate([ops.zeros_like(values[..., :1]), sums], -1))
 
 

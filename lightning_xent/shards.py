@@ -79,10 +79,10 @@ def of_logits(
     loss: "CategoricalLoss", logits: Any, target: Any, sample_weight: Any, mask: Any, check_labels: bool | None
 ) -> Rows | None:
     """Return all rows, given logits that are a DTensor; None if the logits have to be whole for them."""
-    placed = _placed(loss, _with_all_classes(loss, logits, target), target)
+    exchange = Exchange()
+    placed = _placed(loss, _with_all_classes(loss, logits, target, exchange), target)
     if placed is None:
         return None
-    exchange = Exchange()
     wide = placed.whole.new_empty(0, dtype=reading.compute_dtype(placed.whole))
     read = exchange.attempt(lambda: _read(loss, placed, target, sample_weight, mask, check_labels))
     reads, statistics = statistics_of(loss, None if read is None else read.class_weight, placed.whole), None
@@ -202,19 +202,42 @@ class Best(NamedTuple):
         return predicted.long(), confidence.to(dtype), surprise.to(dtype)
 
 
-def _with_all_classes(loss: "CategoricalLoss", logits: Any, target: Any) -> Any:
+def _with_all_classes(loss: "CategoricalLoss", logits: Any, target: Any, exchange: Exchange) -> Any:
     """Return the logits of some rows and all classes, as many as this rank has, for a loss that reads all of a row.
 
-    They are unchanged for other losses, and where rows are sharded too.
+    They are unchanged for other losses, and where rows are sharded too. A rank whose part has a wrong shape sends NaN.
     """
     parts, axis, shape = _parts(logits), targets.class_axis(logits, loss.axis), tuple(logits.shape)
     if not parts or set(parts) != {axis} or len(shape) == 1:
         return logits
     if not loss.reads_one_logits or (takes_statistics(loss) and not _is_distribution(target, shape, axis)):
         return logits
+    if _learns(loss):
+        return logits
+    local, wanted = logits.to_local(), (*shape[:axis], parts[axis].length, *shape[axis + 1 :])
+    exchange.attempt(lambda: _check_part(local, wanted, shape))
+    if exchange.error is not None:
+        given = logits.device_mesh, logits.placements
+        logits = type(logits).from_local(
+            local.new_full(wanted, math.nan), *given, shape=logits.shape, stride=logits.stride()
+        )
     longest = max((place for place in range(len(shape)) if place != axis), key=shape.__getitem__)
     rows = torch.distributed.tensor.Shard(longest)
     return logits.redistribute(placements=[rows if each.is_shard() else each for each in logits.placements])
+
+
+def _check_part(local: Tensor, wanted: tuple[int, ...], whole: tuple[int, ...]) -> None:
+    """Raise ValueError if the part of this rank has not the shape that it needs."""
+    if tuple(local.shape) != wanted:
+        raise ValueError(
+            f"logits must have shape {wanted} on this rank, as torch.chunk cuts {whole}, got {tuple(local.shape)}: "
+            "use distribute_tensor, or redistribute"
+        )
+
+
+def _learns(loss: "CategoricalLoss") -> bool:
+    """Whether the loss has parameters, whose gradient is that of all rows on each rank only if each has all rows."""
+    return any(parameter.requires_grad for parameter in loss.parameters())
 
 
 def _placed(loss: "CategoricalLoss", logits: Any, target: Any) -> _Logits | None:
@@ -226,7 +249,7 @@ def _placed(loss: "CategoricalLoss", logits: Any, target: Any) -> _Logits | None
     of_classes = parts.pop(axis, None)
     if of_classes is not None and (not takes_statistics(loss) or _is_distribution(target, shape, axis)):
         return None
-    if len(parts) > 1:
+    if len(parts) > 1 or (parts and _learns(loss)):
         return None
     local = logits.to_local()
     whole = local.detach().new_zeros(()).expand(shape)
@@ -237,12 +260,8 @@ def _placed(loss: "CategoricalLoss", logits: Any, target: Any) -> _Logits | None
 def _read(
     loss: "CategoricalLoss", placed: _Logits, target: Any, sample_weight: Any, mask: Any, check_labels: bool | None
 ) -> _Read:
-    local, wanted, whole = tuple(placed.local.shape), placed.own_shape, placed.whole
-    if local != wanted:
-        raise ValueError(
-            f"logits must have shape {wanted} on this rank, as torch.chunk cuts {tuple(whole.shape)}, got {local}: "
-            "use distribute_tensor, or redistribute"
-        )
+    whole = placed.whole
+    _check_part(placed.local, placed.own_shape, tuple(whole.shape))
     target, is_labels, kept, active, sample_weight = loss._given(whole, placed.axis, target, sample_weight, mask)
     classes, validity = loss.count_classes(whole.shape[placed.axis]), None
     if is_labels:

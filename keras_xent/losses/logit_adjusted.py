@@ -43,8 +43,8 @@ class LogitAdjustedCrossEntropy(CategoricalCrossEntropy):
         self._adjustment = weighting.constant(tuple(self.tau * math.log(n / largest) for n in self.class_counts))
 
     def softmax_input(self, inputs: Tensor) -> Softmax:
-        logits, temperature = self.capped(inputs), self.temperature
+        logits = self.capped(inputs)
         adjustment = weighting.per_class("class_counts", self._adjustment, logits)  # [C]
         # With logits near 4096, float32 would keep only three decimals of the sum.
-        adjusted = log_odds.relative(logits) + temperature * along_classes(adjustment, logits)
-        return Softmax(adjusted, temperature, unadjusted=logits)
+        adjusted = log_odds.relative(logits) + self.divisor * along_classes(adjustment, logits)
+        return self.softmax(adjusted, unadjusted=logits)

@@ -43,7 +43,7 @@ class JensenShannonConsistency(CategoricalCrossEntropy):
         return size // self.views
 
     def softmax_input(self, inputs: Tensor) -> Softmax:
-        return Softmax(self._views(self.capped(inputs))[..., 0, :], self.temperature)
+        return self.softmax(self._views(self.capped(inputs))[..., 0, :])
 
     def regulariser(self, softmax: Softmax, inputs: Tensor) -> Tensor:
         consistency = self.weight * self._divergence(self._views(self.capped(inputs)))
@@ -56,7 +56,7 @@ class JensenShannonConsistency(CategoricalCrossEntropy):
 
     def _divergence(self, logits: Tensor) -> Tensor:
         """Jensen-Shannon divergence [...] of the views in logits [..., V, C]."""
-        m = log_odds.of_classes(logits, self.temperature, self.from_logits)
+        m = log_odds.of_classes(logits, self.divisor, self.from_logits)
         m = torch.where(m < LEAST, LEAST, m)
         p, log_p = sigmoid(m), -softplus(-m)
         mean = p.mean(-2, keepdim=True)  # [..., 1, C]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_xent
-from keras_xent import kernels
+from keras_xent import kernels, log_odds
 from sides import name as side_name
 from sides import side
 
@@ -51,6 +51,17 @@ def test_float64_is_computed_in_float64():
         found, want = loss.linear(labels, hidden, kernel, bias), loss(labels, keras.ops.convert_to_tensor(logits))
         assert keras.backend.standardize_dtype(found.dtype) == "float64"
         np.testing.assert_allclose(keras.ops.convert_to_numpy(found), keras.ops.convert_to_numpy(want), rtol=1e-13)
+
+
+@pytest.mark.skipif(side_name == "keras-jax", reason="JAX has float64 only if it was asked for before it started")
+@pytest.mark.parametrize("classes", [1, 7, 48])
+def test_sums_over_classes_keep_float64(classes):
+    values = np.random.default_rng(0).random((2, classes))
+    sums = np.cumsum(values, -1) - values
+    found = keras.ops.convert_to_numpy(log_odds.sums_before(keras.ops.convert_to_tensor(values)))
+    np.testing.assert_allclose(found, sums, rtol=1e-13, atol=1e-14)
+    found = keras.ops.convert_to_numpy(log_odds.sums_after(keras.ops.convert_to_tensor(values[:, ::-1].copy())))
+    np.testing.assert_allclose(found, sums[:, ::-1], rtol=1e-13, atol=1e-14)
 
 
 @pytest.mark.skipif(side_name == "keras-torch", reason="its chunks are those of lightning_xent")

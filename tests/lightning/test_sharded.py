@@ -406,6 +406,13 @@ def raising(mesh, rank, ranks):
             ),
             f"{plan}: right": (functools.partial(loss, placed, label), None, None),
         }  # fmt: skip
+        if plan == "classes":
+            other = lightning_xent.LogitAdjustedCrossEntropy(class_counts=[7.0] * 6)
+            calls |= {
+                f"{plan}: label, all classes": (functools.partial(other, placed, alone), ValueError, RuntimeError),
+                f"{plan}: logits, all classes": (functools.partial(other, uneven, label), ValueError, RuntimeError),
+                f"{plan}: right, all classes": (functools.partial(other, placed, label), None, None),
+            }
         if plan == "rows":  # after the last gather nobody waits for anybody, and nobody is told
             calls[f"{plan}: curve"] = (functools.partial(raises, placed, label), ArithmeticError, RuntimeError)
     calls |= {
@@ -428,7 +435,33 @@ def raising(mesh, rank, ranks):
     return wrong
 
 
+class Learned(CategoricalCrossEntropy):
+    """A loss with a parameter, by which its curve is multiplied."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.factor = torch.nn.Parameter(torch.tensor(1.5, dtype=torch.float64))
+
+    def curve(self, log_odds):
+        return self.factor * super().curve(log_odds)
+
+
+def parameters(mesh, rank, ranks):
+    """The gradient of a parameter of the loss is that of all rows, on each rank."""
+    wrong, loss = [], Learned()
+    logits, label = torch.linspace(-2.0, 2.0, 40, dtype=torch.float64).sin().reshape(5, 8), torch.arange(5)
+    for target in (label, torch.softmax(logits, 1)):
+        (want,) = torch.autograd.grad(loss(logits, target), loss.factor)
+        for placement in (Shard(0), Shard(1)):
+            value = loss(distribute_tensor(logits, mesh, [placement]), target)
+            (got,) = torch.autograd.grad(value, loss.factor)
+            if not torch.allclose(got, want, rtol=1e-12):
+                wrong.append((tuple(target.shape), str(placement), got.item(), want.item()))
+    return wrong
+
+
 SECTIONS = [placements, vectors, layers, not_finite, predicted, fully_sharded, second_derivatives, collectives, raising]
+SECTIONS += [parameters]
 RANKS = {
     "placements": [1, 2],
     "vectors": [2, 3, 4],
@@ -439,6 +472,7 @@ RANKS = {
     "second_derivatives": [2, 3],
     "collectives": [1, 2, 3],
     "raising": [2, 4],
+    "parameters": [2],
 }
 
 

@@ -403,6 +403,61 @@ def test_variants_combine_by_inheritance(config, name, alone):
     np.testing.assert_allclose(side.numpy(side.call(both, logits, target)), side.numpy(want), rtol=1e-6)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
+class AdjustedCosFace(side.package.LogitAdjustedCrossEntropy, side.package.CosFaceCrossEntropy):
+    """The adjustment of the one, the margin of the other."""
+
+
+@pytest.mark.filterwarnings("ignore:.*cosines")
+def test_a_margin_of_adjusted_logits():
+    logits, target = inputs("CategoricalCrossEntropy")
+    counts, shift = [5.0, 3.0, 2.0], 2.0 * 0.25 * np.eye(3)[target]
+    want = side.call(
+        side.package.CategoricalCrossEntropy(),
+        side.tensor((2.0 * logits - shift + np.log(counts)).astype("float32")),
+        side.tensor(target),
+    )
+    loss = AdjustedCosFace(class_counts=counts, scale=2.0, margin=0.25)
+    found = side.call(loss, side.tensor(logits), side.tensor(target))
+    np.testing.assert_allclose(side.numpy(found), side.numpy(want), rtol=1e-6)
+
+
+NUMBERS = {"float": float, "integer": int, "NumPy": np.float32, "tensor": lambda value: side.tensor(np.float32(value))}
+
+
+@pytest.mark.filterwarnings("ignore:.*cosines")
+@pytest.mark.parametrize("kind", NUMBERS)
+@pytest.mark.parametrize("config", [{}, {"label_smoothing": 0.1}], ids=str)
+def test_a_margin_is_a_number_of_any_kind(kind, config):
+    class Margin(side.package.CategoricalCrossEntropy):
+        def margin_in(self, logits):
+            return NUMBERS[kind](2)
+
+    logits, target = (side.tensor(array) for array in inputs("CategoricalCrossEntropy"))
+    want = side.call(side.package.CosFaceCrossEntropy(margin=2.0, scale=1.0, **config), logits, target)
+    np.testing.assert_allclose(side.numpy(side.call(Margin(**config), logits, target)), side.numpy(want), rtol=1e-6)
+
+
+def test_a_scale_that_is_learned_raises():
+    class Scaled(side.package.CategoricalCrossEntropy):
+        @property
+        def divisor(self):
+            return side.tensor(np.float32(0.5))
+
+    logits, target = (side.tensor(array) for array in inputs("CategoricalCrossEntropy"))
+    with pytest.raises(TypeError, match=r"divisor must be a Python number.*multiply the logits"):
+        side.call(Scaled(), logits, target)
+
+
+def test_ordered_classes_have_no_margin():
+    class Ordered(side.package.OrdinalCrossEntropy):
+        def margin_in(self, logits):
+            return 1.0
+
+    with pytest.raises(TypeError, match="Ordered must not have a divisor or margin_in"):
+        Ordered()
+
+
 def test_new_class_weights_replace_the_old():
     logits, target = (side.tensor(array) for array in inputs("CategoricalCrossEntropy"))
     for name in ("CategoricalCrossEntropy", "Distillation"):
