@@ -100,7 +100,7 @@ class CategoricalLoss(CategoricalOptions, Loss):
         "reads_log_odds": {"of_classes"},
         "is_linear": {"of_target"},
         "is_cross_entropy": {"curve", "of_classes"},
-        "passes_logits": {"softmax_input", "capped"},
+        "passes_logits": {"softmax_input", "capped", "softmax"},
         "has_plain_softmax": {"divisor", "margin_in"},
         "has_common_regulariser": {"regulariser"},
         "reads_one_logits": {"_rows"},

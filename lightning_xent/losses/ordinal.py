@@ -31,7 +31,7 @@ class OrdinalCrossEntropy(CategoricalCrossEntropy):
         super().fields_changed()
         if self.z_loss != 0.0:
             raise ValueError(f"z_loss must be 0 for {type(self).__name__}, got {self.z_loss}")
-        if not self.has_plain_softmax:
+        if not type(self).has_plain_softmax:
             raise TypeError(f"{type(self).__name__} must not have a divisor or margin_in of its own: it has no softmax")
 
     def count_classes(self, size: int) -> int:
