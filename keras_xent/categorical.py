@@ -222,13 +222,13 @@ class CategoricalLoss(CategoricalOptions, Loss):
             TypeError: A `divisor` that is no Python number: kernels would lose its gradient.
         """
         divisor, margin = self.divisor, self.margin_in(logits)
-        if not isinstance(divisor, int | float):
+        if not isinstance(divisor, (int, float)):
             raise TypeError(
                 f"divisor must be a Python number, got {type(divisor).__name__}: "
                 "multiply the logits by a scale that is learned, before the loss"
             )
         if not (isinstance(margin, float) or callable(margin) or len(getattr(margin, "shape", "")) > 0):
-            margin = partial(_constant, margin) if not isinstance(margin, int | np.generic) else float(margin)
+            margin = partial(_constant, margin) if not isinstance(margin, (int, np.generic)) else float(margin)
         return Softmax(logits, divisor, margin, unadjusted)
 
     def margin_in(self, logits: Tensor) -> Margin:

@@ -214,7 +214,7 @@ class CategoricalLoss(CategoricalOptions, Loss):
             TypeError: A `divisor` that is no Python number: kernels would lose its gradient.
         """
         divisor, margin = self.divisor, self.margin_in(logits)
-        if not isinstance(divisor, int | float):
+        if not isinstance(divisor, (int, float)):
             raise TypeError(
                 f"divisor must be a Python number, got {type(divisor).__name__}: "
                 "multiply the logits by a scale that is learned, before the loss"
