@@ -55,6 +55,7 @@ class Softmax:
 
 
 def _constant(margin: Tensor, own: Tensor) -> Tensor:
+    """Return a margin without axes in the shape of the logits `own`."""
     return margin + ops.zeros_like(own)
 
 

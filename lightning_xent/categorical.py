@@ -53,6 +53,7 @@ class Softmax:
 
 
 def _constant(margin: Tensor, own: Tensor) -> Tensor:
+    """Return a margin without axes in the shape of the logits `own`."""
     return margin.expand_as(own)
 
 
