@@ -138,12 +138,12 @@ class CategoricalLoss(CategoricalOptions, Loss):
         """Return the loss of the logits hidden @ kernel + bias, whose classes are last, without holding all logits.
 
         Value and gradients are those of the loss on the logits; `axis` has no effect. A chunk has 1 / 8 of the logits,
-        or 8 MiB if that is more, at most 256 MiB; one of fewer than 128 rows may be as large as the kernel. Gradients
-        are computed in the forward pass, and those of the kernel are summed in float32. With the reduction "none" or a
-        hard_fraction the backward pass computes the logits again. Ignored rows are never multiplied in eager code of
-        TensorFlow and torch; elsewhere their hidden states become 0. On TensorFlow the target gets no gradient. Under
-        torch.compile and other traces of torch the logits are whole. Variables of the loss itself get their gradient
-        too.
+        or 8 MiB if that is more, at most 256 MiB; one of fewer than 128 rows may be as large as the kernel, or has a
+        part of the classes. Gradients are computed in the forward pass, and those of the kernel are summed in float32.
+        With the reduction "none" or a hard_fraction the backward pass computes the logits again. Ignored rows are never
+        multiplied in eager code of TensorFlow and torch; elsewhere their hidden states become 0. On TensorFlow the
+        target gets no gradient. Under traces of torch other than torch.compile the logits are whole. Variables of the
+        loss itself get their gradient too.
 
         Args:
             y_true: Class indices [...], a distribution [..., C], or a `TopK`; a tuple (indices, probabilities) too.

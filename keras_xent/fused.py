@@ -323,7 +323,7 @@ def _work(
     if kernels.IS_ON_TORCH and not is_symbolic:
         label = target if is_labels else None
         return kernels.work_of(
-            loss, head, lambda rows: chosen(*(each[rows] for each in tensors)), label, class_weight, weights
+            loss, head, lambda rows: chosen(*(each[rows] for each in tensors)), label, class_weight, weights, counts
         )
     is_direct = loss._is_direct(is_labels, False)
     has_weights = weights is not None
@@ -341,4 +341,30 @@ def _work(
     if counts is None:
         counts = ops.ones_like(head.hidden[:, 0], dtype="bool")
     data = (counts, weights, *tensors) if has_weights else (counts, *tensors)
-    return kernels.Work(losses_of, data, 2 if is_direct else 4)
+    by_label = _by_label(loss, class_weight, has_weights, classes, dtype) if is_labels else None
+    return kernels.Work(losses_of, data, 2 if is_direct else 4, by_label)
+
+
+def _by_label(
+    loss: "CategoricalLoss", class_weight: Tensor | None, has_weights: bool, classes: int, dtype: str
+) -> kernels.ByLabel | None:
+    """Return how a loss of labels reads blocks of classes; None if it needs all classes of a row."""
+    if not loss._is_of_statistics:
+        return None
+    smooths = loss.label_smoothing > 0.0
+    bound = None if loss.softcap is None else loss.softcap * loss.temperature
+    reads = kernels.Reads(
+        loss.divisor if bound is None else loss.divisor / bound, bound,
+        others=smooths, log_partition=loss.z_loss != 0.0, entropy=loss.entropy_penalty != 0.0,
+    )  # fmt: skip
+
+    def losses_of(found: kernels.Found, _: Tensor, *data: Tensor) -> Tensor:
+        of_rows, label = data if has_weights else (None, *data)
+        score = found.log_odds
+        if not loss.has_plain_softmax:
+            score = loss._less_margin(score, found.own, label, classes)
+        losses = loss._of_score(score, found.others, of_rows, classes)
+        regulariser = loss._common_regulariser(found.log_partition, found.entropy)
+        return ops.cast(losses if regulariser is None else losses + regulariser, dtype)
+
+    return kernels.ByLabel(losses_of, reads, class_weight if smooths else None, 2 if has_weights else 1)

@@ -137,10 +137,10 @@ class CategoricalLoss(CategoricalOptions, Loss):
 
         Value and gradients are those of the loss on the logits. A chunk has 1 / 8 of the logits, or 8 MiB if that is
         more, or up to 64 MiB where it would have fewer than 128 rows (CUDA: 64 MiB, 512 MiB, 1024 rows). Ignored rows
-        are never multiplied. Gradients are computed in the forward
+        are never multiplied; under torch.compile their hidden states become 0. Gradients are computed in the forward
         pass, and those of the weight are summed in float32. With the reduction "none" or a hard_fraction the backward
-        pass computes the logits again. Under torch.compile, other traces and forward derivatives the logits are whole.
-        Under autocast the products have its dtype, and the loss is float32.
+        pass computes the logits again. Under forward derivatives, and traces other than torch.compile, the logits are
+        whole. Under autocast the products have its dtype, and the loss is float32.
 
         Args:
             hidden: Input [..., D] of the last layer.

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from lightning_xent import kernels, reading, reduction, targets, weighting
-from lightning_xent.kernels import blocks, tensors
+from lightning_xent.kernels import blocks, linear_gradients, tensors
 from lightning_xent.kernels.linear import Best, Chunks, Head, Work, chunks
 from lightning_xent.kernels.work import work_of
 from lightning_xent.reduction import Rows
@@ -82,10 +82,8 @@ class _Call(NamedTuple):
     """NaN [N] for rows with an invalid target, else 1; None if all are valid."""
     rows: Rows
     """The rows, without their losses."""
-    counts: Tensor | None
-    """Whether [N] each row that is left counts; None if all do."""
     fuses: bool
-    """Whether chunks can be computed: not under traces and transforms, nor if the target has a gradient."""
+    """Whether chunks can be computed: not under most traces and transforms, nor if the target has a gradient."""
 
 
 def parts(loss: "CategoricalLoss", *given: Any, best: Best | None = None) -> tuple[Tensor, Tensor]:
@@ -100,27 +98,19 @@ def parts(loss: "CategoricalLoss", *given: Any, best: Best | None = None) -> tup
     slopes = _left(slopes, call.places)
     slopes = slopes if call.factor is None else slopes * call.factor
     if call.fuses:
-        work = call.work if best is None else replace(call.work, best=best)
-        total = kernels.linear.total(call.head, slopes, work)
+        work = call.work if best is None else call.work.seen_by(best)
+        total = linear_gradients.total(call.head, slopes, work)
         if best is not None:
             best.finish(call.places, math.prod(call.shape))
         return total, denominator
-    return (slopes * _of_all_logits(call)).sum(), denominator
+    return (slopes * call.work.plain(linear(*call.head))).sum(), denominator
 
 
 def rows(loss: "CategoricalLoss", *given: Any) -> Rows:
     """Return all rows of the layer `given`, with their losses."""
     call = _read(loss, *given, is_ranked=loss.hard_fraction < 1.0)
-    losses = kernels.linear.losses(call.head, call.work) if call.fuses else _of_all_logits(call)
+    losses = linear_gradients.losses(call.head, call.work) if call.fuses else call.work.plain(linear(*call.head))
     return rows_of(loss, call, losses)
-
-
-def _of_all_logits(call: _Call) -> Tensor:
-    """Return the losses [N] from all logits, which are 0.5 in rows that do not count."""
-    logits = linear(*call.head)
-    if call.counts is not None:
-        logits = torch.where(call.counts.unsqueeze(1), logits, torch.full_like(logits, 0.5))
-    return call.work.plain(logits)
 
 
 def rows_of(loss: "CategoricalLoss", call: _Call, losses: Tensor) -> Rows:
@@ -210,7 +200,12 @@ def _read(
     if size == 1 and not loss._watch.has_warned:
         loss._watch.has_warned = True
         guard.warn(f"{type(loss).__name__} {guard.of_one_class((*shape, 1), len(shape))}")
-    if loss.takes_cosines and not loss._watch.has_looked and kernels.takes_chunks(head.hidden, head.weight):
+    if (
+        loss.takes_cosines
+        and not loss._watch.has_looked
+        and kernels.takes_chunks(head.hidden, head.weight)
+        and not tensors.is_compiling()
+    ):
         few = head.hidden[: reading.CORNER], head.weight, head.bias
         cosines = linear(*(None if each is None else each.detach() for each in few))  # type: ignore[arg-type]
         loss._watch.look(loss._kind_of_layer(size), cosines, None)
@@ -226,13 +221,14 @@ def _read(
     counts = given.kept if is_ranked else given.active
     head, places = _without(head, counts)
     checked = _left(checked, places, 0 if given.is_labels else 1)
-    work = _work(loss, head, checked, class_weight, _left(weights, places), given.is_labels, is_sharded)
+    counts = None if counts is None or places is not None else counts.reshape(-1)
+    work = _work(loss, head, checked, class_weight, _left(weights, places), counts, given.is_labels, is_sharded)
     losses = logits.new_zeros((), dtype=reading.compute_dtype(logits)).expand(shape)
     rows_of_call = Rows(losses, weights, given.kept, given.sample_weight)
     soft = checked.probabilities if isinstance(checked, TopK) else checked
     layer = [tensor for tensor in head if tensor is not None]
     fuses = kernels.takes_chunks(*layer) and not soft.requires_grad
-    return _Call(head, work, shape, places, _left(validity, places), rows_of_call, _left(counts, places), fuses)
+    return _Call(head, work, shape, places, _left(validity, places), rows_of_call, fuses)
 
 
 def _given_top(loss: "CategoricalLoss", logits: Tensor, top: TopK, sample_weight: Any, mask: Any) -> "Given":
@@ -336,10 +332,11 @@ def _work(
     target: Any,
     class_weight: Tensor | None,
     weights: Tensor | None,
+    counts: Tensor | None,
     is_labels: bool,
     is_sharded: bool,
 ) -> Work:
-    """Return the work for a loss."""
+    """Return the work for a loss; `counts` [N] are the rows that do, None if all do."""
 
     def target_of(rows: Any) -> Tensor:
         if isinstance(target, TopK):
@@ -350,4 +347,4 @@ def _work(
         return found if is_labels else found.to(reading.compute_dtype(head.hidden))
 
     label = target if is_labels else None
-    return work_of(loss, head, target_of, label, class_weight, weights, is_sharded=is_sharded)
+    return work_of(loss, head, target_of, label, class_weight, weights, counts, is_sharded=is_sharded)

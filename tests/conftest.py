@@ -14,6 +14,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 OF_SOME_SIDES = {
     "losses/test_compiled.py": ("keras-torch", "lightning"),  # inductor is torch's
+    "losses/test_linear_compiled.py": ("keras-torch", "lightning"),
     "keras/test_parity.py": ("keras-torch",),  # it imports both packages
 }
 collect_ignore = [path for path, sides in OF_SOME_SIDES.items() if os.environ.get("XENT_SIDE") not in sides]

@@ -19,7 +19,7 @@ from benchmarks.layers import page
 SIZES = ((1024, 128, 16384), (2048, 512, 32000), (512, 512, 128256))
 KERAS_SIZES = SIZES[:2]
 BACKENDS = ("torch", "keras-jax", "keras-tensorflow")
-CLASSES = (10**3, 10**4, 10**5, 10**6, 10**7)
+CLASSES, KERAS_CLASSES = (10**3, 10**4, 10**5, 10**6, 10**7), (10**6, 10**7)
 SCALE_ROWS, SCALE_FEATURES = 1024, 64
 RANKS, RANK_CLASSES = (1, 2, 4), 2**20
 WHOLE_UP_TO = 10**6
@@ -62,26 +62,33 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             plan = {"kind": "compare", "backend": backend, "size": size, "repeat": options.repeat}
             is_told = backend != "keras-tensorflow"
             row = plan | {"reused": False} | run(plan | {"has_memory": is_told})
-            if not is_told:  # oneDNN's allocator keeps what it has taken: a second process measures the memory
-                second = run(plan | {"has_memory": True, "repeat": 1}, TF_ENABLE_ONEDNN_OPTS="0")
-                row |= {name: second[name] for name in ("memory", "problem") if name in second}
+            if not is_told:
+                row |= memory_of_tensorflow(plan | {"has_memory": True, "repeat": 1})
             layers.append(row)
             if backend == "torch" and machine.has_glibc():
                 layers.append(plan | {"reused": True} | run(plan | {"has_memory": False}, **REUSED_MEMORY))
-    for classes in (classes for classes in CLASSES if classes <= options.most_classes):
-        for is_fused in (True, False) if classes <= WHOLE_UP_TO else (True,):
-            plan = {
-                "kind": "scale",
-                "backend": "torch",
-                "size": (SCALE_ROWS, SCALE_FEATURES, classes),
-                "fused": is_fused,
-            }
-            scaling.append(plan | run(plan))
+    steps = [("torch", classes, True) for classes in CLASSES]
+    steps += [("torch", classes, False) for classes in CLASSES if classes <= WHOLE_UP_TO]
+    steps += [(backend, classes, True) for backend in BACKENDS[1:] for classes in KERAS_CLASSES]
+    for backend, classes, is_fused in sorted(steps, key=lambda step: step[1]):
+        if classes <= options.most_classes and backend in options.backend:
+            size = SCALE_ROWS, SCALE_FEATURES, classes
+            plan = {"kind": "scale", "backend": backend, "size": size, "fused": is_fused}
+            row = plan | run(plan)
+            if backend == "keras-tensorflow":
+                row |= memory_of_tensorflow(plan)
+            scaling.append(row)
     over = []
-    for ranks in RANKS if options.most_classes >= RANK_CLASSES else ():
+    for ranks in RANKS if options.most_classes >= RANK_CLASSES and "torch" in options.backend else ():
         plan = {"kind": "ranks", "backend": "torch", "size": (SCALE_ROWS, SCALE_FEATURES, RANK_CLASSES), "ranks": ranks}
         over.append(plan | run(plan))
     return {"machine": machine.describe(), "layers": layers, "scaling": scaling, "ranks": over}
+
+
+def memory_of_tensorflow(plan: dict[str, Any]) -> dict[str, Any]:
+    """Return the memory, by a process of its own: the allocator of oneDNN keeps what it has taken."""
+    found = run(plan, TF_ENABLE_ONEDNN_OPTS="0")
+    return {name: found[name] for name in ("memory", "problem") if name in found}
 
 
 def run(plan: dict[str, Any], **variables: str) -> dict[str, Any]:
@@ -89,7 +96,8 @@ def run(plan: dict[str, Any], **variables: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         plan_file, result_file = Path(folder) / "plan.json", Path(folder) / "result.json"
         plan_file.write_text(json.dumps(plan), encoding="utf-8")
-        environment = dict(os.environ) | ENVIRONMENT | CPU_ONLY | variables
+        # Idle processes of the compiler would wait for the cores.
+        environment = dict(os.environ) | ENVIRONMENT | CPU_ONLY | {"TORCHINDUCTOR_COMPILE_THREADS": "1"} | variables
         environment["KERAS_BACKEND"] = plan["backend"].removeprefix("keras-")
         command = [sys.executable, "-m", "benchmarks.layers.work", str(plan_file), str(result_file)]
         code = subprocess.run(command, env=environment).returncode

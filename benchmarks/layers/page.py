@@ -31,7 +31,7 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
 
 LAYER_HEADER = ("backend", "rows x features x classes", "call", "ms", "/ products", "memory / logits", "other cores")
 RANK_HEADER = ("processes", "classes of each", "seconds", "memory of each, GB", "other cores")
-SCALE_HEADER = ("classes", "call", "seconds", "memory, GB", "logits, GB", "other cores")
+SCALE_HEADER = ("classes", "backend", "call", "seconds", "memory, GB", "logits, GB", "other cores")
 
 
 def renewed(text: str, results: dict[str, Any]) -> str:
@@ -90,13 +90,12 @@ def _rank(row: dict[str, Any]) -> tuple[str, ...]:
 
 def _scale(row: dict[str, Any]) -> tuple[str, ...]:
     rows, _, classes = row["size"]
-    call = OURS if row["fused"] else WHOLE
+    step = f"{classes:,}", row["backend"], OURS if row["fused"] else WHOLE
     if row.get("problem"):
-        return (f"{classes:,}", call, row["problem"], "", "", "")
+        return (*step, row["problem"], "", "", "")
     peak = "" if row["memory"] is None else f"{row['memory'] / 1e9:.2f}"
     return (
-        f"{classes:,}",
-        call,
+        *step,
         f"{row['seconds']:.2f}",
         peak,
         f"{4 * rows * classes / 1e9:.2f}",

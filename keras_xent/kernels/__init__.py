@@ -5,7 +5,8 @@ What is of one backend stands in a file of its own: kernels, and what only that 
 
 import keras
 
-from keras_xent.kernels.linear import Work
+from keras_xent.kernels.linear import ByLabel, Work
+from keras_xent.kernels.statistics import Found, Reads
 
 IS_ON_TORCH = keras.backend.backend() == "torch"
 
@@ -28,7 +29,20 @@ else:
     from keras_xent.kernels.linear import all_logits, fuses, head
     from keras_xent.kernels.xla import applies, losses, of_label, of_label_and_others, total
 
-__all__ = ["IS_ON_TORCH", "Work", "all_logits", "applies", "fuses", "head", "losses", "of_label", "of_label_and_others"]
+__all__ = [
+    "IS_ON_TORCH",
+    "ByLabel",
+    "Found",
+    "Reads",
+    "Work",
+    "all_logits",
+    "applies",
+    "fuses",
+    "head",
+    "losses",
+    "of_label",
+    "of_label_and_others",
+]
 __all__ += ["total"]
 
 if IS_ON_TORCH:

@@ -1,4 +1,4 @@
-"""The last linear layer with its loss on TensorFlow and JAX: chunks of rows of the logits, and never all of them.
+"""The last linear layer with its loss on TensorFlow and JAX: chunks of the logits, and never all of them.
 
 The gradients of hidden states, kernel and bias are computed in the forward pass, from logits that are there: three
 products. Where the slopes of the rows are not known by then, the logits are computed again: four. The files of the
@@ -13,12 +13,15 @@ from keras import KerasTensor as Tensor
 from keras import ops
 
 from keras_xent.kernels.passes import compute_dtype
+from keras_xent.kernels.statistics import Reads
 
 SHARE = 4
 """A chunk, with the copies that its loss needs, has 1 / SHARE of the logits, within these bounds in bytes."""
 LEAST, MOST = 1 << 23, 1 << 28
 ROWS = 128
 """A chunk of fewer rows may be as large as the kernel: each chunk reads all of the kernel and of its gradient."""
+MOST_ROWS = 1024
+"""Rows of a chunk that does not have all classes."""
 LEAST_FEATURES = 64
 """A piece of the features, see `pieces`, has at least so many."""
 
@@ -53,6 +56,19 @@ def fuses(head: Any, target: Tensor) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
+class ByLabel:
+    """A loss that is a function of the statistics of a label."""
+
+    losses_of: Callable[..., Tensor]
+    """Returns the losses [n], given `Found` and the same rows of the data of the work."""
+    reads: Reads
+    class_weight: Tensor | None
+    """[C]: weights of the other classes; None: 1."""
+    place: int
+    """Of the labels among the data."""
+
+
+@dataclass(frozen=True, eq=False)
 class Work:
     """Computes the losses of any rows of a head."""
 
@@ -62,6 +78,8 @@ class Work:
     """What the loss needs of each row, [N] or [N, ...]; the first says whether a row counts: it may hold any logits."""
     copies: int
     """How many tensors of the size of a chunk its loss needs."""
+    by_label: ByLabel | None = None
+    """How the loss reads blocks of classes; None if it needs all classes of a row."""
 
     def plain(self, logits: Tensor) -> Tensor:
         """Return the losses [N] of all logits [N, C] at once."""
@@ -80,6 +98,20 @@ def rows_of_chunk(count: Any, head: Head, copies: int, least: Any = max, most: A
     rows = most(least(least(share, LEAST // bytes_of_row), 1), limit)
     chunks = least(-(-count // rows), 1)  # of even size
     return least(-(-count // chunks), 1)
+
+
+def classes_of_chunk(count: int | None, head: Head, copies: int) -> int | None:
+    """Return how many classes a chunk has, if few rows of all classes are as large as a chunk may be; else None.
+
+    Its rows are those of `count`, None if unknown, and at most MOST_ROWS.
+    """
+    classes = head.kernel.shape[1]
+    bytes_of_class = copies * (8 if compute_dtype(head.hidden) == "float64" else 4)
+    if MOST // (classes * bytes_of_class) >= min(ROWS // 2, count or ROWS):
+        return None
+    rows = min(MOST_ROWS, count or MOST_ROWS)
+    chunks = -(-classes // max(1, MOST // (rows * bytes_of_class)))
+    return -(-classes // chunks)
 
 
 def pieces(rows: int, features: int) -> int:

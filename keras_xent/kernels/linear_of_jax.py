@@ -1,38 +1,56 @@
-"""The last linear layer with its loss on JAX: a scan over chunks of rows."""
+"""The last linear layer with its loss on JAX: a scan over chunks of rows, and a loop over those of classes."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from keras_xent.kernels.classes_of_jax import Classes
 from keras_xent.kernels.jax_trace import explicit_sharding, is_in_shard_map
-from keras_xent.kernels.linear import Head, Work, all_logits, pieces, rows_of_chunk, without
+from keras_xent.kernels.linear import (
+    MOST_ROWS,
+    ByLabel,
+    Head,
+    Work,
+    all_logits,
+    classes_of_chunk,
+    pieces,
+    rows_of_chunk,
+    without,
+)
 from keras_xent.kernels.passes import compute_dtype
+from keras_xent.kernels.statistics import Statistics, found
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """How the chunks are computed."""
+
+    losses_of: Callable[..., Any]
+    """Of (logits, *data, *constants), or with chunks of classes of (found, *data, *constants)."""
+    rows: int
+    classes: int | None
+    """Of a chunk; None: all."""
+    by_label: ByLabel | None
 
 
 def total(head: Head, slopes: Any, work: Work) -> Any:
     """Return sum_i slopes_i l_i, whose gradients are computed at once; that of the slopes [N] are the losses."""
-    rows = _rows(head, work)
-    losses_of, constants = _closed(head, work, rows)
-    return _total(losses_of, rows, *_alike((head, slopes, work.data, constants)))
+    plan, constants = _planned(head, work)
+    return _total(plan, *_alike((head, slopes, work.data, constants)))
 
 
 def losses(head: Head, work: Work) -> Any:
     """Return the losses [N]; the gradient computes the logits again."""
-    rows = _rows(head, work)
-    losses_of, constants = _closed(head, work, rows)
-    return _losses(losses_of, rows, *_alike((head, work.data, constants)))
+    plan, constants = _planned(head, work)
+    return _losses(plan, *_alike((head, work.data, constants)))
 
 
-def _rows(head: Head, work: Work) -> int:
-    count = head.hidden.shape[0]
-    return int(min(count, rows_of_chunk(count, head, work.copies)))
-
-
-def _closed(head: Head, work: Work, rows: int) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """Return a function of (logits, *data, *constants) of a chunk, and what else the loss reads: variables of its own.
+def _planned(head: Head, work: Work) -> tuple[_Plan, tuple[Any, ...]]:
+    """Return the plan, and what else the loss reads: variables of its own.
 
     A rule for cotangents may not read them from outside.
     """
@@ -41,10 +59,25 @@ def _closed(head: Head, work: Work, rows: int) -> tuple[Callable[..., Any], tupl
             "hidden, kernel, y_true and their weights must not be sharded over explicit axes of a mesh in linear(): "
             "call it inside jax.shard_map, or make the mesh with axis_types=(jax.sharding.AxisType.Auto,)"
         )
-    hidden, *data = jax.eval_shape(lambda *arrays: [each[:rows] for each in arrays], head.hidden, *work.data)
-    logits = jax.eval_shape(lambda hidden: all_logits(head._replace(hidden=hidden)), hidden)
-    losses_of, constants = jax.closure_convert(work.losses_of, logits, *data)
-    return losses_of, tuple(constants)
+    count = head.hidden.shape[0]
+    # Of classes that are sharded, which only the compiler knows, each part of them would be sent to all devices.
+    is_of_one_device = jax.device_count() == 1 or is_in_shard_map(head.kernel)
+    classes = classes_of_chunk(count, head, work.copies) if work.by_label is not None and is_of_one_device else None
+    rows = int(min(count, rows_of_chunk(count, head, work.copies) if classes is None else MOST_ROWS))
+    some = [jax.ShapeDtypeStruct((rows, *each.shape[1:]), each.dtype) for each in work.data]
+    if work.by_label is None or classes is None:
+        hidden = jax.ShapeDtypeStruct((rows, *head.hidden.shape[1:]), head.hidden.dtype)
+        logits = jax.eval_shape(lambda hidden: all_logits(head._replace(hidden=hidden)), hidden)
+        losses_of, constants = jax.closure_convert(work.losses_of, logits, *some)
+        return _Plan(losses_of, rows, None, None), tuple(constants)
+    by_label = work.by_label
+    number = jax.ShapeDtypeStruct((rows,), compute_dtype(head.hidden))
+    example = jax.eval_shape(lambda *each: found(Statistics(*each), by_label.reads), *(number,) * 6)
+    losses_of, constants = jax.closure_convert(by_label.losses_of, example, *some)
+    if by_label.class_weight is None:
+        return _Plan(losses_of, rows, classes, by_label), tuple(constants)
+    # The blocks read the weights, the loss does not.
+    return _Plan(lambda *given: losses_of(*given[:-1]), rows, classes, by_label), (*constants, by_label.class_weight)
 
 
 def _alike(arrays: Any) -> Any:
@@ -60,43 +93,43 @@ def _alike(arrays: Any) -> Any:
     return jax.tree.unflatten(tree, [leaf + zero.astype(leaf.dtype) for leaf in leaves])
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _total(losses_of: Callable[..., Any], rows: int, head: Head, slopes: Any, data: Any, constants: Any) -> Any:
-    return jnp.sum(slopes * _losses_of_chunks(losses_of, rows, head, data, constants))
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _total(plan: _Plan, head: Head, slopes: Any, data: Any, constants: Any) -> Any:
+    return jnp.sum(slopes * _losses_of_chunks(plan, head, data, constants))
 
 
-def _total_forward(losses_of: Callable[..., Any], rows: int, *given: Any) -> Any:
+def _total_forward(plan: _Plan, *given: Any) -> Any:
     (head, slopes, data, constants), varies = _values(given)
-    found, *gradients = _gradient(losses_of, rows, head, slopes, data, constants, varies)
-    return jnp.sum(slopes * found), (head, found, gradients)
+    values, *gradients = _gradient(plan, head, slopes, data, constants, varies)
+    return jnp.sum(slopes * values), (head, values, gradients)
 
 
-def _total_backward(losses_of: Callable[..., Any], rows: int, kept: Any, factor: Any) -> Any:
-    head, found, gradients = kept
-    factor = _number(factor, found)
+def _total_backward(plan: _Plan, kept: Any, factor: Any) -> Any:
+    head, values, gradients = kept
+    factor = _number(factor, values)
     of_head, of_data, of_constants = jax.tree.map(lambda each: factor * each, gradients)
-    return _as(of_head, head), factor * found, of_data, of_constants
+    return _as(of_head, head), factor * values, of_data, of_constants
 
 
 _total.defvjp(_total_forward, _total_backward, symbolic_zeros=True)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _losses(losses_of: Callable[..., Any], rows: int, head: Head, data: Any, constants: Any) -> Any:
-    return _losses_of_chunks(losses_of, rows, head, data, constants)
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _losses(plan: _Plan, head: Head, data: Any, constants: Any) -> Any:
+    return _losses_of_chunks(plan, head, data, constants)
 
 
-def _losses_forward(losses_of: Callable[..., Any], rows: int, *given: Any) -> Any:
+def _losses_forward(plan: _Plan, *given: Any) -> Any:
     (head, data, constants), varies = _values(given)
-    found = _losses_of_chunks(losses_of, rows, head, data, constants)
-    return found, (head, data, constants, found, [jnp.zeros(int(each)) for each in varies])
+    values = _losses_of_chunks(plan, head, data, constants)
+    return values, (head, data, constants, values, [jnp.zeros(int(each)) for each in varies])
 
 
-def _losses_backward(losses_of: Callable[..., Any], rows: int, kept: Any, slopes: Any) -> Any:
-    head, data, constants, found, varies = kept
+def _losses_backward(plan: _Plan, kept: Any, slopes: Any) -> Any:
+    head, data, constants, values, varies = kept
     varies = [bool(each.size) for each in varies]
-    slopes = _number(slopes, found)
-    _, of_head, *others = _gradient(losses_of, rows, head, slopes, data, constants, varies)
+    slopes = _number(slopes, values)
+    _, of_head, *others = _gradient(plan, head, slopes, data, constants, varies)
     return _as(of_head, head), *others
 
 
@@ -118,16 +151,20 @@ def _number(cotangent: Any, like: Any) -> Any:
     return jnp.zeros(cotangent.shape, like.dtype) if is_zero else cotangent
 
 
-def _losses_of_chunks(losses_of: Callable[..., Any], rows: int, head: Head, data: Any, constants: Any) -> Any:
+def _losses_of_chunks(plan: _Plan, head: Head, data: Any, constants: Any) -> Any:
     def of_chunk(carry: None, chunk: Any) -> tuple[None, Any]:
         hidden, data = chunk
-        return carry, losses_of(all_logits(head._replace(hidden=hidden)), *data, *constants)
+        some = head._replace(hidden=hidden)
+        if plan.classes is None:
+            return carry, plan.losses_of(all_logits(some), *data, *constants)
+        classes = _classes(plan, some, data, constants)
+        return carry, plan.losses_of(found(classes.statistics(), classes.by_label.reads), *data, *constants)
 
-    return _each(of_chunk, None, rows, (head.hidden, data))[1]
+    return _each(of_chunk, None, plan.rows, (head.hidden, data))[1]
 
 
 def _gradient(
-    losses_of: Callable[..., Any], rows: int, head: Head, slopes: Any, data: Any, constants: Any, varies: Sequence[bool]
+    plan: _Plan, head: Head, slopes: Any, data: Any, constants: Any, varies: Sequence[bool]
 ) -> tuple[Any, Head, Any, Any]:
     """Return the losses [N], and the gradients of sum_i slopes_i losses_i: of the layer, the data and the constants.
 
@@ -137,29 +174,57 @@ def _gradient(
     some, data = without(head, data, slopes)
 
     def of_chunk(carry: Any, chunk: Any) -> tuple[Any, Any]:
-        (hidden, slopes, data), (of_kernel, of_bias, of_constants) = chunk, carry
+        (hidden, slopes, data), (sums, of_constants) = chunk, carry
         given = (*data, *constants)
 
-        def of_inputs(logits: Any, floats: Any) -> Any:
+        def of_inputs(read: Any, floats: Any) -> Any:
             rest = iter(floats)
-            return losses_of(logits, *(next(rest) if own else each for each, own in zip(given, varies, strict=True)))
+            return plan.losses_of(read, *(next(rest) if own else each for each, own in zip(given, varies, strict=True)))
 
         floats = [each for each, own in zip(given, varies, strict=True) if own]
-        found, pull = jax.vjp(of_inputs, all_logits(head._replace(hidden=hidden)), floats)
-        of_logits, of_floats = pull(slopes)
-        of_hidden = jnp.matmul(of_logits, head.kernel.T, preferred_element_type=wide)
-        of_kernel = _with_product(of_kernel, hidden, of_logits)
-        of_bias = None if of_bias is None else of_bias + jnp.sum(of_logits, 0, dtype=wide)
+        part = head._replace(hidden=hidden)
+        if plan.classes is None:
+            values, pull = jax.vjp(of_inputs, all_logits(part), floats)
+            of_logits, of_floats = pull(slopes)
+            of_hidden = jnp.matmul(of_logits, head.kernel.T, preferred_element_type=wide)
+            sums = _added(sums, hidden, of_logits)
+        else:
+            classes = _classes(plan, part, data, constants)
+            whole = classes.statistics()
+
+            def of_whole(whole: Any, floats: Any) -> Any:
+                return of_inputs(found(whole, classes.by_label.reads), floats)
+
+            values, pull = jax.vjp(of_whole, whole, floats)
+            of_statistics, of_floats = pull(slopes)
+            of_hidden, sums = classes.gradients(whole.peak, of_statistics, sums)
         rest = iter(of_floats)
         of_given = [next(rest) if own else None for own in varies]
         of_constants = jax.tree.map(jnp.add, of_constants, tuple(of_given[len(data) :]))
-        return (of_kernel, of_bias, of_constants), (found, of_hidden, tuple(of_given[: len(data)]))
+        return (sums, of_constants), (values, of_hidden, tuple(of_given[: len(data)]))
 
-    zeros = [None if each is None else jnp.zeros_like(each, wide) for each in (head.kernel, head.bias)]
+    zeros = tuple(None if each is None else jnp.zeros_like(each, wide) for each in (head.kernel, head.bias))
     of_own = zip(constants, varies[len(data) :], strict=True)
-    zeros.append(tuple(jnp.zeros_like(each) if own else None for each, own in of_own))
-    sums, (found, of_hidden, of_data) = _each(of_chunk, tuple(zeros), rows, (some.hidden, slopes, data))
-    return found, Head(of_hidden, *sums[:2]), of_data, sums[2]
+    of_constants = tuple(jnp.zeros_like(each) if own else None for each, own in of_own)
+    (sums, of_constants), (values, of_hidden, of_data) = _each(
+        of_chunk, (zeros, of_constants), plan.rows, (some.hidden, slopes, data)
+    )
+    return values, Head(of_hidden, *sums), of_data, of_constants
+
+
+def _added(sums: tuple[Any, Any], hidden: Any, of_logits: Any) -> tuple[Any, Any]:
+    """Return the gradients of kernel and bias with what a chunk of the logits gives."""
+    of_kernel, of_bias = sums
+    if of_bias is not None:
+        of_bias = of_bias + jnp.sum(of_logits, 0, dtype=of_bias.dtype)
+    return _with_product(of_kernel, hidden, of_logits), of_bias
+
+
+def _classes(plan: _Plan, head: Head, data: Any, constants: Any) -> Classes:
+    """Return the classes of some rows, in blocks."""
+    assert plan.by_label is not None and plan.classes is not None
+    weights = None if plan.by_label.class_weight is None else constants[-1]
+    return Classes(head, data, plan.by_label, weights, plan.classes)
 
 
 def _with_product(sums: Any, hidden: Any, of_logits: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The last linear layer with its loss on TensorFlow: a loop over chunks of rows, which XLA compiles in a graph."""
+"""The last linear layer with its loss on TensorFlow: loops over chunks of the logits, which XLA compiles in a graph."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -6,9 +6,20 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_xent.kernels.linear import Head, Work, all_logits, pieces, rows_of_chunk, without
+from keras_xent.kernels.classes_of_tensorflow import Classes
+from keras_xent.kernels.linear import (
+    MOST_ROWS,
+    Head,
+    Work,
+    all_logits,
+    classes_of_chunk,
+    pieces,
+    rows_of_chunk,
+    without,
+)
 from keras_xent.kernels.of_tensorflow import COMPILED_FROM
 from keras_xent.kernels.passes import compute_dtype
+from keras_xent.kernels.statistics import found
 
 MANY_ROWS = 1 << 12
 """Where the number of rows is unknown, products are cut as for so many."""
@@ -90,12 +101,13 @@ def _of_variables(variables: Sequence[Any], slopes: Any, layer: Sequence[Any], w
         return [total + tf.convert_to_tensor(part) for total, part in zip(sums, found, strict=True)], []
 
     zeros = [tf.zeros_like(each) for each in variables]
-    return _each(of_chunk, zeros, head, work.copies, (head.hidden, slopes, *data), [])[0]
+    rows = partial(rows_of_chunk, head=head, copies=work.copies)
+    return _each(of_chunk, zeros, rows, (head.hidden, slopes, *data), [])[0]
 
 
 def _run(function: Callable[..., Any], head: Head, slopes: Any, work: Work) -> Any:
     """Return function(layer, slopes, data): in a graph, XLA compiles it if there are many classes."""
-    run = partial(function, work.losses_of, work.copies)
+    run = partial(function, work)
     if _is_compiled(head):
         run = tf.function(run, jit_compile=True, autograph=False)
     return run(_given(head), slopes, work.data)
@@ -105,43 +117,73 @@ def _is_compiled(head: Head) -> bool:
     return not tf.executing_eagerly() and head.kernel.shape[1] >= COMPILED_FROM
 
 
-def _losses(losses_of: Callable[..., Any], copies: int, layer: Sequence[Any], slopes: Any, data: Any) -> Any:
+def _losses(work: Work, layer: Sequence[Any], slopes: Any, data: Any) -> Any:
     """Return the losses [N]. The slopes are there for `_gradient`; TensorFlow warns of an argument named _."""
     head = Head(*layer)
+    rows, classes = _chunks(head, work)
 
     def of_chunk(sums: Any, hidden: Any, *data: Any) -> tuple[Any, Any]:
-        return sums, [losses_of(all_logits(head._replace(hidden=hidden)), *data)]
+        some = head._replace(hidden=hidden)
+        if work.by_label is None or classes is None:
+            return sums, [work.losses_of(all_logits(some), *data)]
+        whole = Classes(some, data, work.by_label, classes).statistics()
+        return sums, [work.by_label.losses_of(found(whole, work.by_label.reads), *data)]
 
-    wide = compute_dtype(head.hidden)
-    return _each(of_chunk, [], head, copies, (head.hidden, *data), [(wide, ())])[1]
+    return _each(of_chunk, [], rows, (head.hidden, *data), [(compute_dtype(head.hidden), ())])[1]
 
 
-def _gradient(losses_of: Callable[..., Any], copies: int, layer: Sequence[Any], slopes: Any, data: Any) -> Any:
+def _gradient(work: Work, layer: Sequence[Any], slopes: Any, data: Any) -> Any:
     """Return the losses [N], and the gradients of sum_i slopes_i losses_i in the layer."""
     head = Head(*layer)
     wide = compute_dtype(head.hidden)
     some, data = without(head, data, slopes)
+    rows, classes = _chunks(head, work)
 
     def of_chunk(sums: Any, hidden: Any, slopes: Any, *data: Any) -> tuple[Any, Any]:
         logits = all_logits(head._replace(hidden=hidden))
         with tf.GradientTape() as tape:
             tape.watch(logits)
-            found = losses_of(logits, *data)
-        of_logits = tape.gradient(found, logits, slopes, unconnected_gradients="zero")
+            values = work.losses_of(logits, *data)
+        of_logits = tape.gradient(values, logits, slopes, unconnected_gradients="zero")
         sums = [
             _with_product(sums[0], hidden, of_logits),
             *(each + tf.reduce_sum(tf.cast(of_logits, wide), 0) for each in sums[1:]),
         ]
-        return sums, [found, tf.matmul(of_logits, head.kernel, transpose_b=True)]
+        return sums, [values, tf.matmul(of_logits, head.kernel, transpose_b=True)]
 
-    features, classes = head.kernel.shape
-    rows = rows_of_chunk(head.hidden.shape[0] or MANY_ROWS, head, copies)
-    count = pieces(rows, features) if features and _is_compiled(head) else 1
+    def by_classes(sums: Any, hidden: Any, slopes: Any, *data: Any) -> tuple[Any, Any]:
+        by_label = work.by_label
+        assert by_label is not None and classes is not None
+        of_rows = Classes(head._replace(hidden=hidden), data, by_label, classes)
+        whole = of_rows.statistics()
+        with tf.GradientTape() as tape:
+            tape.watch(whole)
+            values = by_label.losses_of(found(whole, by_label.reads), *data)
+        of_statistics = tape.gradient(values, whole, slopes, unconnected_gradients="zero")
+        of_hidden, *products = of_rows.gradients(whole.peak, of_statistics)
+        sums = [each + tf.reshape(part, tf.shape(each)) for each, part in zip(sums, products, strict=True)]
+        return sums, [values, tf.cast(of_hidden, hidden.dtype)]
+
+    features, size = head.kernel.shape
+    count = 1
+    if features and classes is None and _is_compiled(head):
+        count = pieces(rows_of_chunk(head.hidden.shape[0] or MANY_ROWS, head, work.copies), features)
     zeros = [tf.zeros(tf.shape(each), wide) for each in layer[1:]]
-    zeros[0] = tf.reshape(zeros[0], [count, -1, classes])
+    zeros[0] = tf.reshape(zeros[0], [count, -1, size])
     kinds = [(wide, ()), (head.hidden.dtype, head.hidden.shape[1:])]
-    sums, (found, of_hidden) = _each(of_chunk, zeros, head, copies, (some.hidden, slopes, *data), kinds)
-    return [found, of_hidden, tf.reshape(sums[0], tf.shape(head.kernel)), *sums[1:]]
+    function = of_chunk if classes is None else by_classes
+    sums, (values, of_hidden) = _each(function, zeros, rows, (some.hidden, slopes, *data), kinds)
+    return [values, of_hidden, tf.reshape(sums[0], tf.shape(head.kernel)), *sums[1:]]
+
+
+def _chunks(head: Head, work: Work) -> tuple[Callable[..., Any], int | None]:
+    """Return a function that gives the rows of a chunk, and its classes; None: all."""
+    classes = None
+    if work.by_label is not None:
+        classes = classes_of_chunk(head.hidden.shape[0], head, work.copies)
+    if classes is None:
+        return partial(rows_of_chunk, head=head, copies=work.copies), None
+    return lambda count, least=max, most=min: most(count, MOST_ROWS), classes
 
 
 def _with_product(sums: Any, hidden: Any, of_logits: Any) -> Any:
@@ -164,18 +206,23 @@ def _with_product(sums: Any, hidden: Any, of_logits: Any) -> Any:
 
 
 def _each(
-    function: Callable[..., Any], sums: Any, head: Head, copies: int, arrays: Sequence[Any], kinds: Sequence[Any]
+    function: Callable[..., Any],
+    sums: Any,
+    rows_of: Callable[..., Any],
+    arrays: Sequence[Any],
+    kinds: Sequence[Any],
 ) -> tuple[Any, Any]:
     """Return the sums and the values, joined, of (sums, values) = function(sums, *chunk) over chunks of the arrays.
 
-    `kinds` are the dtypes and the shapes, without the rows, of the values.
+    `rows_of` gives the rows of a chunk, given the number of all. `kinds` are the dtypes and the shapes, without the
+    rows, of the values.
     """
-    count = head.hidden.shape[0]
+    count = arrays[0].shape[0]
     if count is None:
-        count = tf.shape(head.hidden)[0]
-        rows = rows_of_chunk(count, head, copies, tf.maximum, tf.minimum)
+        count = tf.shape(arrays[0])[0]
+        rows = rows_of(count, least=tf.maximum, most=tf.minimum)
     else:
-        rows = rows_of_chunk(count, head, copies)
+        rows = rows_of(count)
         if count <= rows:
             return function(sums, *arrays)
     chunks = -(-count // rows)

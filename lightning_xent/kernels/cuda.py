@@ -61,8 +61,13 @@ class Tiles(NamedTuple):
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-@functools.cache
 def runs_on(device: torch.device) -> bool:
+    """Whether Triton runs on this device."""
+    return launches(device)
+
+
+@functools.cache
+def launches(device: torch.device) -> bool:
     """Whether Triton runs on this device: asked once, by two launches."""
     if device.type == "cpu":  # the interpreter, for tests
         return os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton") is not None

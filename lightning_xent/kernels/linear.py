@@ -1,21 +1,17 @@
 """The last linear layer with its loss: chunks of the logits, and never all of them.
 
-The gradients of hidden states, weight and bias are computed in the forward pass, from logits that are there: three
-products. Where the slopes of the rows are not known by then, the logits are computed again: four.
+Each loss has its work, by rows or by statistics of the label; `linear_gradients` gives it to autograd.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
-from torch.utils.checkpoint import checkpoint
 
-from lightning_xent.kernels import blocks, tensors
 from lightning_xent.kernels.blocks import compute_dtype
 from lightning_xent.kernels.plain import OfLabel
 from lightning_xent.kernels.statistics import Block, Reads, Statistics, merged, slopes_of
@@ -74,8 +70,8 @@ class Chunks(NamedTuple):
 
     def of(self, head: Head) -> tuple[Iterator[slice], list[slice]]:
         """Return slices of the rows, and slices of the classes."""
-        classes = list(_slices(head.weight.shape[0], self.classes))
-        return _slices(head.hidden.shape[0], self.rows), classes
+        classes = list(slices(head.weight.shape[0], self.classes))
+        return slices(head.hidden.shape[0], self.rows), classes
 
 
 def chunks(head: Head, copies: int, *, splits_classes: bool) -> Chunks:
@@ -150,9 +146,9 @@ class Gradients:
         hidden, weight, bias = self.found
         of_logits = of_logits.to(self._head.hidden.dtype)
         if hidden is not None:
-            _add(hidden[rows], of_logits, self._head.weight[classes], is_first=classes.start == 0)
+            add_product(hidden[rows], of_logits, self._head.weight[classes], is_first=classes.start == 0)
         if weight is not None:
-            _add(weight[classes], of_logits.T, self._head.hidden[rows], is_first=rows.start == 0)
+            add_product(weight[classes], of_logits.T, self._head.hidden[rows], is_first=rows.start == 0)
         if bias is not None:
             total = of_logits.sum(0, dtype=bias.dtype)
             _ = bias[classes].copy_(total) if rows.start == 0 else bias[classes].add_(total)
@@ -164,9 +160,14 @@ class ByRows:
 
     losses_of: Callable[[Tensor, slice | Tensor], Tensor]
     plain: Callable[..., Tensor]
-    rows: int
+    copies: int
+    """How many tensors of the size of a chunk the loss needs."""
     best: Best | None = None
     """Sees the logits of the first pass."""
+
+    def seen_by(self, best: Best) -> "ByRows":
+        """Return this work, whose logits `best` sees."""
+        return ByRows(self.losses_of, self.plain, self.copies, best)
 
     def tried(self, head: Head) -> Tensor:
         """Return the loss of one row, which has a gradient only if the loss has tensors of its own that need one."""
@@ -175,7 +176,7 @@ class ByRows:
     def losses(self, head: Head) -> Tensor:
         """Return the losses [N]."""
         found, classes = [], slice(0, len(head.weight))
-        for rows in _slices(len(head.hidden), self.rows):
+        for rows in slices(len(head.hidden), chunks(head, self.copies, splits_classes=False).rows):
             logits = head.logits(rows, classes)
             if self.best is not None:
                 self.best.see(logits, classes)
@@ -185,7 +186,7 @@ class ByRows:
     def gradient(self, head: Head, slopes: Tensor, gradients: Gradients, places: Tensor | None = None) -> Tensor:
         """Return the losses [n], and add the gradient of sum_i slopes_i losses_i; `places` are numbers of the rows."""
         found, classes = [], slice(0, len(head.weight))
-        for rows in _slices(len(head.hidden), self.rows):
+        for rows in slices(len(head.hidden), chunks(head, self.copies, splits_classes=False).rows):
             logits = head.logits(rows, classes)
             if self.best is not None:
                 self.best.see(logits, classes)
@@ -206,9 +207,14 @@ class ByLabel:
     plain: Callable[..., Tensor]
     label: Tensor
     reads: Reads
-    size: Chunks
+    copies: int
+    """How many tensors of the size of a chunk the loss needs."""
     best: Best | None = None
     """Sees the logits of the first pass."""
+
+    def seen_by(self, best: Best) -> "ByLabel":
+        """Return this work, whose logits `best` sees."""
+        return ByLabel(self.losses_of, self.plain, self.label, self.reads, self.copies, best)
 
     def tried(self, head: Head) -> Tensor:
         """Return the loss of one row, which has a gradient only if the loss has tensors of its own that need one."""
@@ -217,8 +223,9 @@ class ByLabel:
 
     def losses(self, head: Head) -> Tensor:
         """Return the losses [N]."""
-        all_rows, classes = self.size.of(head)
-        memory, found = self._memory(head), []
+        size = chunks(head, self.copies, splits_classes=True)
+        all_rows, classes = size.of(head)
+        memory, found = _memory(head, size), []
         for rows in all_rows:
             statistics = [self._block(head, rows, part, memory).statistics for part in classes]
             whole = merged(statistics, self.reads.divisor)
@@ -227,8 +234,9 @@ class ByLabel:
 
     def gradient(self, head: Head, slopes: Tensor, gradients: Gradients, places: Tensor | None = None) -> Tensor:
         """Return the losses [n], and add the gradient of sum_i slopes_i losses_i; `places` are numbers of the rows."""
-        all_rows, classes = self.size.of(head)
-        memory, found = self._memory(head), []
+        size = chunks(head, self.copies, splits_classes=True)
+        all_rows, classes = size.of(head)
+        memory, found = _memory(head, size), []
         for rows in all_rows:
             statistics: list[Statistics] = []
             for part in classes:
@@ -243,10 +251,6 @@ class ByLabel:
                     block = self._block(head, rows, part, memory, places, whole.peak)
                 gradients.add(rows, part, block.gradient(slopes_of_rows))
         return torch.cat(found) if found else _none(head)
-
-    def _memory(self, head: Head) -> Tensor | None:
-        is_wide = head.hidden.dtype == compute_dtype(head.hidden)
-        return head.hidden.new_empty(self.size.rows * self.size.classes) if is_wide else None
 
     def _block(
         self,
@@ -267,126 +271,10 @@ Work = ByRows | ByLabel
 """Computes the losses of all rows of a head, chunk by chunk, and adds the gradients."""
 
 
-def total(head: Head, slopes: Tensor, work: Work) -> Tensor:
-    """Return sum_i slopes_i l_i, whose gradients are computed at once; that of the slopes [N] are the losses."""
-    if not torch.is_grad_enabled():
-        return (slopes * work.losses(head)).sum()
-    if _has_parameters(head, work):
-        return (slopes * _again_by_autograd(head, work)).sum()
-    value: Tensor = tensors.applied(_Total, _total_of_all_logits, *head, slopes, work)
-    return value
-
-
-def losses(head: Head, work: Work) -> Tensor:
-    """Return the losses [N]; the gradient computes the logits again."""
-    if not torch.is_grad_enabled():
-        return work.losses(head)
-    if _has_parameters(head, work):
-        return _again_by_autograd(head, work)
-    values: Tensor = tensors.applied(_Losses, _losses_of_all_logits, *head, work)
-    return values
-
-
-def _total_of_all_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, slopes: Tensor, work: Work) -> Tensor:
-    return (slopes * work.plain(linear(hidden, weight, bias))).sum()
-
-
-def _losses_of_all_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, work: Work) -> Tensor:
-    return work.plain(linear(hidden, weight, bias))
-
-
-class _Total(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, slopes: Tensor, work: Work) -> Tensor:
-        head = Head(hidden, weight, bias)
-        if any(ctx.needs_input_grad[:3]):
-            gradients = Gradients(head, ctx.needs_input_grad[:3])
-            found, kept = work.gradient(head, slopes, gradients), gradients.found
-        else:
-            found, kept = work.losses(head), [None] * 3
-        ctx.work, ctx.is_spent = work, False
-        ctx.save_for_backward(*head, slopes, found, *kept)
-        return (slopes * found).sum()
-
-    @staticmethod
-    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, slopes, found, *kept = ctx.saved_tensors
-        head = Head(hidden, weight, bias)
-        if blocks.needs_plain_operations([factor]):
-            found = ctx.work.plain(linear(*head)) if torch.is_grad_enabled() else found
-            return *_plain_gradients(head, ctx, slopes * factor), found * factor, None
-        of_slopes = found * factor if ctx.needs_input_grad[3] else None
-        if ctx.is_spent:
-            return *_again(head, ctx, slopes * factor), of_slopes, None
-        ctx.is_spent = True
-        # Their memory is taken for the result; `data` hides that from autograd, which counts changes of saved tensors.
-        scaled = [None if each is None else each.data.mul_(factor) for each in kept]
-        return *_as(scaled, head), of_slopes, None
-
-
-class _Losses(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, work: Work) -> Tensor:
-        head = Head(hidden, weight, bias)
-        ctx.work = work
-        ctx.save_for_backward(*head)
-        return work.losses(head)
-
-    @staticmethod
-    def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor | None, ...]:
-        head = Head(*ctx.saved_tensors)
-        found = _plain_gradients if blocks.needs_plain_operations([slopes]) else _again
-        return *found(head, ctx, slopes), None
-
-
-def _has_parameters(head: Head, work: Work) -> bool:
-    """Whether the loss has tensors of its own that get a gradient, which the chunks here would lose."""
-    return len(head.hidden) > 0 and work.tried(head).requires_grad
-
-
-def _again_by_autograd(head: Head, work: Work) -> Tensor:
-    """The losses [N] in chunks of rows that autograd computes again for every gradient."""
-
-    def of_rows(hidden: Tensor, weight: Tensor, bias: Tensor | None, rows: slice) -> Tensor:
-        return work.plain(linear(hidden, weight, bias), rows)
-
-    step = chunks(head, 4, splits_classes=False).rows
-    found = [
-        checkpoint(of_rows, head.hidden[rows], head.weight, head.bias, rows, use_reentrant=False)
-        for rows in _slices(len(head.hidden), step)
-    ]
-    return torch.cat(found)
-
-
-def _again(head: Head, ctx: Any, slopes: Tensor) -> list[Tensor | None]:
-    """The gradients, from the rows with a slope alone: those that hard_fraction leaves out may hold NaN."""
-    places: Tensor | None = (slopes != 0).nonzero().squeeze(1)
-    assert places is not None
-    some = head._replace(hidden=head.hidden[places])
-    if len(places) == len(slopes):
-        some, places = head, None
-    gradients = Gradients(some, ctx.needs_input_grad[:3])
-    ctx.work.gradient(some, slopes if places is None else slopes[places], gradients, places)
-    hidden, weight, bias = gradients.found
-    if places is not None and hidden is not None:
-        hidden = torch.zeros_like(head.hidden, dtype=hidden.dtype).index_copy_(0, places, hidden)
-    return _as([hidden, weight, bias], head)
-
-
-def _plain_gradients(head: Head, ctx: Any, slopes: Tensor) -> list[Tensor | None]:
-    """The gradients from operations that autograd can differentiate again, with all logits."""
-    needs, create_graph = ctx.needs_input_grad[:3], torch.is_grad_enabled()
-    with torch.enable_grad():
-        found = ctx.work.plain(linear(*head))
-    wanted = [tensor for tensor, is_needed in zip(head, needs, strict=True) if is_needed and tensor is not None]
-    gradients = iter(torch.autograd.grad(found, wanted, slopes, create_graph=create_graph) if wanted else ())
-    return [next(gradients) if is_needed else None for is_needed in needs]
-
-
-def _add(into: Tensor, first: Tensor, second: Tensor, *, is_first: bool) -> None:
+def add_product(into: Tensor, first: Tensor, second: Tensor, *, is_first: bool = False) -> None:
     """Add, or at first set, the product of two matrices; one in half precision a tile at a time, as it needs memory."""
     if into.dtype != first.dtype:
-        for tile in _slices(len(into), max(1, TILE // into.shape[1])):
+        for tile in slices(len(into), max(1, TILE // into.shape[1])):
             product = first[tile] @ second
             _ = into[tile].copy_(product) if is_first else into[tile].add_(product)
     elif is_first:
@@ -395,19 +283,20 @@ def _add(into: Tensor, first: Tensor, second: Tensor, *, is_first: bool) -> None
         into.addmm_(first, second)
 
 
-def _as(gradients: Sequence[Tensor | None], head: Head) -> list[Tensor | None]:
-    """The gradients in the dtypes of the head."""
-    pairs = zip(gradients, head, strict=True)
-    return [None if each is None or like is None else each.to(like.dtype) for each, like in pairs]
-
-
 def _numbers(rows: slice, places: Tensor | None) -> slice | Tensor:
     """The rows as the caller counts them."""
     return rows if places is None else places[rows]
 
 
-def _slices(count: int, step: int) -> Iterator[slice]:
+def slices(count: int, step: int) -> Iterator[slice]:
+    """Yield slices of `step` of `count` things, and one of the rest."""
     yield from (slice(first, min(first + step, count)) for first in range(0, count, step))
+
+
+def _memory(head: Head, size: Chunks) -> Tensor | None:
+    """Memory for a chunk of logits; None where they get another dtype."""
+    is_wide = head.hidden.dtype == compute_dtype(head.hidden)
+    return head.hidden.new_empty(size.rows * size.classes) if is_wide else None
 
 
 def _none(head: Head) -> Tensor:

@@ -64,6 +64,16 @@ def is_transformed() -> bool:
     return False
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def has_hooks() -> bool:
+    """Whether hooks see what autograd saves: those of offloading, and of a checkpoint around compiled code."""
+    try:
+        with torch.autograd.graph.disable_saved_tensors_hooks(""):
+            return False
+    except RuntimeError:
+        return True
+
+
 def applied(function: type[torch.autograd.Function], otherwise: Callable[..., Any], *given: Any) -> Any:
     """Return function.apply(*given); under a transform of torch.func whose inputs are others, otherwise(*given).
 

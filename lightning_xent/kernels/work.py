@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_xent import kernels
+from lightning_xent.kernels import tensors
 from lightning_xent.kernels.blocks import compute_dtype
 from lightning_xent.kernels.linear import ByLabel, ByRows, Head, Work, chunks
 from lightning_xent.kernels.plain import OfLabel
@@ -50,6 +51,7 @@ def work_of(
     label: Tensor | None,
     class_weight: Tensor | None,
     weights: Tensor | None,
+    counts: Tensor | None,
     *,
     is_sharded: bool = False,
 ) -> Work:
@@ -62,17 +64,22 @@ def work_of(
         label: The class indices [N] of all rows; None if targets are distributions.
         class_weight: Weights [C] of the classes.
         weights: Weights [N] of the targets.
+        counts: Whether [N] each row counts; None if all do.
         is_sharded: Whether the classes are on several devices.
     """
     dtype, is_labels = compute_dtype(head.hidden), label is not None
 
     def plain(logits: Tensor, rows: Places = slice(None)) -> Tensor:
+        if counts is not None:
+            logits = torch.where(counts[rows].unsqueeze(1), logits, torch.full_like(logits, 0.5))
         losses: Tensor = loss._losses(logits.to(dtype), target_of(rows), class_weight, is_labels)
         return losses
 
+    if tensors.is_compiling():
+        return ByRows(plain, plain, 4)
     # Kernels that read the logits once need all classes of a row.
-    is_wide = chunks(head, 2, splits_classes=True).classes < len(head.weight)
-    reads_once = loss._reads_what_kernels_know and kernels.reads_once(head.hidden) and not is_wide
+    reads_once = loss._reads_what_kernels_know and kernels.reads_once(head.hidden)
+    reads_once = reads_once and chunks(head, 2, splits_classes=True).classes == len(head.weight)
     if label is not None and takes_statistics(loss) and (is_sharded or not reads_once):
         reads = statistics_of(loss, class_weight, head.hidden)
 
@@ -81,8 +88,7 @@ def work_of(
             return of_statistics(loss, found, label[rows], of_rows, len(head.weight))
 
         copies = 1 + int(reads.entropy) + int(loss.softcap is not None) + int(head.hidden.dtype != dtype)
-        size = chunks(head, copies, splits_classes=True)
-        return ByLabel(by_label, plain, label, reads, size)
+        return ByLabel(by_label, plain, label, reads, copies)
 
     def by_rows(logits: Tensor, rows: Places) -> Tensor:
         chosen, of_rows = target_of(rows), None if weights is None else weights[rows]
@@ -94,5 +100,4 @@ def work_of(
             losses = loss._indirect(logits.to(dtype), chosen, class_weight, is_labels)
         return losses
 
-    size = chunks(head, 2 if reads_once and is_labels else 4, splits_classes=False)
-    return ByRows(by_rows, plain, size.rows)
+    return ByRows(by_rows, plain, 2 if reads_once and is_labels else 4)

@@ -347,11 +347,11 @@ def test_where_triton_runs(monkeypatch, hip, triton, capability, error, runs, re
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
     monkeypatch.setattr(cuda, "launch_label_forward", launch)
     monkeypatch.setattr(cuda.importlib.util, "find_spec", lambda name: find_spec(name) if triton else None)
-    cuda.runs_on.cache_clear()
+    cuda.launches.cache_clear()
     try:
         assert [cuda.runs_on(DEVICE) for _ in range(2)] == [runs, runs]
     finally:
-        cuda.runs_on.cache_clear()
+        cuda.launches.cache_clear()
     is_asked = capability >= (8, 0) and hip is None and triton
     assert len(asked) == (is_asked and (2 if error is None else 1))
     messages = [str(warning.message) for warning in recwarn]

@@ -66,6 +66,23 @@ def test_sums_over_classes_keep_float64(classes):
 
 @pytest.mark.skipif(side_name == "keras-torch", reason="its chunks are those of lightning_xent")
 @pytest.mark.parametrize(
+    ("rows", "classes", "size"),
+    [
+        (8192, 256_000, None),
+        (1024, 500_000, None),
+        (1024, 4_000_000, 32_521),  # 123 chunks of almost 256 MiB
+        (None, 4_000_000, 32_521),
+        (4, 4_000_000, None),
+        (4, 10_000_000, 5_000_000),
+    ],
+)
+def test_classes_of_a_chunk(rows, classes, size):
+    head = kernels.linear.Head(keras.KerasTensor((rows, 64)), keras.KerasTensor((64, classes)))
+    assert kernels.linear.classes_of_chunk(rows, head, 2) == size
+
+
+@pytest.mark.skipif(side_name == "keras-torch", reason="its chunks are those of lightning_xent")
+@pytest.mark.parametrize(
     ("rows", "features", "classes", "most"),
     [
         (2048, 512, 32_000, 256),  # 1/4 of the logits, twice
@@ -94,7 +111,8 @@ def test_rows_of_a_chunk(rows, features, classes, most):
         ("hardest", 5, 1001, True),
     ],
 )
-def test_graphs_of_unknown_sizes(name, features, classes, jit_compile):
+@pytest.mark.parametrize("plan", ["rows", "classes"])
+def test_graphs_of_unknown_sizes(name, features, classes, jit_compile, plan):
     import tensorflow as tf
 
     loss, (arrays, labels) = LOSSES[name], layer((4, 5), classes=classes)
@@ -111,7 +129,7 @@ def test_graphs_of_unknown_sizes(name, features, classes, jit_compile):
     signature = [tf.TensorSpec([None, None], tf.int64), tf.TensorSpec([None, None, features])]
     signature += [tf.TensorSpec([features, classes]), tf.TensorSpec([classes])]
     graph = tf.function(step, input_signature=signature, jit_compile=jit_compile)
-    with side.planned("rows"):
+    with side.planned(plan):
         for count in (4, 1):
             given = [arrays[0][:count], *arrays[1:]]
             wanted = step(labels[:count], *map(tf.constant, without_nan(given)), is_fused=False)
@@ -128,7 +146,8 @@ class Scaled(keras_xent.CategoricalCrossEntropy):
 @only_tensorflow
 @pytest.mark.parametrize(("classes", "in_graph"), [(7, False), (7, True), (1001, True)])
 @pytest.mark.parametrize("fraction", [1.0, 0.5])
-def test_a_variable_of_the_loss_gets_its_gradient(classes, in_graph, fraction):
+@pytest.mark.parametrize("plan", ["rows", "classes"])
+def test_a_variable_of_the_loss_gets_its_gradient(classes, in_graph, fraction, plan):
     import tensorflow as tf
 
     loss, (arrays, labels) = Scaled(ignore_index=3, hard_fraction=fraction), layer(classes=classes)
@@ -143,7 +162,7 @@ def test_a_variable_of_the_loss_gets_its_gradient(classes, in_graph, fraction):
                 value = loss(labels, tf.einsum("...d,dc->...c", *given[:2]) + given[2])
         return value, *tape.gradient(value, (*given, loss.scale.value))
 
-    with side.planned("rows"):
+    with side.planned(plan):
         function = tf.function(step) if in_graph else step
         found = function(True, *map(tf.constant, arrays))
     close(found, step(False, *map(tf.constant, without_nan(arrays))))
@@ -151,7 +170,7 @@ def test_a_variable_of_the_loss_gets_its_gradient(classes, in_graph, fraction):
 
 @only_jax
 @pytest.mark.parametrize("is_jitted", [False, True])
-@pytest.mark.parametrize("plan", ["whole", "rows"])
+@pytest.mark.parametrize("plan", ["whole", "rows", "classes"])
 @pytest.mark.parametrize("fraction", [1.0, 0.5])
 def test_a_variable_of_the_loss_gets_its_gradient_in_jax(fraction, plan, is_jitted):
     import jax
@@ -184,7 +203,8 @@ def test_a_graph_asserts_labels():
 
 @pytest.mark.skipif(side_name == "keras-torch", reason="that of lightning_xent: tests/lightning/test_linear.py")
 @pytest.mark.parametrize("name", ["kernel", "hardest"])
-def test_second_derivatives(name):
+@pytest.mark.parametrize("plan", ["rows", "classes"])
+def test_second_derivatives(name, plan):
     loss, (arrays, labels) = LOSSES[name], layer()
     arrays = without_nan(arrays)
 
@@ -215,7 +235,7 @@ def test_second_derivatives(name):
             norm = sum(tf.reduce_sum(each**2) for each in first)
         return outer.gradient(norm, tensors)
 
-    with side.planned("rows"):
+    with side.planned(plan):
         close(second(True), second(False), 1e-4)
 
 

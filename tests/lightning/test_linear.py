@@ -23,6 +23,9 @@ LOSSES = {
     "hardest": lightning_xent.CategoricalCrossEntropy(hard_fraction=0.5),
 }
 
+modes = pytest.mark.parametrize("mode", ["eager", "aot"])
+pytestmark = pytest.mark.filterwarnings("ignore:.*cannot look at labels:UserWarning")
+
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
@@ -70,12 +73,14 @@ def test_second_derivative(name):
         torch.testing.assert_close(got, want)
 
 
+@modes
 @pytest.mark.parametrize("wanted", [(True, False, False), (False, True, False), (False, False, True), (False,) * 3])
 @pytest.mark.parametrize("name", LOSSES)
-def test_only_the_gradients_that_are_wanted(name, wanted):
+def test_only_the_gradients_that_are_wanted(name, wanted, mode):
     tensors, target = layer()
     tensors = [tensor.detach().requires_grad_(is_wanted) for tensor, is_wanted in zip(tensors, wanted, strict=True)]
-    value, whole = fused(LOSSES[name], *tensors, target), dense(LOSSES[name], *tensors, target)
+    with prepared(functools.partial(fused, LOSSES[name]), mode) as call:
+        value, whole = call(*tensors, target), dense(LOSSES[name], *tensors, target)
     torch.testing.assert_close(value, whole)
     assert value.requires_grad == any(wanted)
     if any(wanted):
@@ -85,22 +90,25 @@ def test_only_the_gradients_that_are_wanted(name, wanted):
         torch.testing.assert_close(got, list(wants))
 
 
-def test_gradient_of_sample_weights_and_soft_targets():
+@modes
+def test_gradient_of_sample_weights_and_soft_targets(mode):
     tensors, target = layer()
     weights = torch.rand(7, dtype=torch.float64, requires_grad=True)
     soft = torch.rand(7, 9, dtype=torch.float64, requires_grad=True)
     loss = LOSSES["cross-entropy"]
     for given, extra, leaf in ((target, {"sample_weight": weights}, weights), (soft, {}, soft)):
-        (got,) = torch.autograd.grad(loss.linear(tensors[0], tensors[1], given, tensors[2], **extra), leaf)
+        with prepared(loss.linear, mode) as call:
+            (got,) = torch.autograd.grad(call(tensors[0], tensors[1], given, tensors[2], **extra), leaf)
         (want,) = torch.autograd.grad(loss(F.linear(*tensors), given, **extra), leaf)
         torch.testing.assert_close(got, want)
 
 
+@modes
 @pytest.mark.parametrize("name", LOSSES)
-def test_no_grad(name):
+def test_no_grad(name, mode):
     tensors, target = layer()
-    with torch.no_grad():
-        value = fused(LOSSES[name], *tensors, target)
+    with torch.no_grad(), prepared(functools.partial(fused, LOSSES[name]), mode) as call:
+        value = call(*tensors, target)
     assert not value.requires_grad
     torch.testing.assert_close(value, dense(LOSSES[name], *tensors, target).detach())
 
@@ -114,11 +122,13 @@ def test_nan_in_an_ignored_row_reaches_nothing():
     assert all(torch.isfinite(each.grad).all() for each in (hidden, weight, bias))
 
 
+@modes
 @pytest.mark.parametrize("name", LOSSES)
-def test_autocast_gives_float32(name):
+def test_autocast_gives_float32(name, mode):
     tensors, target = layer(dtype=torch.float32)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        value, whole = fused(LOSSES[name], *tensors, target), dense(LOSSES[name], *tensors, target)
+    call = prepared(functools.partial(fused, LOSSES[name]), mode)
+    with torch.autocast("cpu", dtype=torch.bfloat16), call as call:
+        value, whole = call(*tensors, target), dense(LOSSES[name], *tensors, target)
         got = torch.autograd.grad(value.sum(), tensors)
     want = torch.autograd.grad(whole.sum(), tensors)
     assert value.dtype == torch.float32
@@ -149,18 +159,17 @@ def test_under_autocast_only_the_products_have_its_dtype(case, dtype):
     torch.testing.assert_close(got, want, rtol=1e-6, atol=0.0)
 
 
-def test_weight_gradient_is_summed_in_float32():
-    """4096 rows of which each adds 1/4096: in bfloat16 the sum would stop at 256 of them."""
+@modes
+def test_weight_gradient_is_summed_in_float32(mode):
+    """4096 rows, of which each adds 1/2: in bfloat16 the sum would stop at 256 of them."""
     rows = 4096
     hidden = torch.ones(rows, 1, dtype=torch.bfloat16)
     weight = torch.zeros(2, 1, dtype=torch.bfloat16, requires_grad=True)
-    lightning_xent.CategoricalCrossEntropy(reduction="sum").linear(
-        hidden, weight, torch.zeros(rows, dtype=int)
-    ).backward()
+    with prepared(lightning_xent.CategoricalCrossEntropy(reduction="sum").linear, mode) as call:
+        call(hidden, weight, torch.zeros(rows, dtype=int)).backward()
     assert weight.grad.tolist() == [[-rows / 2], [rows / 2]]
 
 
-@pytest.mark.filterwarnings("ignore:.*cannot look at labels:UserWarning")
 @pytest.mark.parametrize("name", LOSSES)
 def test_traces_give_the_same(name):
     tensors, target = layer()
@@ -198,17 +207,19 @@ class Learned(lightning_xent.CategoricalCrossEntropy):
         return lightning_xent.categorical.Softmax(inputs * self.scale, 1.0)
 
 
+@modes
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize("kind", [Scaled, Learned])
-def test_parameters_of_a_loss_get_their_gradient(kind, reduction):
+def test_parameters_of_a_loss_get_their_gradient(kind, reduction, mode):
     loss = kind(reduction=reduction)
     loss.scale = torch.nn.Parameter(torch.tensor(2.0, dtype=torch.float64))
     tensors, target = layer()
     inputs = [*tensors, loss.scale]
-    got = torch.autograd.grad(fused(loss, *tensors, target).sum(), inputs)
-    torch.testing.assert_close(got, torch.autograd.grad(dense(loss, *tensors, target).sum(), inputs))
-    frozen = [tensor.detach() for tensor in tensors]
-    assert fused(loss, *frozen, target).requires_grad
+    with prepared(functools.partial(fused, loss), mode) as call:
+        got = torch.autograd.grad(call(*tensors, target).sum(), inputs)
+        torch.testing.assert_close(got, torch.autograd.grad(dense(loss, *tensors, target).sum(), inputs))
+        frozen = [tensor.detach() for tensor in tensors]
+        assert call(*frozen, target).requires_grad
 
 
 @pytest.mark.parametrize("reduction", ["mean", "weighted_mean", "sum"])
@@ -233,7 +244,6 @@ def test_batched_gradients(name):
     torch.testing.assert_close(got, jacobian(lambda hidden: dense(LOSSES[name], hidden, *tensors[1:], target)))
 
 
-@pytest.mark.filterwarnings("ignore:.*cannot look at labels:UserWarning")
 def test_ignored_rows_under_a_trace_with_a_forbidden_class():
     (hidden, weight, bias), target = layer()
     bias = bias.detach().index_fill(0, torch.tensor([0]), -torch.inf).requires_grad_()
@@ -416,17 +426,18 @@ BEST = {
 }
 
 
+@modes
 @pytest.mark.parametrize("case", BEST)
 @pytest.mark.parametrize("trains", [True, False])
 @pytest.mark.filterwarnings("ignore:.*cosines")
-def test_predictions_come_with_the_loss(case, trains, monkeypatch):
+def test_predictions_come_with_the_loss(case, trains, mode, monkeypatch):
     loss, limits = BEST[case]
     monkeypatch.setitem(kernels.linear.LIMITS, "cpu", limits)
     head = LinearLoss(4, 9, loss)
     hidden, target, mask = torch.randn(3, 5, 4), torch.arange(15).reshape(3, 5) % 9, torch.arange(3) != 1
     hidden[1] = torch.nan
-    with torch.set_grad_enabled(trains):
-        *parts, predicted = head.parts_and_predictions(hidden, target, mask=mask)
+    with torch.set_grad_enabled(trains), prepared(head.parts_and_predictions, mode) as call:
+        *parts, predicted = call(hidden, target, mask=mask)
         want = head.parts(hidden, target, mask=mask)
     torch.testing.assert_close(parts, list(want))
     is_seen = case not in ("a softmax of its own", "hardest rows") and (case != "parameters of its own" or not trains)

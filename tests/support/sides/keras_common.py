@@ -55,10 +55,10 @@ def value_of_layer(loss, hidden, kernel, bias, target, *, fused, **more):
     return loss(target, logits if bias is None else logits + bias, **more)
 
 
-def layer_value(loss, hidden, weight, bias, target):
+def layer_value(loss, hidden, weight, bias, target, **more):
     """The loss of a last layer, in chunks."""
     kernel = keras.ops.transpose(weight) if len(weight.shape) == 2 else weight
-    return loss.linear(target, hidden, kernel, bias)
+    return loss.linear(target, hidden, kernel, bias, **more)
 
 
 def layer_parts(loss, hidden, weight, bias, target):
@@ -69,7 +69,8 @@ def layer_parts(loss, hidden, weight, bias, target):
 
 target_name, weight_name = "y_true", "kernel"
 # Everything in one chunk, and few rows in a chunk, the last of which has fewer: 15 rows of 11 classes make 16.
-linear_plans = {"whole": (1 << 23, 1 << 28), "rows": (400, 400)}
+# Least and most bytes of a chunk, and from how many rows on it has all classes.
+linear_plans = {"whole": (1 << 23, 1 << 28, 0), "rows": (400, 400, 0), "classes": (400, 400, 1000)}
 
 
 @contextmanager
@@ -77,6 +78,6 @@ def planned(plan):
     """Compute losses of layers in small chunks, and products in small pieces, on TensorFlow and JAX."""
     from keras_xent.kernels import linear
 
-    least, most = linear_plans[plan]
-    with mock.patch.multiple(linear, LEAST=least, MOST=most, ROWS=0, LEAST_FEATURES=1):
+    least, most, rows = linear_plans[plan]
+    with mock.patch.multiple(linear, LEAST=least, MOST=most, ROWS=rows, LEAST_FEATURES=1):
         yield

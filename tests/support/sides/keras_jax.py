@@ -88,7 +88,7 @@ def layer(loss, hidden, weight, bias, target, *, fused, **more):
         return value.sum(), value
 
     # A function with the same key is the same function, which is compiled once.
-    key = type(loss).__name__, repr(loss.get_config()), fused, linear.LEAST, rest, *more
+    key = type(loss).__name__, repr(loss.get_config()), fused, linear.LEAST, linear.ROWS, rest, *more
     step = STEPS.setdefault(key, jax.jit(jax.grad(total, has_aux=True)))
     gradients, value = step((hidden, weight, bias), target, more)
     return [numpy(each) for each in (value, *gradients) if each is not None]
@@ -99,4 +99,4 @@ STEPS = {}
 linear_share = 24
 linear_dtypes = ("float32",)
 layer_dtype, layer_tolerance = "float32", 1e-5
-linear_plans = {"rows": (400, 400)}
+linear_plans = {"rows": (400, 400, 0), "classes": (400, 400, 1000)}

@@ -88,9 +88,9 @@ def layer(loss, hidden, weight, bias, target, *, fused, **more):
     return [numpy(each) for each in (value, *torch.autograd.grad(value.sum(), wanted))]
 
 
-def layer_value(loss, hidden, weight, bias, target):
+def layer_value(loss, hidden, weight, bias, target, **more):
     """The loss of a last layer, in chunks."""
-    return loss.linear(hidden, weight, target, bias)
+    return loss.linear(hidden, weight, target, bias, **more)
 
 
 def layer_parts(loss, hidden, weight, bias, target):

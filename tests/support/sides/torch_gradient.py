@@ -15,7 +15,7 @@ from lightning_xent.kernels.linear import Limits
 eager_modes = ("eager", "blocks")
 compiled_modes = ("inductor",)
 modes = (*eager_modes, "torch.compile")  # with the backend "eager": the capture alone, which takes no compiler
-BACKENDS = {"torch.compile": "eager", "inductor": "inductor"}
+BACKENDS = {"torch.compile": "eager", "aot": "aot_eager", "inductor": "inductor"}
 group_size = 6  # 24 take inductor more than twice the time for each case
 parts_mode = "eager"
 
