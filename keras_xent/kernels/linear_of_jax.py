@@ -64,14 +64,13 @@ def _planned(head: Head, work: Work) -> tuple[_Plan, tuple[Any, ...]]:
     is_of_one_device = jax.device_count() == 1 or is_in_shard_map(head.kernel)
     classes = classes_of_chunk(count, head, work.copies) if work.by_label is not None and is_of_one_device else None
     rows = int(min(count, rows_of_chunk(count, head, work.copies) if classes is None else MOST_ROWS))
-    some = [jax.ShapeDtypeStruct((rows, *each.shape[1:]), each.dtype) for each in work.data]
+    hidden, *some = jax.eval_shape(lambda *arrays: [each[:rows] for each in arrays], head.hidden, *work.data)
     if work.by_label is None or classes is None:
-        hidden = jax.ShapeDtypeStruct((rows, *head.hidden.shape[1:]), head.hidden.dtype)
         logits = jax.eval_shape(lambda hidden: all_logits(head._replace(hidden=hidden)), hidden)
         losses_of, constants = jax.closure_convert(work.losses_of, logits, *some)
         return _Plan(losses_of, rows, None, None), tuple(constants)
     by_label = work.by_label
-    number = jax.ShapeDtypeStruct((rows,), compute_dtype(head.hidden))
+    number = jax.eval_shape(lambda hidden: hidden[:, 0].astype(compute_dtype(hidden)), hidden)
     example = jax.eval_shape(lambda *each: found(Statistics(*each), by_label.reads), *(number,) * 6)
     losses_of, constants = jax.closure_convert(by_label.losses_of, example, *some)
     if by_label.class_weight is None:

@@ -1,6 +1,6 @@
 """The loss of the last linear layer where torch.compile traces it: a graph of some chunks of rows.
 
-The number of chunks depends on comparisons alone, so one graph serves many numbers of rows.
+The number of chunks depends on a comparison alone, so one graph serves many numbers of rows.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,6 @@ from torch.nn.functional import linear
 from lightning_xent.kernels.blocks import compute_dtype
 from lightning_xent.kernels.linear import LIMITS, SHARE, Head, Work, add_product
 
-MOST_CHUNKS = 64
-"""Each makes the graph longer, and its compilation."""
 TRACES_BACKWARD = torch.__version__ >= (2, 7)  # type: ignore[operator]
 """Whether Dynamo traces a transform of torch.func in the backward pass of a function."""
 
@@ -102,7 +100,8 @@ class _Losses(torch.autograd.Function):
     def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias = ctx.saved_tensors
         # After the slopes: else the compiler would find that these logits are those of the forward pass, and keep all.
-        head = Head(_after(hidden, [slopes]), weight, bias)
+        hidden, counts = _after(hidden, [slopes]), (slopes != 0).unsqueeze(1)  # others may hold NaN
+        head = Head(torch.where(counts, hidden, torch.zeros_like(hidden)), weight, bias)
         _, gradients = _gradients(head, slopes, ctx.work, ctx.needs_input_grad[:3])
         return *(None if each is None else each.to(hidden.dtype) for each in gradients), None
 
@@ -148,17 +147,15 @@ def _sum_of_products(total: Tensor | None, first: Tensor, second: Tensor) -> Ten
 
 
 def _chunks(head: Head) -> list[slice]:
-    """Return the rows of the chunks: as many in each, and the rest in the last."""
+    """Return the rows of the chunks: as many in each, and the rest in the last.
+
+    There are SHARE or one. Each other number would be another graph, of which torch.compile keeps eight.
+    """
     count, classes = head.hidden.shape[0], head.weight.shape[0]
     limits = LIMITS["cuda" if head.hidden.device.type == "cuda" else "cpu"]
     of_row = classes * max(4, head.hidden.element_size())
     enough = max(limits.least, min(limits.of_rows, limits.rows * of_row))
-    chunks = 1
-    while (
-        chunks < MOST_CHUNKS
-        and count >= 2 * chunks
-        and count * of_row > chunks * (enough if chunks < SHARE else limits.most)
-    ):
-        chunks *= 2
-    step = count // chunks
-    return [*(slice(i * step, (i + 1) * step) for i in range(chunks - 1)), slice((chunks - 1) * step, count)]
+    if count * of_row <= 2 * enough or count < SHARE:
+        return [slice(0, count)]
+    step = count // SHARE
+    return [*(slice(i * step, (i + 1) * step) for i in range(SHARE - 1)), slice((SHARE - 1) * step, count)]

@@ -1,5 +1,6 @@
 """Questions about a tensor of torch, whatever it is for; Keras asks them too on its torch backend."""
 
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -66,7 +67,12 @@ def is_transformed() -> bool:
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def has_hooks() -> bool:
-    """Whether hooks see what autograd saves: those of offloading, and of a checkpoint around compiled code."""
+    """Whether hooks see what autograd saves, while torch.compile traces: those of offloading, and of checkpoints.
+
+    A checkpoint that is compiled too has its hooks later. Dynamo traces its body on its own, which the stack shows.
+    """
+    if any(frame.f_code.co_name.startswith("speculate_subgraph") for frame, _ in traceback.walk_stack(None)):
+        return True
     try:
         with torch.autograd.graph.disable_saved_tensors_hooks(""):
             return False

@@ -70,9 +70,12 @@ def work_of(
     dtype, is_labels = compute_dtype(head.hidden), label is not None
 
     def plain(logits: Tensor, rows: Places = slice(None)) -> Tensor:
+        target = target_of(rows)
         if counts is not None:
-            logits = torch.where(counts[rows].unsqueeze(1), logits, torch.full_like(logits, 0.5))
-        losses: Tensor = loss._losses(logits.to(dtype), target_of(rows), class_weight, is_labels)
+            own = counts[rows].unsqueeze(1)
+            logits = torch.where(own, logits, torch.full_like(logits, 0.5))
+            target = target if is_labels else torch.where(own, target, torch.full_like(target, 0.5))
+        losses: Tensor = loss._losses(logits.to(dtype), target, class_weight, is_labels)
         return losses
 
     if tensors.is_compiling():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from pytorch_lightning.cli import LightningCLI
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 import lightning_xent
 from lightning_xent import LinearLoss, kernels
@@ -178,6 +179,59 @@ def test_traces_give_the_same(name):
         torch.testing.assert_close(compiled(*tensors, target), want)
     found = torch.func.grad(lambda hidden: fused(LOSSES[name], hidden, *tensors[1:], target).sum())(tensors[0])
     torch.testing.assert_close(found, *torch.autograd.grad(want.sum(), tensors[0]))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("is_inside", [True, False])
+def test_a_checkpoint_and_a_compiler(name, is_inside):
+    """Inside a compiled function Dynamo shows a checkpoint in its stack alone; `has_hooks` looks for it."""
+
+    def checkpointed(call):
+        return functools.partial(checkpoint, call, use_reentrant=False)
+
+    tensors, target = layer()
+    plain = functools.partial(fused, LOSSES[name])
+    want = dense(LOSSES[name], *tensors, target)
+    with prepared(checkpointed(plain) if is_inside else plain, "aot") as compiled:
+        got = (compiled if is_inside else checkpointed(compiled))(*tensors, target)
+        torch.testing.assert_close(got, want)
+        pair = (torch.autograd.grad(each.sum(), tensors) for each in (got, want))
+        torch.testing.assert_close(*pair)
+
+
+@modes
+@pytest.mark.parametrize("case", ["soft", "hardest"])
+def test_nan_in_a_row_of_weight_0_reaches_nothing(case, mode):
+    (hidden, weight, bias), target = layer()
+    weights = torch.ones(7, dtype=torch.float64).index_fill(0, torch.tensor([2]), 0.0)
+    loss = LOSSES["hardest" if case == "hardest" else "cross-entropy"]
+    if case == "soft":
+        target = torch.rand(7, 9, dtype=torch.float64).softmax(-1).index_fill(0, torch.tensor([2]), torch.nan)
+    else:
+        hidden = hidden.detach().index_fill(0, torch.tensor([2]), torch.nan).requires_grad_()
+    with prepared(loss.linear, mode) as call:
+        value = call(hidden, weight, target, bias, sample_weight=weights)
+        gradients = torch.autograd.grad(value, (hidden, weight, bias))
+    assert all(torch.isfinite(each).all() for each in (value, *gradients))
+
+
+def test_few_graphs_serve_training_and_evaluation():
+    graphs = []
+
+    def backend(module, _):
+        graphs.append(module)
+        return module.forward
+
+    torch.compiler.reset()
+    compiled = torch.compile(functools.partial(fused, LOSSES["cross-entropy"]), backend=backend, fullgraph=True)
+    for rows in (3, 5, 40, 90, 200, 7, 1000):
+        for trains in (True, False):
+            with torch.set_grad_enabled(trains):
+                tensors, target = layer(rows)
+                compiled(*tensors, target)
+    # With and without gradients: of the first size, of few rows, and of many, whose last chunk is as large or larger.
+    # torch.compile keeps as many.
+    assert len(graphs) <= 8
 
 
 @pytest.mark.parametrize("rows", [64, 1])

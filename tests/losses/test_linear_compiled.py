@@ -46,7 +46,7 @@ def agree(found, whole, tolerance):
 @pytest.mark.parametrize("mode", ["aot", pytest.param("inductor", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in OFTEN else pytest.mark.slow) for n in LOSSES])
 def test_chunks_in_a_graph_give_what_all_logits_give(name, mode, monkeypatch):
-    limited(monkeypatch, 15 * CLASSES * 8 // 2)
+    limited(monkeypatch, 15 * CLASSES * 8 // 4)
     loss, kind = built(name)
     loss.axis = -1
     layer, target = random_layer(kind)
@@ -60,7 +60,7 @@ def test_chunks_in_a_graph_give_what_all_logits_give(name, mode, monkeypatch):
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_one_graph_serves_every_number_of_rows(reduction, monkeypatch):
-    limited(monkeypatch, 4 * 6 * CLASSES)
+    limited(monkeypatch, 4 * 4 * CLASSES)
     loss = side.package.get({"loss": "CategoricalCrossEntropy", "config": {"reduction": reduction}})
     torch.compiler.reset()
 
@@ -68,7 +68,7 @@ def test_one_graph_serves_every_number_of_rows(reduction, monkeypatch):
         return side.layer_value(loss, hidden, weight, bias, target)
 
     compiled = torch.compile(function, backend="aot_eager", fullgraph=True, dynamic=True)
-    for rows in (25, 29, 38):  # in four chunks
+    for rows in (25, 29, 38):
         layer, target = random_layer(LABEL, rows=(rows,))
         layer, target = [each.float() for each in layer], side.tensor(target)
         wanted = side.layer(loss, *layer, target, fused=False)
