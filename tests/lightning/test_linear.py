@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 import lightning_xent
 from lightning_xent import LinearLoss, kernels
+from lightning_xent.kernels import linear_traced
 from lightning_xent.kernels.linear import Limits
 from lightning_xent.metrics import predictions, predictions_of_layer
 from lightning_xent.module import XentModule
@@ -202,6 +203,8 @@ def test_a_checkpoint_and_a_compiler(name, is_inside):
 @modes
 @pytest.mark.parametrize("case", ["soft", "hardest"])
 def test_nan_in_a_row_of_weight_0_reaches_nothing(case, mode):
+    if case == "hardest" and mode == "aot" and not linear_traced.TRACES_BACKWARD:
+        pytest.skip("this version of torch computes all logits, where a NaN in hidden states reaches the weight")
     (hidden, weight, bias), target = layer()
     weights = torch.ones(7, dtype=torch.float64).index_fill(0, torch.tensor([2]), 0.0)
     loss = LOSSES["hardest" if case == "hardest" else "cross-entropy"]
