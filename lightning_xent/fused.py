@@ -203,8 +203,8 @@ def _read(
     if (
         loss.takes_cosines
         and not loss._watch.has_looked
-        and kernels.takes_chunks(head.hidden, head.weight)
         and not tensors.is_compiling()
+        and kernels.takes_chunks(head.hidden, head.weight)
     ):
         few = head.hidden[: reading.CORNER], head.weight, head.bias
         cosines = linear(*(None if each is None else each.detach() for each in few))  # type: ignore[arg-type]

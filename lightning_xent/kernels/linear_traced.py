@@ -24,14 +24,14 @@ def _add_product(into: Tensor, first: Tensor, second: Tensor) -> None:
     add_product(into, first, second)
 
 
-@torch.library.custom_op("crossent::after", mutates_args=(), schema="(Tensor value, Tensor[] gradients) -> Tensor")
-def _after(value: Tensor, gradients: Sequence[Tensor]) -> Tensor:
-    """Return the value, once its gradients are there: else the backward pass could compute them, from all logits."""
+@torch.library.custom_op("crossent::after", mutates_args=(), schema="(Tensor value, Tensor[] others) -> Tensor")
+def _after(value: Tensor, others: Sequence[Tensor]) -> Tensor:
+    """Return the value, once the others are there: so the compiler cannot move them, or what reads the value."""
     return value.clone()
 
 
 @_after.register_fake
-def _(value: Tensor, gradients: Sequence[Tensor]) -> Tensor:
+def _(value: Tensor, others: Sequence[Tensor]) -> Tensor:
     return torch.empty_like(value)
 
 
@@ -119,6 +119,7 @@ class _Total(torch.autograd.Function):
     ) -> Tensor:
         ctx.dtype = hidden.dtype
         ctx.save_for_backward(found, *gradients)
+        # Else the compiler would leave the products to the backward pass, and keep all logits for them.
         return _after((slopes * found).sum(), [each for each in gradients if each is not None])
 
     @staticmethod

@@ -7,7 +7,7 @@ import torch
 from lightning_xent import kernels
 from lightning_xent.kernels import linear_traced
 from lightning_xent.kernels.linear import Limits
-from linear_cases import CLASSES, LABEL, LOSSES, ROWS, built, random_layer
+from linear_cases import CLASSES, LABEL, LOSSES, ROWS, built, compare, random_layer
 from memory import peak_of
 from sides import name as side_name
 from sides import side
@@ -38,11 +38,6 @@ def both(loss, layer, target, mode, **more):
     return [side.numpy(each) for each in found], side.layer(loss, *layer, target, fused=False, **more)
 
 
-def agree(found, whole, tolerance):
-    for got, want in zip(found, whole, strict=True):
-        np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * max(1.0, np.abs(want).max()))
-
-
 @pytest.mark.parametrize("mode", ["aot", pytest.param("inductor", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in OFTEN else pytest.mark.slow) for n in LOSSES])
 def test_chunks_in_a_graph_give_what_all_logits_give(name, mode, monkeypatch):
@@ -55,7 +50,7 @@ def test_chunks_in_a_graph_give_what_all_logits_give(name, mode, monkeypatch):
         "mask": side.tensor(np.arange(15).reshape(ROWS) % 4 != 1),
         "sample_weight": side.tensor(np.arange(15).reshape(ROWS) % 3 / 2.0, side.layer_dtype),
     }
-    agree(*both(loss, layer, target, mode, **more), max(1e-6, side.layer_tolerance))
+    compare(*both(loss, layer, target, mode, **more), max(1e-6, side.layer_tolerance))
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
@@ -76,7 +71,7 @@ def test_one_graph_serves_every_number_of_rows(reduction, monkeypatch):
         with torch.compiler.set_stance("default" if rows == 25 else "fail_on_recompile"):
             value = compiled(*layer, target)
         gradients = torch.autograd.grad(value.sum(), layer)
-        agree([side.numpy(each) for each in (value, *gradients)], wanted, 1e-5)
+        compare([side.numpy(each) for each in (value, *gradients)], wanted, 1e-5)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
