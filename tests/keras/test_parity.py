@@ -39,13 +39,16 @@ ONE_SIDED = {
     "kernels/distribution.py",
     "kernels/elementwise.py",
     "kernels/labels.py",
+    "kernels/linear_gradients.py",
+    "kernels/linear_traced.py",
     "kernels/plain.py",
     "kernels/sharded.py",
-    "kernels/statistics.py",
     "kernels/tensors.py",
     "kernels/triton_code.py",
     "kernels/work.py",
     # torch has no other backends, and needs no private names.
+    "kernels/classes_of_jax.py",
+    "kernels/classes_of_tensorflow.py",
     "kernels/jax_trace.py",
     "kernels/linear_of_jax.py",
     "kernels/linear_of_tensorflow.py",
@@ -207,6 +210,8 @@ FORBIDDEN = {
     "shared_specs": {"torch", "tensorflow", "jax", "keras", "keras_xent", "lightning_xent"},
 }
 OF_ONE_BACKEND = {  # files that one backend of Keras alone imports, and what it imports for torch
+    "keras_xent/kernels/classes_of_jax.py": {"jax"},
+    "keras_xent/kernels/classes_of_tensorflow.py": {"tensorflow"},
     "keras_xent/kernels/jax_trace.py": {"jax"},
     "keras_xent/kernels/linear_of_jax.py": {"jax"},
     "keras_xent/kernels/linear_of_tensorflow.py": {"tensorflow"},
