@@ -155,13 +155,10 @@ class CategoricalLoss(CategoricalOptions, Loss):
             ValueError: As in a call; a loss that reads more than one tensor of logits, or probabilities.
             TypeError: Tensors that are not floating point, or not of one dtype.
         """
-        given = hidden, weight, bias, target, sample_weight, mask
-        rows = shards.of_layer(self, *given)
-        if rows is not None:
-            return reduction.reduce(rows, self.reduction, denominator, self.check_labels)
+        call = self._call_of_layer(hidden, weight, bias, target, sample_weight, mask)
         if self.reduction == "none" or self.hard_fraction < 1.0:
-            return reduction.reduce(fused.rows(self, *given), self.reduction, denominator, self.check_labels)
-        total, count = fused.parts(self, *given)
+            return reduction.reduce(fused.rows(self, call), self.reduction, denominator, self.check_labels)
+        total, count = fused.parts(self, call)
         if denominator is not None:
             count = weighting.scalar("denominator", denominator, total, self.check_labels)
         return reduction.quotient(total, count)
@@ -181,10 +178,15 @@ class CategoricalLoss(CategoricalOptions, Loss):
         return self._linear_parts(hidden, weight, bias, target, sample_weight, mask)
 
     def _linear_parts(self, *given: Any, best: Best | None = None) -> tuple[Tensor, Tensor]:
-        rows = shards.of_layer(self, *given)
-        if rows is None and self.hard_fraction < 1.0:
-            rows = fused.rows(self, *given)
-        return fused.parts(self, *given, best=best) if rows is None else reduction.parts(rows, self.reduction)
+        call = self._call_of_layer(*given)
+        if self.hard_fraction < 1.0:
+            return reduction.parts(fused.rows(self, call), self.reduction)
+        return fused.parts(self, call, best)
+
+    def _call_of_layer(self, *given: Any) -> fused.Call:
+        is_ranked = self.hard_fraction < 1.0
+        call = shards.of_layer(self, *given, is_ranked=is_ranked)
+        return fused.read(self, *given, is_ranked=is_ranked) if call is None else call
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return the probabilities of the K classes, on the class axis of the logits.

@@ -69,7 +69,7 @@ class TopK:
         return (probabilities * own).sum(-1) + share * (class_weight.sum() - own.sum(-1))
 
 
-class _Call(NamedTuple):
+class Call(NamedTuple):
     """A call of `linear`, with the rows in one axis; those that need no loss are left out."""
 
     head: Head
@@ -86,12 +86,8 @@ class _Call(NamedTuple):
     """Whether chunks can be computed: not under most traces and transforms, nor if the target has a gradient."""
 
 
-def parts(loss: "CategoricalLoss", *given: Any, best: Best | None = None) -> tuple[Tensor, Tensor]:
-    """Return (sum k s l, denominator) of the layer `given`: (hidden, weight, bias, target, sample_weight, mask).
-
-    `best` sees the logits, where they are computed in chunks.
-    """
-    call = _read(loss, *given, is_ranked=False)
+def parts(loss: "CategoricalLoss", call: Call, best: Best | None = None) -> tuple[Tensor, Tensor]:
+    """Return (sum k s l, denominator). `best` sees the logits, where they are computed in chunks."""
     denominator = reduction.parts(call.rows, loss.reduction)[1]
     slopes = call.rows.losses.new_ones(call.shape)
     slopes = reduction.weighted_losses(_with(call.rows, slopes))  # 0 for rows that do not count
@@ -103,18 +99,12 @@ def parts(loss: "CategoricalLoss", *given: Any, best: Best | None = None) -> tup
         if best is not None:
             best.finish(call.places, math.prod(call.shape))
         return total, denominator
-    return (slopes * call.work.plain(linear(*call.head))).sum(), denominator
+    return (slopes * call.work.of_all_logits(call.head)).sum(), denominator
 
 
-def rows(loss: "CategoricalLoss", *given: Any) -> Rows:
-    """Return all rows of the layer `given`, with their losses."""
-    call = _read(loss, *given, is_ranked=loss.hard_fraction < 1.0)
-    losses = linear_gradients.losses(call.head, call.work) if call.fuses else call.work.plain(linear(*call.head))
-    return rows_of(loss, call, losses)
-
-
-def rows_of(loss: "CategoricalLoss", call: _Call, losses: Tensor) -> Rows:
-    """Return all rows of a call, given the losses [n] of those that were not left out."""
+def rows(loss: "CategoricalLoss", call: Call) -> Rows:
+    """Return all rows, with their losses."""
+    losses = linear_gradients.losses(call.head, call.work) if call.fuses else call.work.of_all_logits(call.head)
     losses = losses if call.factor is None else losses * call.factor
     if call.places is not None:
         losses = losses.new_zeros(math.prod(call.shape)).index_copy(0, call.places, losses)
@@ -176,7 +166,7 @@ def _given(
     return loss._given(logits, len(shape), target, sample_weight, mask)
 
 
-def _read(
+def read(
     loss: "CategoricalLoss",
     hidden: Any,
     weight: Any,
@@ -187,7 +177,8 @@ def _read(
     *,
     is_ranked: bool,
     is_sharded: bool = False,
-) -> _Call:
+) -> Call:
+    """Return the call. If `is_ranked`, rows of weight 0 have losses too. If `is_sharded`, the layer has no values."""
     if not loss.reads_one_logits:
         raise ValueError(
             f"linear() cannot be used with {type(loss).__name__}, which reads more than one tensor of logits for each "
@@ -228,7 +219,7 @@ def _read(
     soft = checked.probabilities if isinstance(checked, TopK) else checked
     layer = [tensor for tensor in head if tensor is not None]
     fuses = kernels.takes_chunks(*layer) and not soft.requires_grad
-    return _Call(head, work, shape, places, _left(validity, places), rows_of_call, fuses)
+    return Call(head, work, shape, places, _left(validity, places), rows_of_call, fuses)
 
 
 def _given_top(loss: "CategoricalLoss", logits: Tensor, top: TopK, sample_weight: Any, mask: Any) -> "Given":
@@ -300,9 +291,9 @@ def _head(hidden: Any, weight: Any, bias: Any) -> tuple[Head, tuple[int, ...]]:
         )
     if bias is not None and tuple(given["bias"].shape) != (weight.shape[0],):
         raise ValueError(f"bias must have shape ({weight.shape[0]},), got {tuple(given['bias'].shape)}")
-    kind = hidden.device.type
-    if not hidden.is_meta and torch.is_autocast_enabled(kind) and hidden.dtype != torch.float64:
-        given = {name: tensor.to(torch.get_autocast_dtype(kind)) for name, tensor in given.items()}
+    dtype = autocast_dtype(hidden)
+    if dtype is not None:
+        given = {name: tensor.to(dtype) for name, tensor in given.items()}
     for name, tensor in given.items():
         if tensor.dtype != given["hidden"].dtype:
             raise TypeError(
@@ -311,6 +302,14 @@ def _head(hidden: Any, weight: Any, bias: Any) -> tuple[Head, tuple[int, ...]]:
             )
     head = Head(given["hidden"].reshape(-1, weight.shape[1]), given["weight"], given.get("bias"))
     return head, tuple(hidden.shape)[:-1]
+
+
+def autocast_dtype(hidden: Tensor) -> torch.dtype | None:
+    """Return the dtype that autocast gives a layer; None if it leaves it alone."""
+    kind = hidden.device.type
+    if hidden.is_meta or hidden.dtype == torch.float64 or not torch.is_autocast_enabled(kind):
+        return None
+    return torch.get_autocast_dtype(kind)
 
 
 def _without(head: Head, read: Tensor | None) -> tuple[Head, Tensor | None]:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from lightning_xent import fused, reading, targets
-from lightning_xent.kernels import sharded, tensors
-from lightning_xent.kernels.linear import ByLabel, Head
+from lightning_xent.kernels import sharded, sharded_linear, tensors
+from lightning_xent.kernels.linear import Head
 from lightning_xent.kernels.sharded import Exchange, Label, Part
 from lightning_xent.kernels.statistics import Reads, Statistics, found
 from lightning_xent.kernels.work import of_statistics, statistics_of, takes_statistics
@@ -106,9 +106,17 @@ def of_logits(
 
 
 def of_layer(
-    loss: "CategoricalLoss", hidden: Any, weight: Any, bias: Any, target: Any, sample_weight: Any, mask: Any
-) -> Rows | None:
-    """Return all rows of the last layer, of whose weight this rank has some classes; None if that has to be whole."""
+    loss: "CategoricalLoss",
+    hidden: Any,
+    weight: Any,
+    bias: Any,
+    target: Any,
+    sample_weight: Any,
+    mask: Any,
+    *,
+    is_ranked: bool,
+) -> fused.Call | None:
+    """Return the call of a last layer, of whose weight this rank has some classes; None if that has to be whole."""
     parts = _parts(weight) if reading.is_distributed(weight) else None
     if parts and not reading.is_distributed(hidden):
         raise ValueError(
@@ -116,32 +124,30 @@ def of_layer(
             "DTensor.from_local(hidden, weight.device_mesh, [Replicate()]). If FSDP has sharded the weight, each rank "
             "has rows of its own: call the LinearLoss itself, which FSDP gives the whole weight"
         )
-    if not parts or set(parts) != {0} or not loss.reads_one_logits or not takes_statistics(loss):
+    if not parts or set(parts) != {0} or weight.ndim != 2 or _learns(loss) or _needs_gradient(target):
         return None
     hidden, target, sample_weight, mask = map(reading.whole, (hidden, target, sample_weight, mask))
     shape = (*hidden.shape[:-1], weight.shape[0])
-    if weight.ndim != 2 or isinstance(target, fused.TopK | tuple) or _is_distribution(target, shape, len(shape) - 1):
-        return None
-    part, exchange = parts[0], Exchange()
-    head = Head(hidden, weight.to_local(), None if bias is None else _own_bias(bias, weight, part))
-    zero = head.weight.detach().new_zeros(())
+    own_bias = None if bias is None else _own_bias(bias, weight, parts[0])
+    local, exchange = Head(hidden, weight.to_local(), own_bias), Exchange()
+    zero = local.weight.detach().new_zeros(())
     # A layer of this shape takes no memory.
-    layer = zero.expand(weight.shape), None if bias is None else zero.expand(bias.shape)
-    given = hidden, *layer, target, sample_weight, mask
-    is_ranked = loss.hard_fraction < 1.0
-    call = exchange.attempt(lambda: fused._read(loss, *given, is_ranked=is_ranked, is_sharded=True))
-    wide, count = zero.new_empty(0, dtype=reading.compute_dtype(hidden)), math.prod(shape[:-1])
-    if call is None:
-        sharded.send_failure(wide, statistics_of(loss, None, hidden), part, exchange, count)
+    stand_ins = zero.expand(weight.shape), None if bias is None else zero.expand(bias.shape)
+    given = hidden, *stand_ins, target, sample_weight, mask
+    call = exchange.attempt(lambda: fused.read(loss, *given, is_ranked=is_ranked, is_sharded=True))
+    like = zero.to(fused.autocast_dtype(hidden) or hidden.dtype)
+    layer = sharded_linear.Layer(parts[0], exchange, math.prod(shape[:-1]), weight.shape[1], like, loss.check_labels)
+    work: sharded_linear.LabelOfShards | sharded_linear.RowsOfShards
+    if takes_statistics(loss) and not _is_distribution(target, shape, len(shape) - 1):
+        work = sharded_linear.LabelOfShards(layer, call and call.work, statistics_of(loss, None, like))
     else:
-        work: ByLabel = call.work
-        dtype = call.head.hidden.dtype
-        bias = None if head.bias is None else head.bias.to(dtype)
-        head = Head(call.head.hidden, head.weight.to(dtype), bias)
-        statistics = sharded.of_head(head, Label(work.label, work.reads, part, exchange, count))
-        losses = exchange.attempt(lambda: work.losses_of(found(statistics, work.reads), rows=slice(None)))
-    exchange.finish(loss.check_labels)
-    return fused.rows_of(loss, call, losses)
+        work = sharded_linear.RowsOfShards(layer, call and call.work)
+    if call is None:
+        is_needed = any(each is not None and each.requires_grad for each in local)
+        has_sum = loss.reduction != "none" and loss.hard_fraction == 1.0
+        work.fail(has_gradient=torch.is_grad_enabled() and is_needed and has_sum)
+    bias = None if own_bias is None else own_bias.to(like.dtype)
+    return call._replace(head=Head(call.head.hidden, local.weight.to(like.dtype), bias), work=work, fuses=True)
 
 
 def stand_in(value: Any) -> Any:
@@ -338,7 +344,16 @@ def _own_bias(bias: Any, weight: Any, part: Part) -> Tensor:
     return sharded.own_part(reading.whole(bias), part)
 
 
+def _needs_gradient(target: Any) -> bool:
+    """Whether a target, or the probabilities of one, need a gradient."""
+    target = target.probabilities if isinstance(target, fused.TopK) else target
+    given = target if isinstance(target, tuple) else (target,)
+    return any(isinstance(each, Tensor) and each.requires_grad for each in given)
+
+
 def _is_distribution(target: Any, shape: tuple[int, ...], axis: int) -> bool:
     """Whether a target for logits of this shape is not one of class indices."""
+    if isinstance(target, fused.TopK | tuple):
+        return True
     given = tuple(target.shape) if isinstance(target, Tensor) else np.shape(target)
     return len(given) == len(shape) and (given[axis] != 1 or shape[axis] == 1)

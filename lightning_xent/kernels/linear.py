@@ -4,6 +4,7 @@ Each loss has its work, by rows or by statistics of the label; `linear_gradients
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from lightning_xent.kernels.blocks import compute_dtype
 from lightning_xent.kernels.plain import OfLabel
@@ -154,8 +156,42 @@ class Gradients:
             _ = bias[classes].copy_(total) if rows.start == 0 else bias[classes].add_(total)
 
 
+class Work(ABC):
+    """Computes the losses of all rows of a head, chunk by chunk, and adds the gradients."""
+
+    plain: Callable[..., Tensor]
+    """Returns the losses [n] of logits [n, C] of some rows, by operations that autograd can differentiate again."""
+    best: Best | None
+    """Sees the logits of the first pass."""
+
+    @abstractmethod
+    def seen_by(self, best: Best) -> "Work":
+        """Return this work, whose logits `best` sees."""
+
+    @abstractmethod
+    def tried(self, head: Head) -> Tensor:
+        """Return the loss of one row, which has a gradient only if the loss has tensors of its own that need one."""
+
+    @abstractmethod
+    def losses(self, head: Head) -> Tensor:
+        """Return the losses [N]."""
+
+    @abstractmethod
+    def gradient(self, head: Head, slopes: Tensor, gradients: Gradients, places: Tensor | None = None) -> Tensor:
+        """Return the losses [n], and add the gradient of sum_i slopes_i losses_i; `places` are numbers of the rows."""
+
+    def of_all_logits(self, head: Head) -> Tensor:
+        """Return the losses [N] by operations that autograd can differentiate again."""
+        losses: Tensor = self.plain(linear(*head))
+        return losses
+
+    def summed(self, of_hidden: Tensor) -> Tensor:
+        """Return the gradient of the hidden states, given what `gradient` has added to it."""
+        return of_hidden
+
+
 @dataclass(frozen=True)
-class ByRows:
+class ByRows(Work):
     """Any loss: `losses_of(logits [n, C], rows)` gives the losses [n] of some rows, and autograd their gradient."""
 
     losses_of: Callable[[Tensor, slice | Tensor], Tensor]
@@ -163,18 +199,14 @@ class ByRows:
     copies: int
     """How many tensors of the size of a chunk the loss needs."""
     best: Best | None = None
-    """Sees the logits of the first pass."""
 
     def seen_by(self, best: Best) -> "ByRows":
-        """Return this work, whose logits `best` sees."""
         return ByRows(self.losses_of, self.plain, self.copies, best)
 
     def tried(self, head: Head) -> Tensor:
-        """Return the loss of one row, which has a gradient only if the loss has tensors of its own that need one."""
         return self.losses_of(head.hidden.new_zeros(1, len(head.weight)), slice(0, 1))
 
     def losses(self, head: Head) -> Tensor:
-        """Return the losses [N]."""
         found, classes = [], slice(0, len(head.weight))
         for rows in slices(len(head.hidden), chunks(head, self.copies, splits_classes=False).rows):
             logits = head.logits(rows, classes)
@@ -184,7 +216,6 @@ class ByRows:
         return torch.cat(found) if found else _none(head)
 
     def gradient(self, head: Head, slopes: Tensor, gradients: Gradients, places: Tensor | None = None) -> Tensor:
-        """Return the losses [n], and add the gradient of sum_i slopes_i losses_i; `places` are numbers of the rows."""
         found, classes = [], slice(0, len(head.weight))
         for rows in slices(len(head.hidden), chunks(head, self.copies, splits_classes=False).rows):
             logits = head.logits(rows, classes)
@@ -192,7 +223,7 @@ class ByRows:
                 self.best.see(logits, classes)
             logits.requires_grad_()
             with torch.enable_grad():
-                losses = self.losses_of(logits, _numbers(rows, places))
+                losses = self.losses_of(logits, numbers_of(rows, places))
             (gradient,) = torch.autograd.grad(losses, logits, slopes[rows])
             gradients.add(rows, classes, gradient)
             found.append(losses.detach())
@@ -200,7 +231,7 @@ class ByRows:
 
 
 @dataclass(frozen=True)
-class ByLabel:
+class ByLabel(Work):
     """A loss that reads the statistics of a label: `losses_of(found, rows=...)` gives the losses [n] of some rows."""
 
     losses_of: Callable[..., Tensor]
@@ -210,22 +241,18 @@ class ByLabel:
     copies: int
     """How many tensors of the size of a chunk the loss needs."""
     best: Best | None = None
-    """Sees the logits of the first pass."""
 
     def seen_by(self, best: Best) -> "ByLabel":
-        """Return this work, whose logits `best` sees."""
         return ByLabel(self.losses_of, self.plain, self.label, self.reads, self.copies, best)
 
     def tried(self, head: Head) -> Tensor:
-        """Return the loss of one row, which has a gradient only if the loss has tensors of its own that need one."""
         number = head.hidden.new_ones(1, dtype=compute_dtype(head.hidden))
         return self.losses_of(OfLabel(number, number, number, number, number), rows=slice(0, 1))
 
     def losses(self, head: Head) -> Tensor:
-        """Return the losses [N]."""
         size = chunks(head, self.copies, splits_classes=True)
         all_rows, classes = size.of(head)
-        memory, found = _memory(head, size), []
+        memory, found = memory_of(head, size), []
         for rows in all_rows:
             statistics = [self._block(head, rows, part, memory).statistics for part in classes]
             whole = merged(statistics, self.reads.divisor)
@@ -233,17 +260,16 @@ class ByLabel:
         return torch.cat(found) if found else _none(head)
 
     def gradient(self, head: Head, slopes: Tensor, gradients: Gradients, places: Tensor | None = None) -> Tensor:
-        """Return the losses [n], and add the gradient of sum_i slopes_i losses_i; `places` are numbers of the rows."""
         size = chunks(head, self.copies, splits_classes=True)
         all_rows, classes = size.of(head)
-        memory, found = _memory(head, size), []
+        memory, found = memory_of(head, size), []
         for rows in all_rows:
             statistics: list[Statistics] = []
             for part in classes:
                 block = self._block(head, rows, part, memory, places)
                 statistics.append(block.statistics)
             whole = merged(statistics, self.reads.divisor)
-            losses_of = partial(self.losses_of, rows=_numbers(rows, places))
+            losses_of = partial(self.losses_of, rows=numbers_of(rows, places))
             losses, slopes_of_rows = slopes_of(whole, self.reads, losses_of, slopes[rows])
             found.append(losses)
             for part in classes:
@@ -264,11 +290,7 @@ class ByLabel:
         logits = head.logits(rows, classes, memory).to(compute_dtype(head.hidden))
         if self.best is not None and peak is None:
             self.best.see(logits, classes)
-        return Block(logits, self.label[_numbers(rows, places)], classes.start, self.reads, peak)
-
-
-Work = ByRows | ByLabel
-"""Computes the losses of all rows of a head, chunk by chunk, and adds the gradients."""
+        return Block(logits, self.label[numbers_of(rows, places)], classes.start, self.reads, peak)
 
 
 def add_product(into: Tensor, first: Tensor, second: Tensor, *, is_first: bool = False) -> None:
@@ -283,8 +305,8 @@ def add_product(into: Tensor, first: Tensor, second: Tensor, *, is_first: bool =
         into.addmm_(first, second)
 
 
-def _numbers(rows: slice, places: Tensor | None) -> slice | Tensor:
-    """The rows as the caller counts them."""
+def numbers_of(rows: slice, places: Tensor | None) -> slice | Tensor:
+    """Return rows as the caller counts them."""
     return rows if places is None else places[rows]
 
 
@@ -293,8 +315,8 @@ def slices(count: int, step: int) -> Iterator[slice]:
     yield from (slice(first, min(first + step, count)) for first in range(0, count, step))
 
 
-def _memory(head: Head, size: Chunks) -> Tensor | None:
-    """Memory for a chunk of logits; None where they get another dtype."""
+def memory_of(head: Head, size: Chunks) -> Tensor | None:
+    """Return memory for a chunk of logits; None where they get another dtype."""
     is_wide = head.hidden.dtype == compute_dtype(head.hidden)
     return head.hidden.new_empty(size.rows * size.classes) if is_wide else None
 

@@ -41,11 +41,11 @@ def losses(head: Head, work: Work) -> Tensor:
 
 
 def _total_of_all_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, slopes: Tensor, work: Work) -> Tensor:
-    return (slopes * work.plain(linear(hidden, weight, bias))).sum()
+    return (slopes * work.of_all_logits(Head(hidden, weight, bias))).sum()
 
 
 def _losses_of_all_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, work: Work) -> Tensor:
-    return work.plain(linear(hidden, weight, bias))
+    return work.of_all_logits(Head(hidden, weight, bias))
 
 
 class _Total(torch.autograd.Function):
@@ -66,7 +66,7 @@ class _Total(torch.autograd.Function):
         hidden, weight, bias, slopes, found, *kept = ctx.saved_tensors
         head = Head(hidden, weight, bias)
         if blocks.needs_plain_operations([factor]):
-            found = ctx.work.plain(linear(*head)) if torch.is_grad_enabled() else found
+            found = ctx.work.of_all_logits(head) if torch.is_grad_enabled() else found
             return *_plain_gradients(head, ctx, slopes * factor), found * factor, None
         of_slopes = found * factor if ctx.needs_input_grad[3] else None
         if ctx.is_spent:
@@ -74,7 +74,7 @@ class _Total(torch.autograd.Function):
         ctx.is_spent = True
         # Their memory is taken for the result; `data` hides that from autograd, which counts changes of saved tensors.
         scaled = [None if each is None else each.data.mul_(factor) for each in kept]
-        return *_as(scaled, head), of_slopes, None
+        return *_as(scaled, head, ctx.work), of_slopes, None
 
 
 class _Losses(torch.autograd.Function):
@@ -123,20 +123,21 @@ def _again(head: Head, ctx: Any, slopes: Tensor) -> list[Tensor | None]:
     hidden, weight, bias = gradients.found
     if places is not None and hidden is not None:
         hidden = torch.zeros_like(head.hidden, dtype=hidden.dtype).index_copy_(0, places, hidden)
-    return _as([hidden, weight, bias], head)
+    return _as([hidden, weight, bias], head, ctx.work)
 
 
 def _plain_gradients(head: Head, ctx: Any, slopes: Tensor) -> list[Tensor | None]:
     """The gradients from operations that autograd can differentiate again, with all logits."""
     needs, create_graph = ctx.needs_input_grad[:3], torch.is_grad_enabled()
     with torch.enable_grad():
-        found = ctx.work.plain(linear(*head))
+        found = ctx.work.of_all_logits(head)
     wanted = [tensor for tensor, is_needed in zip(head, needs, strict=True) if is_needed and tensor is not None]
     gradients = iter(torch.autograd.grad(found, wanted, slopes, create_graph=create_graph) if wanted else ())
     return [next(gradients) if is_needed else None for is_needed in needs]
 
 
-def _as(gradients: Sequence[Tensor | None], head: Head) -> list[Tensor | None]:
-    """The gradients in the dtypes of the head."""
-    pairs = zip(gradients, head, strict=True)
+def _as(gradients: Sequence[Tensor | None], head: Head, work: Work) -> list[Tensor | None]:
+    """The gradients, over all ranks, in the dtypes of the head."""
+    hidden, *rest = gradients
+    pairs = zip((None if hidden is None else work.summed(hidden), *rest), head, strict=True)
     return [None if each is None or like is None else each.to(like.dtype) for each, like in pairs]

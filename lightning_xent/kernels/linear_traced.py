@@ -39,7 +39,7 @@ def total(head: Head, slopes: Tensor, work: Work) -> Tensor:
     """Return sum_i slopes_i l_i, whose gradients are computed at once; that of the slopes [N] are the losses."""
     needs = _needs(head)
     if work.tried(head).requires_grad:
-        return (slopes * work.plain(linear(*head))).sum()
+        return (slopes * work.of_all_logits(head)).sum()
     if not any(needs):
         return (slopes * _losses(head, work)).sum()
     fixed = Head(head.hidden.detach(), head.weight.detach(), None if head.bias is None else head.bias.detach())
@@ -51,7 +51,7 @@ def total(head: Head, slopes: Tensor, work: Work) -> Tensor:
 def losses(head: Head, work: Work) -> Tensor:
     """Return the losses [N]; the gradient computes the logits again."""
     if work.tried(head).requires_grad or not TRACES_BACKWARD:
-        return work.plain(linear(*head))
+        return work.of_all_logits(head)
     if not any(_needs(head)):
         return _losses(head, work)
     values: Tensor = _Losses.apply(*head, work)  # type: ignore[no-untyped-call]

@@ -1,6 +1,6 @@
 """Classes or rows over several ranks: each computes what its part adds, and a gather gives all ranks the same numbers.
 
-The gradient of the logits needs no exchange; that of the hidden states of a last layer is a sum over the ranks.
+The gradient of the logits needs no exchange.
 """
 
 import math
@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, distributed
-from torch.nn.functional import linear
 
 from lightning_xent.kernels import plain
 from lightning_xent.kernels.blocks import BLOCK, compute_dtype
-from lightning_xent.kernels.linear import LIMITS, Chunks, Gradients, Head, chunks
+from lightning_xent.kernels.linear import LIMITS
 from lightning_xent.kernels.statistics import LEAST, Block, Reads, Slopes, Statistics, merged
 
 FAILED = "this loss failed on another rank, whose error says why; no rank waits for it"
@@ -78,11 +77,25 @@ class Exchange:
         if given is None:
             sent.fill_(math.nan)
         else:
-            sent[-1] = sum((flags.sum() for flags in self.flags), like.new_zeros(()))  # NaN: a rank has failed
+            sent[-1] = self._failures(like)
         found = sent.new_empty(part.ranks, size + 1)
         distributed.all_gather(list(found.unbind(0)), sent, group=part.group)
         self.flags.append(found[:, -1])
         return found[:, :-1].reshape(part.ranks, *shape)
+
+    def swap(self, part: Part, shape: Sequence[int], like: Tensor, fill: Callable[[Tensor], None]) -> Tensor:
+        """Return what each rank sends to this one [ranks, *shape]; `fill` puts what this one sends in such zeros."""
+        size = math.prod(shape)
+        sent = like.new_zeros(part.ranks, size + 1)
+        self.attempt(lambda: fill(sent[:, :-1].view(part.ranks, *shape)))
+        if self.error is not None:
+            sent.fill_(math.nan)
+        else:
+            sent[:, -1] = self._failures(like)
+        found = torch.empty_like(sent)
+        distributed.all_to_all_single(found, sent, group=part.group)
+        self.flags.append(found[:, -1])
+        return found[:, :-1].view(part.ranks, *shape)
 
     def finish(self, check: bool | None) -> None:
         """Raise the error of this rank, or say that another rank has one.
@@ -94,6 +107,10 @@ class Exchange:
         is_read = check is not False and all(check or flags.device.type == "cpu" for flags in self.flags)
         if is_read and any(flags.isnan().any() for flags in self.flags):
             raise RuntimeError(FAILED)
+
+    def _failures(self, like: Tensor) -> Tensor:
+        """NaN if a rank has failed, else 0."""
+        return sum((flags.sum().to(like.dtype) for flags in self.flags), like.new_zeros(()))
 
 
 class Label(NamedTuple):
@@ -143,7 +160,7 @@ class Label(NamedTuple):
 def send_failure(like: Tensor, reads: Reads, part: Part, exchange: Exchange, rows: int) -> None:
     """Take part in the gather of `merged` on a rank that has failed."""
     no_rows = torch.zeros(0, dtype=torch.long, device=like.device)
-    Label(no_rows, reads, part, exchange, rows).merged(like, lambda: _nothing(like, 0))
+    Label(no_rows, reads, part, exchange, rows).merged(like, lambda: nothing(like, 0))
 
 
 def send_failure_of_rows(like: Tensor, rest: Sequence[int], part: Part, exchange: Exchange) -> None:
@@ -159,11 +176,6 @@ def of_logits(logits: Tensor, counts: Tensor | None, given: Label) -> Statistics
     return Statistics(*_OfLogits.apply(logits, counts, given))  # type: ignore[no-untyped-call]
 
 
-def of_head(head: Head, given: Label) -> Statistics:
-    """Return the statistics [n] of all classes, given the layer of this rank, which has a part of the classes."""
-    return Statistics(*_OfHead.apply(*head, given))  # type: ignore[no-untyped-call]
-
-
 def gathered(values: Tensor, part: Part, exchange: Exchange | None = None) -> Tensor:
     """Return the whole of an axis, the first one of `values`; the gradient of the whole is the same on all ranks."""
     whole: Tensor = _Gathered.apply(values, part, exchange)  # type: ignore[no-untyped-call]
@@ -174,6 +186,25 @@ def own_part(values: Tensor, part: Part) -> Tensor:
     """Return the part of this rank of the first axis of `values`, which are the same on all ranks."""
     own: Tensor = _Own.apply(values, part)  # type: ignore[no-untyped-call]
     return own
+
+
+def same(values: Tensor, part: Part) -> Tensor:
+    """Return values that are the same on all ranks; their gradient is the sum of what each rank computes with them."""
+    found: Tensor = _Same.apply(values, part)  # type: ignore[no-untyped-call]
+    return found
+
+
+def summed(values: Tensor, part: Part) -> Tensor:
+    """Return the sum over the ranks, the same on all of them."""
+    total: Tensor = _Summed.apply(values, part)  # type: ignore[no-untyped-call]
+    return total
+
+
+def nothing(like: Tensor, rows: int) -> Statistics:
+    """Return the statistics of no classes, for some rows."""
+    zero = like.new_zeros(rows, dtype=compute_dtype(like))
+    least = torch.full_like(zero, -math.inf)
+    return Statistics(least, least, zero, zero, zero, zero)
 
 
 class _Gathered(torch.autograd.Function):
@@ -209,12 +240,36 @@ class _Own(torch.autograd.Function):
         return gathered(gradient, ctx.part), None
 
 
+class _Same(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, part: Part) -> Tensor:
+        ctx.part = part
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return summed(gradient, ctx.part), None
+
+
+class _Summed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, part: Part) -> Tensor:
+        ctx.part = part
+        total = values.contiguous().clone()
+        distributed.all_reduce(total, group=part.group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return same(gradient, ctx.part), None
+
+
 class _OfLogits(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, counts: Tensor | None, given: Label) -> tuple[Tensor, ...]:
         def parts() -> Statistics:
             if logits.shape[1] == 0:
-                return _nothing(logits, len(logits))
+                return nothing(logits, len(logits))
             local = given.local()
             return _joined([_block(logits, rows, counts, local).statistics for rows in _rows(logits)], logits)
 
@@ -234,7 +289,7 @@ class _OfLogits(torch.autograd.Function):
                 whole = gathered(local.T, given.part).T
                 return whole if counts is None else torch.where(counts.unsqueeze(1), whole, 0.0)
 
-            return *_plain_gradients(whole_of, [logits], [True], given, slopes), None, None
+            return _plain_gradient(whole_of, logits, given, slopes), None, None
         local, has_slope = given.local(), _have_slopes(slopes)
         peak = torch.where(has_slope, peak, 0.0)
         gradient = torch.empty_like(logits)
@@ -244,75 +299,19 @@ class _OfLogits(torch.autograd.Function):
         return gradient, None, None
 
 
-class _OfHead(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, given: Label) -> tuple[Tensor, ...]:
-        head = Head(hidden, weight, bias)
-
-        def parts() -> Statistics:
-            local, size = given.local(), _size(head, given.reads)
-            rows_of_all, classes = size.of(head)
-            found = []
-            for rows in rows_of_all:
-                statistics = [_block_of(head, rows, part, local).statistics for part in classes]
-                few = rows.stop - rows.start
-                found.append(merged(statistics, given.reads.divisor) if statistics else _nothing(hidden, few))
-            return _joined(found, hidden)
-
-        statistics = given.merged(hidden.new_empty(0, dtype=compute_dtype(hidden)), parts)
-        ctx.given = given
-        ctx.save_for_backward(*head, statistics.peak)
-        ctx.mark_non_differentiable(statistics.peak, statistics.weight)
-        return tuple(statistics)
-
-    @staticmethod
-    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
-        *layer, peak = ctx.saved_tensors
-        head, given = Head(*layer), ctx.given
-        needs = ctx.needs_input_grad[:3]
-        if torch.is_grad_enabled():
-
-            def whole_of(hidden: Tensor, *layer: Tensor) -> Tensor:
-                return linear(hidden, *(gathered(each, given.part) for each in layer))
-
-            inputs = [each for each in head if each is not None]
-            found = _plain_gradients(whole_of, inputs, needs[: len(inputs)], given, slopes)
-            return *found, *[None] * (4 - len(found))
-        # Rows without a slope may hold NaN.
-        places = _have_slopes(slopes).nonzero().squeeze(1)
-        some, local = head._replace(hidden=head.hidden[places]), given.local()
-        local, peak = local._replace(label=local.label[places]), peak[places]
-        slopes = tuple(each[places] for each in slopes)
-        gradients = Gradients(some, needs)
-        all_rows, classes = _size(some, given.reads).of(some)
-        for rows in all_rows:
-            of_rows = _slopes(slopes, rows, given.reads)
-            for part in classes:
-                block = _block_of(some, rows, part, local, peak[rows])
-                gradients.add(rows, part, block.gradient(of_rows))
-        hidden, weight, bias = gradients.found
-        if hidden is not None:
-            of_all = torch.zeros_like(head.hidden, dtype=hidden.dtype)
-            hidden = of_all.index_copy_(0, places, hidden) if classes else of_all
-            distributed.all_reduce(hidden, group=given.part.group)
-        pairs = zip((hidden, weight, bias), head, strict=True)
-        return *(None if each is None or like is None else each.to(like.dtype) for each, like in pairs), None
-
-
-def _plain_gradients(
-    whole_of: Callable[..., Tensor], inputs: Sequence[Tensor], needs: Sequence[bool], given: Label, slopes: Any
-) -> list[Tensor | None]:
-    """The gradients of local `inputs` by operations that autograd can differentiate again, with all logits."""
+def _plain_gradient(
+    whole_of: Callable[[Tensor], Tensor], local: Tensor, given: Label, slopes: Sequence[Tensor]
+) -> Tensor:
+    """The gradient of local logits by operations that autograd can differentiate again, with all logits."""
     reads, columns = given.reads, given.columns
     with torch.enable_grad():
-        logits = whole_of(*inputs).to(slopes[0].dtype)
+        logits = whole_of(local).to(slopes[0].dtype)
         own, *rest = _plain(logits, given.label, reads)
     outputs = dict(zip((1, 2, 3, 5), (own, *rest), strict=True))
     outputs = {column: output for column, output in outputs.items() if column in columns}
-    wanted = [tensor for tensor, is_needed in zip(inputs, needs, strict=True) if is_needed]
     of_outputs = [slopes[column] for column in outputs]
-    found = iter(torch.autograd.grad(list(outputs.values()), wanted, of_outputs, create_graph=True))
-    return [next(found) if is_needed else None for is_needed in needs]
+    (gradient,) = torch.autograd.grad(list(outputs.values()), local, of_outputs, create_graph=True)
+    return gradient
 
 
 def _plain(logits: Tensor, label: Tensor, reads: Reads) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -346,29 +345,11 @@ def _block(logits: Tensor, rows: slice, counts: Tensor | None, local: Label, pea
     return Block(part, local.label[rows], 0, local.reads, peak)
 
 
-def _block_of(head: Head, rows: slice, classes: slice, local: Label, peak: Tensor | None = None) -> Block:
-    logits = head.logits(rows, classes).to(compute_dtype(head.hidden))
-    return Block(logits, local.label[rows], classes.start, local.reads, peak)
-
-
-def _size(head: Head, reads: Reads) -> Chunks:
-    copies = 1 + int(reads.entropy) + int(reads.bound is not None)
-    copies += int(head.hidden.dtype != compute_dtype(head.hidden))
-    return chunks(head, copies, splits_classes=True)
-
-
 def _joined(found: Sequence[Statistics], like: Tensor) -> Statistics:
     """The statistics of all rows, given those of parts of them."""
     if not found:
-        return _nothing(like, 0)
+        return nothing(like, 0)
     return Statistics(*(torch.cat(each) for each in zip(*found, strict=True)))
-
-
-def _nothing(like: Tensor, rows: int) -> Statistics:
-    """The statistics of no classes."""
-    zero = like.new_zeros(rows, dtype=compute_dtype(like))
-    least = torch.full_like(zero, -math.inf)
-    return Statistics(least, least, zero, zero, zero, zero)
 
 
 def _have_slopes(slopes: Sequence[Tensor]) -> Tensor:

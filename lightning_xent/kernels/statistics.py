@@ -216,6 +216,16 @@ def slopes_of(
     return losses.detach(), Slopes(own, rivals, spread, rest[0] if reads.entropy else None)
 
 
+def of_block(slopes: Slopes, block: Statistics, whole: Statistics, divisor: float) -> Slopes:
+    """Return the slopes in the statistics of a block at its own peak, given those in what it is `merged` to."""
+    # As in `merged`: no shift of equal peaks, nor of a block without rivals.
+    shift = torch.where((block.peak == whole.peak) | (block.rivals == 0), 0.0, (block.peak - whole.peak) / divisor)
+    factor, shift = shift.exp().unsqueeze(1), shift.clamp(min=LEAST).unsqueeze(1)
+    rivals = slopes.rivals if slopes.tilt is None else slopes.rivals + shift * slopes.tilt
+    tilt = None if slopes.tilt is None else factor * slopes.tilt
+    return slopes._replace(rivals=factor * rivals, tilt=tilt)
+
+
 def _sum_without(weights: Tensor, place: Tensor) -> Tensor:
     """Sum [n, 1] of the weights [v] without the one at `place` [n, 1], -1: of all; rounded once."""
     wide = weights.double()

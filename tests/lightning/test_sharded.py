@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -24,7 +25,8 @@ import examples
 import lightning_xent
 import model_parallel
 from examples import CLASSES
-from lightning_xent import CategoricalCrossEntropy, CategoricalFocalCrossEntropy, LinearLoss, check_outputs
+from lightning_xent import CategoricalCrossEntropy, CategoricalFocalCrossEntropy, LinearLoss, TopK, check_outputs
+from lightning_xent.kernels.linear import Head
 from lightning_xent.metrics import ExpectedCalibrationError, predictions
 from ports import free_port
 from shared_specs import load
@@ -79,6 +81,17 @@ OF_ALL_CLASSES = {
     "smoothed focal": (CategoricalFocalCrossEntropy, {"label_smoothing": 0.25}),
     "adjusted": (lightning_xent.LogitAdjustedCrossEntropy, {"class_counts": True}),
     "bi-tempered": (lightning_xent.BiTemperedLogistic, {}),
+}
+# More of them, for `linear`; "top" are the two largest probabilities of "soft".
+LAYERS_OF_ALL_CLASSES = {
+    **OF_ALL_CLASSES,
+    "soft hard rows": (CategoricalCrossEntropy, {"hard_fraction": 0.5}),
+    "soft rows": (CategoricalFocalCrossEntropy, {"reduction": "none", "temperature": 0.5}),
+    "soft weighted": (CategoricalCrossEntropy, {"class_weight": True, "reduction": "weighted_mean"}),
+    "top": (CategoricalCrossEntropy, {"label_smoothing": 0.25, "softcap": 3.0}),
+    "smoothed hard rows": (CategoricalFocalCrossEntropy, {"label_smoothing": 0.25, "hard_fraction": 0.5}),
+    "margin of distances": (lightning_xent.SquaredEarthMoverDistance, {}),
+    "ordinal": (lightning_xent.OrdinalCrossEntropy, {"reduction": "sum"}),
 }
 VALUES = [case for case in load.cases() if case.expected and not examples.is_binary(case.loss)]
 LAYER = ["whole", "rows", "classes"]
@@ -173,18 +186,25 @@ def differences(case, axes, dtype, results):
 def layers(mesh, rank, ranks):
     """A last layer whose classes are over the ranks, beside the loss of its logits; 5 classes leave a rank without."""
     wrong = []
-    for case, (kind, config) in OF_STATISTICS.items():
+    for case, (kind, config) in {**OF_STATISTICS, **LAYERS_OF_ALL_CLASSES}.items():
         for classes in (5, 13):
             loss, generator = built(kind, config, classes), torch.Generator().manual_seed(classes)
             random = functools.partial(torch.randn, generator=generator, dtype=torch.float64)
             layer = random(2, 6, 3), 3 * random(classes, 3), random(classes)
-            target = torch.randint(0, classes, (2, 6), generator=generator)
+            target = of_logits = torch.randint(0, classes, (2, 6), generator=generator)
+            if case.startswith("soft"):
+                target = random(2, 6, classes).softmax(-1)
+                of_logits = target.movedim(-1, 1)
+            elif case == "top":
+                best = random(2, 6, classes).softmax(-1).topk(2)
+                target = TopK(best.indices, best.values, rest="spread")
+                of_logits = target.dense(classes, torch.float64).movedim(-1, 1)
             weight = torch.rand(2, 6, generator=generator, dtype=torch.float64)
             weight[0, 2] = 0.0
             options = {"sample_weight": weight, "mask": torch.arange(12).reshape(2, 6) != 4}
             plain = [tensor.clone().requires_grad_() for tensor in layer]
             logits = torch.nn.functional.linear(*plain).movedim(-1, 1)
-            want = gradients_of(loss(logits, target, **options), plain)
+            want = gradients_of(loss(logits, of_logits, **options), plain)
             for plan in LAYER:
                 hidden = layer[0].clone().requires_grad_()
                 placed = [distribute_tensor(tensor, mesh, [Shard(0)]).requires_grad_() for tensor in layer[1:]]
@@ -192,11 +212,18 @@ def layers(mesh, rank, ranks):
                     placed[1] = layer[2].clone().requires_grad_()
                 with side.planned(plan):
                     value = loss.linear(replicated(hidden, mesh), placed[0], target, placed[1], **options)
-                    got = gradients_of(value, [hidden, *placed])
+                    got = gradients_of(value, [hidden, *placed], retain_graph=True)
+                    again = gradients_of(value, [hidden, *placed])
+                    with torch.no_grad():
+                        alone = loss.linear(replicated(hidden, mesh), placed[0], target, placed[1], **options)
                 is_placed = got[2].placements == (Shard(0),)
-                got = [each.full_tensor() if isinstance(each, DTensor) else each for each in got]
+                got, again = (
+                    [each.full_tensor() if isinstance(each, DTensor) else each for each in given]
+                    for given in (got, again)
+                )
                 if not is_placed or not all(
-                    torch.allclose(*pair, rtol=1e-9, atol=1e-13) for pair in zip(got, want, strict=True)
+                    torch.allclose(*pair, rtol=1e-9, atol=1e-13)
+                    for pair in zip([*got, *again, alone], [*want, *want, want[0]], strict=True)
                 ):
                     wrong.append((case, classes, plan))
     return wrong
@@ -278,25 +305,40 @@ def replicated(tensor, mesh):
     return DTensor.from_local(tensor, mesh, [Replicate()])
 
 
-def gradients_of(value, tensors):
+def gradients_of(value, tensors, **options):
     """A value, and the gradients of its sum with weights that differ."""
     factor = torch.arange(1.0, value.numel() + 1, dtype=value.dtype).reshape(value.shape)
-    return [value, *torch.autograd.grad((factor * value).sum(), tensors)]
+    return [value, *torch.autograd.grad((factor * value).sum(), tensors, **options)]
 
 
 def second_derivatives(mesh, rank, ranks):
+    """In logits, in hidden states, and in a weight."""
     wrong = []
-    for case, (kind, config) in OF_STATISTICS.items():
+    for case, (kind, config) in {**OF_STATISTICS, **OF_ALL_CLASSES}.items():
         loss = built(kind, config, 7)
         logits = torch.linspace(-2.0, 2.0, 35, dtype=torch.float64).sin().reshape(5, 7)
         weight, target = torch.eye(7, dtype=torch.float64), torch.tensor([0, 6, 2, 3, 5])
 
         want = second_derivative(loss, logits, target)
-        got = second_derivative(loss, distribute_tensor(logits, mesh, [Shard(1)]), target)
+        target = torch.softmax(logits.flip(0), 1) if case == "soft" else target
+        want = second_derivative(loss, logits, target)
         placed = distribute_tensor(weight, mesh, [Shard(0)])
         of_layer = second_derivative(functools.partial(of_replicated, loss, mesh, placed, target), logits)
-        if not torch.allclose(got, want, atol=1e-13) or not torch.allclose(of_layer, want, atol=1e-13):
-            wrong.append(case)
+        if not torch.allclose(of_layer, want, atol=1e-13):
+            wrong.append((case, "hidden"))
+
+        def of_weight(weight, loss=loss, logits=logits, target=target):
+            return loss.linear(replicated(logits, mesh), weight, target)
+
+        def of_plain(weight, loss=loss, logits=logits, target=target):
+            return loss(logits @ weight.T, target)
+
+        if not torch.allclose(second_derivative(of_weight, placed), second_derivative(of_plain, weight), atol=1e-13):
+            wrong.append((case, "weight"))
+        if case in OF_STATISTICS:
+            got = second_derivative(loss, distribute_tensor(logits, mesh, [Shard(1)]), target)
+            if not torch.allclose(got, want, atol=1e-13):
+                wrong.append((case, "logits"))
     return wrong
 
 
@@ -324,6 +366,11 @@ def collectives(mesh, rank, ranks):
         counts = counted(loss.linear, replicated(hidden, mesh), weight, target)
         if counts != [{"allgather_": 1}, {"allreduce_": 1}]:
             wrong.append((case, "linear", counts))
+        if "reduction" not in config and "hard_fraction" not in config:
+            with side.planned("rows"), mock.patch.object(Head, "logits", autospec=True, side_effect=Head.logits) as spy:
+                counts = counted(loss.linear, replicated(hidden, mesh), weight, target)
+            if spy.call_count != counts[0]["allgather_"] or spy.call_count < 2 or counts[1] != {"allreduce_": 1}:
+                wrong.append((case, "linear computes logits once", spy.call_count, counts))
     for reads, columns in (
         ({}, 3),
         ({"label_smoothing": 0.1}, 5),
@@ -352,6 +399,12 @@ def collectives(mesh, rank, ranks):
             built(kind, config, 40)(placed, torch.softmax(logits, 1) if case == "soft" else target)
         if seen != [(len(logits.chunk(ranks)[rank]), 40)]:
             wrong.append((case, seen))
+        # No weight is gathered: logits go to their rows, gradients come back, and the losses are gathered.
+        weight = distribute_tensor(torch.randn(40, 3), mesh, [Shard(0)]).requires_grad_()
+        hidden, loss = replicated(torch.randn(6, 3, requires_grad=True), mesh), built(kind, config, 40)
+        counts = counted(loss.linear, hidden, weight, torch.softmax(logits, 1) if case == "soft" else target)
+        if counts != [{"alltoall_base_": 2, "allgather_": 1}, {"allreduce_": 1}]:
+            wrong.append((case, "linear", counts))
     return wrong
 
 
@@ -388,8 +441,9 @@ def raising(mesh, rank, ranks):
     if mesh2 is not None:
         meshes["both"] = (mesh2, [Shard(0), Shard(1)])
 
-    def of_layer(target, loss=loss):
-        return loss.linear(replicated(logits, mesh), distribute_tensor(weight, mesh, [Shard(0)]), target)
+    def of_layer(target, loss=loss, *, learns=False):
+        placed = distribute_tensor(weight, mesh, [Shard(0)]).requires_grad_(learns)
+        return loss.linear(replicated(logits, mesh), placed, target)
 
     calls = {}
     for plan, (devices, places) in meshes.items():
@@ -415,6 +469,23 @@ def raising(mesh, rank, ranks):
             }
         if plan == "rows":  # after the last gather nobody waits for anybody, and nobody is told
             calls[f"{plan}: curve"] = (functools.partial(raises, placed, label), ArithmeticError, RuntimeError)
+
+    def in_chunks(target, loss=raises):
+        with side.planned("rows"):
+            return of_layer(target, loss)
+
+    adjusted = lightning_xent.LogitAdjustedCrossEntropy(class_counts=[7.0] * 6)
+    calls |= {
+        "layer: label, all classes": (functools.partial(of_layer, alone, adjusted), ValueError, RuntimeError),
+        "layer: gradient, all classes": (
+            functools.partial(of_layer, alone, adjusted, learns=True), ValueError, RuntimeError
+        ),
+        "layer: curve": (functools.partial(in_chunks, label), ArithmeticError, RuntimeError),
+        "layer: curve, all classes": (
+            functools.partial(in_chunks, torch.softmax(logits, 1), Raises()), ArithmeticError, RuntimeError
+        ),
+        "layer: right, all classes": (functools.partial(of_layer, label, adjusted), None, None),
+    }  # fmt: skip
     calls |= {
         "layer: label": (functools.partial(of_layer, alone), ValueError, RuntimeError),
         "layer: shape": (functools.partial(of_layer, short), ValueError, RuntimeError),
