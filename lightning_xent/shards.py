@@ -117,7 +117,7 @@ def of_layer(
     is_ranked: bool,
 ) -> fused.Call | None:
     """Return the call of a last layer, of whose weight this rank has some classes; None if that has to be whole."""
-    parts = _parts(weight) if reading.is_distributed(weight) else None
+    parts = _parts(weight) if reading.is_distributed(weight) and not tensors.is_compiling() else None
     if parts and not reading.is_distributed(hidden):
         raise ValueError(
             "hidden must be a DTensor, as weight is one. If all ranks have the same rows, pass "
@@ -321,7 +321,8 @@ def _losses(
 def _parts(value: Any) -> dict[int, Part] | None:
     """Return the parts of a DTensor by axis; None if this rank cannot tell which part of its values it has."""
     mesh, parts = value.device_mesh, dict[int, Part]()
-    if tensors.is_compiling() or mesh.get_coordinate() is None:
+    place = mesh.get_coordinate()
+    if place is None:
         return None
     for dimension, placement in enumerate(value.placements):
         if placement.is_replicate():
@@ -331,8 +332,7 @@ def _parts(value: Any) -> dict[int, Part] | None:
         axis = placement.dim % value.ndim
         if axis in parts:
             return None
-        group, ranks = mesh.get_group(dimension), mesh.size(dimension)
-        parts[axis] = Part(value.shape[axis], group, ranks, mesh.get_local_rank(dimension))
+        parts[axis] = Part(value.shape[axis], mesh, dimension, mesh.size(dimension), place[dimension])
     return parts
 
 

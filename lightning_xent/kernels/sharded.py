@@ -5,17 +5,19 @@ The gradient of the logits needs no exchange.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, distributed
+from torch.nn.functional import pad
 
-from lightning_xent.kernels import plain
+from lightning_xent.kernels import plain, tensors
 from lightning_xent.kernels.blocks import BLOCK, compute_dtype
 from lightning_xent.kernels.linear import LIMITS
 from lightning_xent.kernels.statistics import LEAST, Block, Reads, Slopes, Statistics, merged
 
+CONSTANT = (0, 4)
+"""Places in `Statistics` of the peak and the weight, which have no gradient."""
 FAILED = "this loss failed on another rank, whose error says why; no rank waits for it"
 
 
@@ -24,10 +26,16 @@ class Part(NamedTuple):
 
     size: int
     """Of the whole axis."""
-    group: Any
-    """The ranks that have the parts."""
+    mesh: Any
+    dimension: int
+    """Of the mesh: its ranks have the parts."""
     ranks: int
     rank: int
+
+    @property
+    def group(self) -> Any:
+        """The process group of the ranks."""
+        return self.mesh.get_group(self.dimension)
 
     @property
     def most(self) -> int:
@@ -51,9 +59,10 @@ class Part(NamedTuple):
 
 
 class Exchange:
-    """The gathers of one call. All ranks take part in all of them, also those that fail, so that no rank waits forever.
+    """The exchanges of a call. All ranks take part in all of them, also those that fail, so that no rank waits forever.
 
-    A rank that fails sends NaN, and raises its error in `finish`.
+    A rank that fails sends NaN, and raises its error in `finish`. Under torch.compile an error is raised at once, on all
+    ranks alike, because values are not read; what is gathered is a DTensor of torch, with its gradient.
     """
 
     def __init__(self) -> None:
@@ -62,6 +71,8 @@ class Exchange:
 
     def attempt(self, function: Callable[[], Any]) -> Any:
         """Return function(), or None if that, or an earlier attempt, has failed."""
+        if tensors.is_compiling():
+            return function()
         if self.error is None:
             try:
                 return function()
@@ -71,6 +82,8 @@ class Exchange:
 
     def gather(self, part: Part, shape: Sequence[int], like: Tensor, values: Callable[[], Tensor]) -> Tensor:
         """Return the values [ranks, *shape] of the ranks that share `part`, in the dtype of `like`."""
+        if tensors.is_compiling():
+            return of_ranks(values().reshape(1, *shape).to(like.dtype), part, 0).full_tensor()
         size = math.prod(shape)
         sent = like.new_full((size + 1,), math.nan)
         given = self.attempt(lambda: sent[:-1].copy_(values().reshape(-1)))
@@ -102,6 +115,8 @@ class Exchange:
 
         That is read as labels are, by default on the CPU only. Where it is not read, the losses are NaN.
         """
+        if tensors.is_compiling():
+            return
         if self.error is not None:
             raise self.error
         is_read = check is not False and all(check or flags.device.type == "cpu" for flags in self.flags)
@@ -133,10 +148,11 @@ class Label(NamedTuple):
 
     def local(self) -> "Label":
         """Return the same for the classes of this rank, counted from 0."""
-        classes, weights = self.part.own, self.reads.class_weight
+        classes, weights, reads = self.part.own, self.reads.class_weight, self.reads
         if weights is not None and weights.ndim > 0:
             weights = weights[classes]
-        return self._replace(label=self.label - classes.start, reads=replace(self.reads, class_weight=weights))
+        reads = Reads(reads.divisor, reads.bound, weights, reads.others, reads.log_partition, reads.entropy)
+        return Label(self.label - classes.start, reads, self.part, self.exchange, self.rows)
 
     def merged(self, like: Tensor, parts: Callable[[], Statistics]) -> Statistics:
         """Return the statistics [n] of all classes, given a function for those of this rank; merged in rank order."""
@@ -144,9 +160,7 @@ class Label(NamedTuple):
 
         def padded() -> Tensor:
             statistics = parts()
-            sent = like.new_zeros(len(columns), self.rows)
-            torch.stack([statistics[column] for column in columns], out=sent[:, :count])
-            return sent
+            return pad(torch.stack([statistics[column] for column in columns]), (0, self.rows - count))
 
         found = self.exchange.gather(self.part, (len(columns), self.rows), like, padded)[..., :count]
         zero = like.new_zeros(count)
@@ -173,17 +187,40 @@ def of_logits(logits: Tensor, counts: Tensor | None, given: Label) -> Statistics
 
     Rows where `counts` is False may hold anything.
     """
+    if tensors.is_compiling():
+        local, wide = given.local(), logits.to(compute_dtype(logits))
+        wide = wide if counts is None else torch.where(counts.unsqueeze(1), wide, 0.0)
+        return given.merged(wide, lambda: _plain(wide, local.label, local.reads))
     return Statistics(*_OfLogits.apply(logits, counts, given))  # type: ignore[no-untyped-call]
+
+
+def of_ranks(values: Tensor, part: Part, axis: int) -> Any:
+    """Return a DTensor of which each rank has `values`, with as many on the axis as every other rank."""
+    places = torch.distributed.tensor
+    placements = [
+        places.Shard(axis) if each == part.dimension else places.Replicate() for each in range(part.mesh.ndim)
+    ]
+    return places.DTensor.from_local(values, part.mesh, placements)
 
 
 def gathered(values: Tensor, part: Part, exchange: Exchange | None = None) -> Tensor:
     """Return the whole of an axis, the first one of `values`; the gradient of the whole is the same on all ranks."""
+    if tensors.is_compiling():
+        rest = values.shape[1:]
+        padded = pad(values, (*[0, 0] * len(rest), 0, part.most - len(values)))
+        return Exchange().gather(part, padded.shape, values, lambda: padded).reshape(-1, *rest)[: part.size]
     whole: Tensor = _Gathered.apply(values, part, exchange)  # type: ignore[no-untyped-call]
     return whole
 
 
 def own_part(values: Tensor, part: Part) -> Tensor:
     """Return the part of this rank of the first axis of `values`, which are the same on all ranks."""
+    if tensors.is_compiling():
+        placements = [torch.distributed.tensor.Replicate()] * part.mesh.ndim
+        whole = torch.distributed.tensor.DTensor.from_local(values, part.mesh, placements)
+        placements[part.dimension] = torch.distributed.tensor.Shard(0)
+        local: Tensor = whole.redistribute(placements=placements).to_local()
+        return local
     own: Tensor = _Own.apply(values, part)  # type: ignore[no-untyped-call]
     return own
 
@@ -303,31 +340,36 @@ def _plain_gradient(
     whole_of: Callable[[Tensor], Tensor], local: Tensor, given: Label, slopes: Sequence[Tensor]
 ) -> Tensor:
     """The gradient of local logits by operations that autograd can differentiate again, with all logits."""
-    reads, columns = given.reads, given.columns
     with torch.enable_grad():
-        logits = whole_of(local).to(slopes[0].dtype)
-        own, *rest = _plain(logits, given.label, reads)
-    outputs = dict(zip((1, 2, 3, 5), (own, *rest), strict=True))
-    outputs = {column: output for column, output in outputs.items() if column in columns}
-    of_outputs = [slopes[column] for column in outputs]
-    (gradient,) = torch.autograd.grad(list(outputs.values()), local, of_outputs, create_graph=True)
+        found = _plain(whole_of(local).to(slopes[0].dtype), given.label, given.reads)
+    columns = [column for column in given.columns if column not in CONSTANT]
+    outputs, of_outputs = ([each[column] for column in columns] for each in (found, slopes))
+    (gradient,) = torch.autograd.grad(outputs, local, of_outputs, create_graph=True)
     return gradient
 
 
-def _plain(logits: Tensor, label: Tensor, reads: Reads) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Own logit, sum of the rivals, spread and tilt [n] of all logits [n, C]."""
+def _plain(logits: Tensor, label: Tensor, reads: Reads) -> Statistics:
+    """The statistics of logits [n, v] by operations that autograd can differentiate again; the peak is a constant."""
+    if logits.shape[1] == 0:
+        return nothing(logits, len(logits))
     if reads.bound is not None:
-        logits = torch.tanh(logits / reads.bound)
+        is_number = plain.largest(logits) < math.inf  # tanh would turn +inf into a number
+        logits = torch.where(is_number, torch.tanh(logits / reads.bound), math.nan)
     is_own = plain.is_class(label, logits)
+    is_inside = (label >= 0) & (label < logits.shape[1])
+    own = torch.where(is_inside, plain.entry(logits, is_own).squeeze(1), -math.inf)
     of_rivals = torch.where(is_own, -math.inf, logits)
     peak = plain.largest(of_rivals)
     shifted = (of_rivals - torch.where(peak == -math.inf, 0.0, peak)) / reads.divisor
     exponentials, bounded = shifted.exp(), torch.where(is_own, 0.0, shifted)
-    weights = torch.zeros((), dtype=logits.dtype) if reads.class_weight is None else reads.class_weight
-    has_weight = ~is_own & (weights != 0)
-    spread = -torch.where(has_weight, weights * torch.where(has_weight, bounded, 0.0), 0.0).sum(1)
-    tilt = (exponentials * bounded.clamp(min=LEAST)).sum(1)
-    return plain.entry(logits, is_own).squeeze(1), exponentials.sum(1), spread, tilt
+    spread = weight = tilt = torch.zeros_like(own)
+    if reads.others and reads.class_weight is not None:
+        has_weight = ~is_own & (reads.class_weight != 0)
+        spread = -torch.where(has_weight, reads.class_weight * torch.where(has_weight, bounded, 0.0), 0.0).sum(1)
+        weight = torch.where(has_weight, reads.class_weight, 0.0).sum(1)
+    if reads.entropy:
+        tilt = (exponentials * bounded.clamp(min=LEAST)).sum(1)
+    return Statistics(peak.squeeze(1), own, exponentials.sum(1), spread, weight, tilt)
 
 
 def _rows(logits: Tensor) -> Iterator[slice]:

@@ -6,15 +6,13 @@ In batches: kept and ignored rows unequally spread, a device all of whose rows a
 
 import inspect
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
+import many_devices
+import two_devices
 from sides import name as side_name
 
 pytestmark = pytest.mark.skipif(side_name == "keras-torch", reason="Keras distributes on TensorFlow and JAX")
@@ -63,12 +61,7 @@ def results(tmp_path_factory):
     arrays = {f"kernel_{name}": KERNELS[name] for name in SHARES} | {f"target_{name}": TARGETS[name] for name in SHARES}
     np.savez(path, inputs=INPUTS, weights=WEIGHTS, **arrays)
     config = {"reductions": REDUCTIONS, "rate": RATE, "batch": BATCH, "shares": SHARES, "weights": CLASS_WEIGHT}
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    script = Path(__file__).parents[1] / "support/two_devices.py"
-    command = [sys.executable, script, path, json.dumps(config)]
-    run = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout)
+    return many_devices.found(two_devices.__file__, 2, path, json.dumps(config))
 
 
 @pytest.mark.parametrize("name", SHARES)

@@ -3,15 +3,12 @@
 The compiled program has to exchange a few numbers for each row, and no logits.
 """
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import many_devices
 from keras_xent.log_odds import PARTS
 from sides import name as side_name
 
@@ -23,11 +20,7 @@ SUPPORT = Path(__file__).parents[1] / "support"
 
 def test_the_same_value_and_gradient_without_a_gather_of_logits():
     """For all losses on two and four devices, and for models that train; in one process, whose start takes long."""
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    command = [sys.executable, SUPPORT / "sharded_classes.py"]
-    run = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert run.returncode == 0, run.stderr
-    found = json.loads(run.stdout.splitlines()[-1])
+    found = many_devices.found(SUPPORT / "sharded_classes.py", 4)
     assert {devices: len(results) for devices, results in found["losses"].items()} == {"2": 4, "4": 34}
     for results in found["losses"].values():
         assert max(result["value"] for result in results.values()) < 1e-6

@@ -1,14 +1,10 @@
 """The recipe for Keras of docs/training_loops.md: a train_step that accumulates, on one device and on two."""
 
-import json
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
 import keras_recipe
+import many_devices
 from sides import name as side_name
 
 
@@ -19,11 +15,7 @@ def test_a_train_step_of_keras(devices):
     elif side_name == "keras-torch":
         pytest.skip("Keras distributes on TensorFlow and JAX")
     else:
-        environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-        command = [sys.executable, keras_recipe.__file__, str(devices)]
-        run = subprocess.run(command, capture_output=True, text=True, env=environment)
-        assert run.returncode == 0, run.stderr
-        found = json.loads(run.stdout.splitlines()[-1])
+        found = many_devices.found(keras_recipe.__file__, devices, str(devices))
     found = {key: np.array(value) for key, value in found.items()}
 
     kept = found["labels"] >= 0
