@@ -30,7 +30,7 @@ LARGEST_LABELS = {"bfloat16": 2**8, "float16": 2**11, "float32": 2**24}
 
 def whole(value: Any) -> Any:
     """Return a torch DTensor as one tensor, the same on every rank; the gradient has the placements of the DTensor."""
-    return value.full_tensor() if hasattr(value, "full_tensor") else value
+    return tensors.whole(value) if _BACKEND == "torch" else value
 
 
 def checked_logits(logits: Any) -> Tensor:

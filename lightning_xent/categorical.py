@@ -155,7 +155,11 @@ class CategoricalLoss(CategoricalOptions, Loss):
             ValueError: As in a call; a loss that reads more than one tensor of logits, or probabilities.
             TypeError: Tensors that are not floating point, or not of one dtype.
         """
-        call = self._call_of_layer(hidden, weight, bias, target, sample_weight, mask)
+        given = hidden, weight, bias, target, sample_weight, mask
+        rows = shards.rows_of_traced_layer(self, *given)
+        if rows is not None:
+            return reduction.reduce(rows, self.reduction, denominator, self.check_labels)
+        call = self._call_of_layer(*given)
         if self.reduction == "none" or self.hard_fraction < 1.0:
             return reduction.reduce(fused.rows(self, call), self.reduction, denominator, self.check_labels)
         total, count = fused.parts(self, call)
@@ -178,6 +182,9 @@ class CategoricalLoss(CategoricalOptions, Loss):
         return self._linear_parts(hidden, weight, bias, target, sample_weight, mask)
 
     def _linear_parts(self, *given: Any, best: Best | None = None) -> tuple[Tensor, Tensor]:
+        rows = shards.rows_of_traced_layer(self, *given)
+        if rows is not None:
+            return reduction.parts(rows, self.reduction)
         call = self._call_of_layer(*given)
         if self.hard_fraction < 1.0:
             return reduction.parts(fused.rows(self, call), self.reduction)

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from lightning_xent.kernels import tensors
 from lightning_xent.kernels.blocks import compute_dtype as compute_dtype
+from lightning_xent.kernels.tensors import is_distributed as is_distributed
+from lightning_xent.kernels.tensors import whole as whole
 from shared_specs.common import guard
 
 CORNER = 16
@@ -25,16 +27,6 @@ ACTIVATIONS = {
 SAME_VALUES = {"Alias", "Clone", "Permute", "ReshapeAlias", "Select", "Slice", "Squeeze", "T", "ToCopy", "Transpose"}
 SAME_VALUES |= {"UnsafeView", "Unsqueeze", "View"}
 """Operations whose result has the values of their input."""
-
-
-def whole(value: Any) -> Any:
-    """Return a torch DTensor as one tensor, the same on every rank; the gradient has the placements of the DTensor."""
-    return value.full_tensor() if is_distributed(value) else value
-
-
-def is_distributed(value: Any) -> bool:
-    """Whether a value is a DTensor of torch."""
-    return hasattr(value, "full_tensor")
 
 
 def checked_logits(logits: Any) -> Tensor:

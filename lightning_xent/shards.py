@@ -5,11 +5,13 @@ those of the whole batch on every rank. So a wrong one raises on every rank.
 """
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from lightning_xent import fused, reading, targets
 from lightning_xent.kernels import sharded, sharded_linear, tensors
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
     from lightning_xent.categorical import CategoricalLoss
 
 
-class _Logits(NamedTuple):
+@dataclass(frozen=True)
+class _Logits:
     """Logits of which this rank has some classes, some rows, or both."""
 
     local: Tensor
@@ -150,6 +153,32 @@ def of_layer(
     return call._replace(head=Head(call.head.hidden, local.weight.to(like.dtype), bias), work=work, fuses=True)
 
 
+def rows_of_traced_layer(
+    loss: "CategoricalLoss", hidden: Any, weight: Any, bias: Any, target: Any, sample_weight: Any, mask: Any
+) -> Rows | None:
+    """Return all rows of a last layer under torch.compile, from the logits of this rank's classes; or None."""
+    if not tensors.is_compiling() or not (reading.is_distributed(weight) and reading.is_distributed(hidden)):
+        return None
+    parts = _parts(weight)
+    if not parts or set(parts) != {0} or weight.ndim != 2 or not loss.reads_one_logits or not loss.from_logits:
+        return None
+    target, sample_weight, mask = map(reading.whole, (target, sample_weight, mask))
+    shape, classes = tuple(hidden.shape[:-1]), loss.count_classes(weight.shape[0])
+    given = [each for each in (target, sample_weight, mask) if each is not None]
+    if loss.axis not in (None, 1, -1) or not all(isinstance(each, Tensor) for each in given):
+        return None
+    if tuple(target.shape) not in (shape, (*shape, classes)) or any(tuple(each.shape) != shape for each in given[1:]):
+        return None
+    if bias is not None and not reading.is_distributed(bias):
+        bias = sharded.everywhere(bias, parts[0])
+    logits = linear(hidden.reshape(-1, hidden.shape[-1]), weight, bias)
+    target = target.reshape(-1, *target.shape[len(shape) :])
+    sample_weight, mask = (None if each is None else each.reshape(-1) for each in (sample_weight, mask))
+    rows = loss._counted(logits, target, sample_weight, mask, loss.check_labels)
+    weights, kept, sample_weight = (None if each is None else each.reshape(shape) for each in rows[1:4])
+    return Rows(rows.losses.reshape(shape), weights, kept, sample_weight)
+
+
 def stand_in(value: Any) -> Any:
     """Return a tensor of zeros that takes no memory, of the shape, dtype and device of a DTensor; others unchanged."""
     if not reading.is_distributed(value):
@@ -227,7 +256,8 @@ def _with_all_classes(loss: "CategoricalLoss", logits: Any, target: Any, exchang
         logits = type(logits).from_local(
             local.new_full(wanted, math.nan), *given, shape=logits.shape, stride=logits.stride()
         )
-    longest = max((place for place in range(len(shape)) if place != axis), key=shape.__getitem__)
+    size = max(shape[:axis] + shape[axis + 1 :])
+    longest = next(place for place in range(len(shape)) if place != axis and shape[place] == size)
     rows = torch.distributed.tensor.Shard(longest)
     return logits.redistribute(placements=[rows if each.is_shard() else each for each in logits.placements])
 
@@ -259,8 +289,8 @@ def _placed(loss: "CategoricalLoss", logits: Any, target: Any) -> _Logits | None
         return None
     local = logits.to_local()
     whole = local.detach().new_zeros(()).expand(shape)
-    place, of_rows = next(((place - int(place > axis), part) for place, part in parts.items()), (0, None))
-    return _Logits(local, whole, axis, of_classes, of_rows, place)
+    (place, of_rows), *_ = [*parts.items(), (0, None)]
+    return _Logits(local, whole, axis, of_classes, of_rows, place - int(place > axis))
 
 
 def _read(
@@ -320,7 +350,8 @@ def _losses(
 
 def _parts(value: Any) -> dict[int, Part] | None:
     """Return the parts of a DTensor by axis; None if this rank cannot tell which part of its values it has."""
-    mesh, parts = value.device_mesh, dict[int, Part]()
+    parts: dict[int, Part] = {}
+    mesh = value.device_mesh
     place = mesh.get_coordinate()
     if place is None:
         return None
@@ -353,7 +384,7 @@ def _needs_gradient(target: Any) -> bool:
 
 def _is_distribution(target: Any, shape: tuple[int, ...], axis: int) -> bool:
     """Whether a target for logits of this shape is not one of class indices."""
-    if isinstance(target, fused.TopK | tuple):
+    if isinstance(target, (fused.TopK, tuple)):
         return True
     given = tuple(target.shape) if isinstance(target, Tensor) else np.shape(target)
     return len(given) == len(shape) and (given[axis] != 1 or shape[axis] == 1)

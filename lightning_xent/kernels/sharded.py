@@ -5,7 +5,8 @@ The gradient of the logits needs no exchange.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, distributed
@@ -21,7 +22,8 @@ CONSTANT = (0, 4)
 FAILED = "this loss failed on another rank, whose error says why; no rank waits for it"
 
 
-class Part(NamedTuple):
+@dataclass(frozen=True)
+class Part:
     """The part of an axis that this rank has; all parts are as torch.chunk cuts them, and the last may be empty."""
 
     size: int
@@ -59,10 +61,10 @@ class Part(NamedTuple):
 
 
 class Exchange:
-    """The exchanges of a call. All ranks take part in all of them, also those that fail, so that no rank waits forever.
+    """The exchanges of a call. All ranks take part in all of them, also one that fails, so that no rank waits forever.
 
-    A rank that fails sends NaN, and raises its error in `finish`. Under torch.compile an error is raised at once, on all
-    ranks alike, because values are not read; what is gathered is a DTensor of torch, with its gradient.
+    A rank that fails sends NaN, and raises its error in `finish`. Under torch.compile no values are read: errors are
+    those of all ranks, and are raised at once. What is gathered there is a DTensor, which has a gradient.
     """
 
     def __init__(self) -> None:
@@ -128,7 +130,14 @@ class Exchange:
         return sum((flags.sum().to(like.dtype) for flags in self.flags), like.new_zeros(()))
 
 
-class Label(NamedTuple):
+def _placements(part: Part, axis: int) -> list[Any]:
+    """Those of a DTensor with an axis of which each rank has its part."""
+    shard, whole = torch.distributed.tensor.Shard(axis), torch.distributed.tensor.Replicate()
+    return [shard if each == part.dimension else whole for each in range(part.mesh.ndim)]
+
+
+@dataclass(frozen=True)
+class Label:
     """What the statistics of the labels of some rows are computed with."""
 
     label: Tensor
@@ -203,6 +212,12 @@ def of_ranks(values: Tensor, part: Part, axis: int) -> Any:
     return places.DTensor.from_local(values, part.mesh, placements)
 
 
+def everywhere(values: Tensor, part: Part) -> Any:
+    """Return values that are the same on all ranks as a DTensor."""
+    placements = [torch.distributed.tensor.Replicate()] * part.mesh.ndim
+    return torch.distributed.tensor.DTensor.from_local(values, part.mesh, placements)
+
+
 def gathered(values: Tensor, part: Part, exchange: Exchange | None = None) -> Tensor:
     """Return the whole of an axis, the first one of `values`; the gradient of the whole is the same on all ranks."""
     if tensors.is_compiling():
@@ -216,10 +231,7 @@ def gathered(values: Tensor, part: Part, exchange: Exchange | None = None) -> Te
 def own_part(values: Tensor, part: Part) -> Tensor:
     """Return the part of this rank of the first axis of `values`, which are the same on all ranks."""
     if tensors.is_compiling():
-        placements = [torch.distributed.tensor.Replicate()] * part.mesh.ndim
-        whole = torch.distributed.tensor.DTensor.from_local(values, part.mesh, placements)
-        placements[part.dimension] = torch.distributed.tensor.Shard(0)
-        local: Tensor = whole.redistribute(placements=placements).to_local()
+        local: Tensor = everywhere(values, part).redistribute(placements=_placements(part, 0)).to_local()
         return local
     own: Tensor = _Own.apply(values, part)  # type: ignore[no-untyped-call]
     return own
@@ -351,7 +363,8 @@ def _plain_gradient(
 def _plain(logits: Tensor, label: Tensor, reads: Reads) -> Statistics:
     """The statistics of logits [n, v] by operations that autograd can differentiate again; the peak is a constant."""
     if logits.shape[1] == 0:
-        return nothing(logits, len(logits))
+        peak, own, _, *rest = nothing(logits, len(logits))
+        return Statistics(peak, own, logits.sum(1), *rest)  # 0, with a gradient
     if reads.bound is not None:
         is_number = plain.largest(logits) < math.inf  # tanh would turn +inf into a number
         logits = torch.where(is_number, torch.tanh(logits / reads.bound), math.nan)

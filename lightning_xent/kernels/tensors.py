@@ -9,6 +9,10 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
+DTensor: Any = None
+if torch.distributed.is_available():
+    from torch.distributed.tensor import DTensor
+
 
 def plain(tensor: Tensor) -> Tensor:
     """Return a tensor of a subclass that only adds attributes, as in MONAI and fastai, as a plain tensor.
@@ -19,6 +23,16 @@ def plain(tensor: Tensor) -> Tensor:
     if torch.compiler.is_compiling() or kind is Tensor or kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
         return tensor
     return tensor.as_subclass(Tensor)
+
+
+def is_distributed(value: Any) -> bool:
+    """Whether a value is a DTensor; torch.compile shows that by the class alone, not by what it has."""
+    return DTensor is not None and isinstance(value, DTensor)
+
+
+def whole(value: Any) -> Any:
+    """Return a DTensor as one tensor, the same on every rank; the gradient has the placements of the DTensor."""
+    return value.full_tensor() if is_distributed(value) else value
 
 
 def is_plain(tensor: Tensor) -> bool:

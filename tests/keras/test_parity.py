@@ -43,6 +43,7 @@ ONE_SIDED = {
     "kernels/linear_traced.py",
     "kernels/plain.py",
     "kernels/sharded.py",
+    "kernels/sharded_linear.py",
     "kernels/tensors.py",
     "kernels/triton_code.py",
     "kernels/work.py",

@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed
+from functorch.compile import make_boxed_func
 from torch import multiprocessing
+from torch._dynamo.backends.common import aot_autograd
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor, init_device_mesh
 from torch.distributed.tensor.debug import CommDebugMode
@@ -82,6 +84,9 @@ OF_ALL_CLASSES = {
     "adjusted": (lightning_xent.LogitAdjustedCrossEntropy, {"class_counts": True}),
     "bi-tempered": (lightning_xent.BiTemperedLogistic, {}),
 }
+FEW = ("plain", "hard rows", "soft")
+# These get all logits.
+COMPILED_WHOLE = {"elements": (lightning_xent.BinaryCrossEntropy, {})}
 # More of them, for `linear`; "top" are the two largest probabilities of "soft".
 LAYERS_OF_ALL_CLASSES = {
     **OF_ALL_CLASSES,
@@ -531,8 +536,86 @@ def parameters(mesh, rank, ranks):
     return wrong
 
 
+def compiled(mesh, rank, ranks):
+    """Logits and layers under torch.compile: value, gradient and its placement; what the graph gathers for a row.
+
+    Four ranks share 5 classes, so that one has none, for a few cases: compiling takes long.
+    """
+    classes, wrong = 5 if ranks == 4 else 13, []
+    random = functools.partial(torch.randn, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    hidden, weight, bias, logits = random(2, 5, 3), random(classes, 3), random(classes), 2 * random(10, classes)
+    sample_weight = random(10).abs()
+    logits[2], sample_weight[3] = torch.nan, 0.0
+    for case, (kind, config) in {**OF_STATISTICS, **OF_ALL_CLASSES, **COMPILED_WHOLE}.items():
+        if ranks == 4 and case not in FEW:
+            continue
+        loss, target = built(kind, config, classes), torch.arange(10) % 5
+        mask = torch.arange(10) != 2
+        if case in ("soft", "elements"):
+            target = torch.softmax(logits.nan_to_num().flip(0), 1)
+        if case == "elements":
+            mask = mask[:, None].repeat(1, classes)
+        plain = logits.clone().requires_grad_()
+        want = gradients_of(loss(plain, target, sample_weight, mask), [plain])
+        for placement in (Shard(1), Shard(0)) if case in FEW else (Shard(1),):
+            torch._dynamo.reset()
+            placed, gathers = distribute_tensor(logits, mesh, [placement]).requires_grad_(), []
+            call = torch.compile(loss, backend=seen_by(gathers), fullgraph=True)
+            value, gradient = gradients_of(call(placed, target, sample_weight, mask), [placed])
+            is_placed = gradient.placements == placed.placements
+            if not is_placed or not are_close([value, gradient.full_tensor()], want):
+                wrong.append((case, str(placement)))
+            if case in OF_STATISTICS and not 0 < max(gathers) <= ranks * 6 * len(logits):
+                wrong.append((case, str(placement), gathers))
+        if case not in COMPILED_WHOLE:
+            wrong += [(case, "linear", *message) for message in compiled_layer(mesh, loss, case, hidden, weight, bias)]
+    return wrong
+
+
+def compiled_layer(mesh, loss, case, hidden, weight, bias):
+    """What is wrong with a layer under torch.compile, whose hidden states become a DTensor in the compiled function."""
+    target = torch.arange(10).reshape(2, 5) % 5
+    target = torch.softmax(torch.sin(hidden @ weight.T), -1) if case == "soft" else target
+    mask = torch.arange(10).reshape(2, 5) != 4
+
+    def call(hidden, weight, bias):
+        return loss.linear(replicated(hidden, mesh), weight, target, bias, mask=mask)
+
+    plain = [each.clone().requires_grad_() for each in (hidden, weight, bias)]
+    want = gradients_of(loss.linear(*plain[:2], target, plain[2], mask=mask), plain)
+    torch._dynamo.reset()
+    placed, gathers = [distribute_tensor(each, mesh, [Shard(0)]).requires_grad_() for each in (weight, bias)], []
+    hidden = hidden.clone().requires_grad_()
+    given = [hidden, placed[0], plain[2] if case == "smoothed" else placed[1]]  # the bias need not be placed
+    found = gradients_of(torch.compile(call, backend=seen_by(gathers), fullgraph=True)(*given), given)
+    if not are_close([each.full_tensor() if isinstance(each, DTensor) else each for each in found], want):
+        yield ("values",)
+    if found[2].placements != placed[0].placements:
+        yield ("placements",)
+    if case in OF_STATISTICS and not 0 < max(gathers) <= mesh.size() * 6 * 10:
+        yield ("gathered", gathers)
+
+
+def are_close(found, want):
+    return all(torch.allclose(*pair, rtol=1e-9, atol=1e-13) for pair in zip(found, want, strict=True))
+
+
+def seen_by(gathers):
+    """A backend of torch.compile that notes how many numbers each gather of its graphs gives."""
+
+    def see(graph, inputs):
+        gathers.extend(
+            node.meta["val"].numel()
+            for node in graph.graph.nodes
+            if node.target is torch.ops._c10d_functional.all_gather_into_tensor.default
+        )
+        return make_boxed_func(graph.forward)
+
+    return aot_autograd(fw_compiler=see)
+
+
 SECTIONS = [placements, vectors, layers, not_finite, predicted, fully_sharded, second_derivatives, collectives, raising]
-SECTIONS += [parameters]
+SECTIONS += [parameters, compiled]
 RANKS = {
     "placements": [1, 2],
     "vectors": [2, 3, 4],
@@ -544,6 +627,7 @@ RANKS = {
     "collectives": [1, 2, 3],
     "raising": [2, 4],
     "parameters": [2],
+    "compiled": [2, 4],
 }
 
 
