@@ -141,7 +141,7 @@ def of_layer(
     like = zero.to(fused.autocast_dtype(hidden) or hidden.dtype)
     layer = sharded_linear.Layer(parts[0], exchange, math.prod(shape[:-1]), weight.shape[1], like, loss.check_labels)
     work: sharded_linear.LabelOfShards | sharded_linear.RowsOfShards
-    if takes_statistics(loss) and not _is_distribution(target, shape, len(shape) - 1):
+    if takes_statistics(loss) and not _is_distribution(loss, target, shape, len(shape) - 1):
         work = sharded_linear.LabelOfShards(layer, call and call.work, statistics_of(loss, None, like))
     else:
         work = sharded_linear.RowsOfShards(layer, call and call.work)
@@ -245,7 +245,7 @@ def _with_all_classes(loss: "CategoricalLoss", logits: Any, target: Any, exchang
     parts, axis, shape = _parts(logits), targets.class_axis(logits, loss.axis), tuple(logits.shape)
     if not parts or set(parts) != {axis} or len(shape) == 1:
         return logits
-    if not loss.reads_one_logits or (takes_statistics(loss) and not _is_distribution(target, shape, axis)):
+    if not loss.reads_one_logits or (takes_statistics(loss) and not _is_distribution(loss, target, shape, axis)):
         return logits
     if _learns(loss):
         return logits
@@ -283,7 +283,7 @@ def _placed(loss: "CategoricalLoss", logits: Any, target: Any) -> _Logits | None
         return None
     shape, axis = tuple(logits.shape), targets.class_axis(logits, loss.axis)
     of_classes = parts.pop(axis, None)
-    if of_classes is not None and (not takes_statistics(loss) or _is_distribution(target, shape, axis)):
+    if of_classes is not None and (not takes_statistics(loss) or _is_distribution(loss, target, shape, axis)):
         return None
     if len(parts) > 1 or (parts and _learns(loss)):
         return None
@@ -382,9 +382,9 @@ def _needs_gradient(target: Any) -> bool:
     return any(isinstance(each, Tensor) and each.requires_grad for each in given)
 
 
-def _is_distribution(target: Any, shape: tuple[int, ...], axis: int) -> bool:
+def _is_distribution(loss: "CategoricalLoss", target: Any, shape: tuple[int, ...], axis: int) -> bool:
     """Whether a target for logits of this shape is not one of class indices."""
     if isinstance(target, (fused.TopK, tuple)):
         return True
     given = tuple(target.shape) if isinstance(target, Tensor) else np.shape(target)
-    return len(given) == len(shape) and (given[axis] != 1 or shape[axis] == 1)
+    return len(given) == len(shape) and not loss.labels_only and (given[axis] != 1 or shape[axis] == 1)

@@ -30,6 +30,7 @@ from examples import CLASSES
 from lightning_xent import CategoricalCrossEntropy, CategoricalFocalCrossEntropy, LinearLoss, TopK, check_outputs
 from lightning_xent.kernels.linear import Head
 from lightning_xent.metrics import ExpectedCalibrationError, predictions
+from linear_cases import REACHED, identity_of
 from ports import free_port
 from shared_specs import load
 from sides import side
@@ -231,6 +232,24 @@ def layers(mesh, rank, ranks):
                     for pair in zip([*got, *again, alone], [*want, *want, want[0]], strict=True)
                 ):
                     wrong.append((case, classes, plan))
+    return wrong
+
+
+def vectors_of_layers(mesh, rank, ranks):
+    """The shared vectors by a layer that is the identity, whose classes are over the ranks, in chunks of rows."""
+    wrong = []
+    for case in REACHED:
+        dtype = "float64" if "float64" in case.dtypes else "float32"
+        loss, axis, inputs = identity_of(case, dtype)
+        hidden = inputs.pop("logits").requires_grad_()
+        weight = distribute_tensor(side.tensor(np.eye(hidden.shape[-1]), dtype), mesh, [Shard(0)]).requires_grad_()
+        with side.planned("rows"):
+            value = loss.linear(replicated(hidden, mesh), weight, **inputs)
+            (gradient,) = torch.autograd.grad(value.sum(), hidden)
+        want, tail = case.expected, "tail" in case.flags
+        for expected, got in ((want.loss, value), (want.grad_logits, gradient.movedim(-1, axis))):
+            verdict = load.compare(expected, side.numpy(got), dtype, dtype, tail)
+            wrong += [] if verdict.ok else [(case.id, verdict.message)]
     return wrong
 
 
@@ -615,7 +634,7 @@ def seen_by(gathers):
 
 
 SECTIONS = [placements, vectors, layers, not_finite, predicted, fully_sharded, second_derivatives, collectives, raising]
-SECTIONS += [parameters, compiled]
+SECTIONS += [parameters, compiled, vectors_of_layers]
 RANKS = {
     "placements": [1, 2],
     "vectors": [2, 3, 4],
@@ -628,6 +647,7 @@ RANKS = {
     "raising": [2, 4],
     "parameters": [2],
     "compiled": [2, 4],
+    "vectors_of_layers": [2, 3],
 }
 
 

@@ -1,7 +1,8 @@
-"""Losses of a last layer with their options, random layers for them, and how two results compare."""
+"""Losses of a last layer with their options, random layers, vectors as layers, and how two results compare."""
 
 import numpy as np
 
+from shared_specs import load
 from sides import side
 
 ROWS, FEATURES, CLASSES = (5, 3), 4, 11
@@ -60,3 +61,38 @@ def compare(fused, whole, tolerance):
         np.testing.assert_allclose(
             got, want, rtol=tolerance, atol=tolerance * max(1.0, np.abs(want).max(initial=0.0)), err_msg=name
         )
+
+
+CATEGORICAL = [case for case in load.cases() if case.expected and hasattr(getattr(side.package, case.loss), "linear")]
+
+
+def is_reached(case):
+    """Whether a layer can give these logits: a product of infinity and 0 is NaN, so only ignored rows may have it."""
+    loss = side.package.get({"loss": case.loss, "config": case.config})
+    if not (loss.reads_one_logits and loss.from_logits):
+        return False
+    rows = np.isfinite(np.moveaxis(case.inputs["logits"], side.class_axis(loss, case.inputs["logits"]), -1)).all(-1)
+    target, mask, weight = (case.inputs.get(name) for name in ("target", "mask", "sample_weight"))
+    if loss.ignore_index is not None and target.size == rows.size:
+        rows = rows | (target.reshape(rows.shape) == loss.ignore_index)
+    for counts in (mask, None if weight is None else weight != 0):
+        if counts is not None:
+            counts = np.asarray(counts, bool)
+            rows = rows | ~counts.reshape(counts.shape + (1,) * (rows.ndim - counts.ndim))
+    return bool(rows.all())
+
+
+REACHED = [case for case in CATEGORICAL if is_reached(case)]
+
+
+def identity_of(case, dtype):
+    """The loss of a vector, the class axis of its logits, and its inputs; the classes of logits and target are last."""
+    loss = side.package.get({"loss": case.loss, "config": case.config})
+    axis = side.class_axis(loss, case.inputs["logits"])
+    is_distribution = case.inputs["target"].ndim == case.inputs["logits"].ndim
+    inputs = {
+        name: np.moveaxis(array, axis, -1) if name == "logits" or (name == "target" and is_distribution) else array
+        for name, array in case.inputs.items()
+    }
+    tensors = {name: side.tensor(array, dtype if array.dtype.kind == "f" else None) for name, array in inputs.items()}
+    return loss, axis, tensors
