@@ -120,7 +120,7 @@ def of_layer(
     is_ranked: bool,
 ) -> fused.Call | None:
     """Return the call of a last layer, of whose weight this rank has some classes; None if that has to be whole."""
-    parts = _parts(weight) if reading.is_distributed(weight) and not tensors.is_compiling() else None
+    parts = _parts(weight) if reading.is_distributed(weight) else None
     if parts and not reading.is_distributed(hidden):
         raise ValueError(
             "hidden must be a DTensor, as weight is one. If all ranks have the same rows, pass "
@@ -129,28 +129,43 @@ def of_layer(
         )
     if not parts or set(parts) != {0} or weight.ndim != 2 or _learns(loss) or _needs_gradient(target):
         return None
+    if tensors.is_compiling():
+        return None
+    part, exchange = parts[0], Exchange()
     hidden, target, sample_weight, mask = map(reading.whole, (hidden, target, sample_weight, mask))
-    shape = (*hidden.shape[:-1], weight.shape[0])
-    own_bias = None if bias is None else _own_bias(bias, weight, parts[0])
-    local, exchange = Head(hidden, weight.to_local(), own_bias), Exchange()
-    zero = local.weight.detach().new_zeros(())
-    # A layer of this shape takes no memory.
-    stand_ins = zero.expand(weight.shape), None if bias is None else zero.expand(bias.shape)
-    given = hidden, *stand_ins, target, sample_weight, mask
-    call = exchange.attempt(lambda: fused.read(loss, *given, is_ranked=is_ranked, is_sharded=True))
-    like = zero.to(fused.autocast_dtype(hidden) or hidden.dtype)
-    layer = sharded_linear.Layer(parts[0], exchange, math.prod(shape[:-1]), weight.shape[1], like, loss.check_labels)
+    shape, local = (*hidden.shape[:-1], weight.shape[0]), weight.to_local()
+    is_placed = _is_placed_as(bias, weight)
+    bias = bias if is_placed else reading.whole(bias)
+
+    def read() -> tuple[fused.Call, Head]:
+        # Layers that take no memory have the shape and the dtype.
+        given = hidden, stand_in(weight), stand_in(bias), target, sample_weight, mask
+        call = fused.read(loss, *given, is_ranked=is_ranked, is_sharded=True)
+        _check_part("weight", local, (part.length, weight.shape[1]), tuple(weight.shape))
+        own_bias = bias
+        if is_placed:
+            own_bias = bias.to_local()
+            _check_part("bias", own_bias, (part.length,), tuple(bias.shape))
+        elif bias is not None:
+            own_bias = sharded.own_part(bias, part)
+        dtype = call.head.hidden.dtype
+        return call, Head(call.head.hidden, local.to(dtype), None if own_bias is None else own_bias.to(dtype))
+
+    found = exchange.attempt(read)
+    like = local.detach().new_zeros((), dtype=fused.autocast_dtype(hidden) or hidden.dtype)
+    layer = sharded_linear.Layer(part, exchange, math.prod(shape[:-1]), weight.shape[1], like, loss.check_labels)
     work: sharded_linear.LabelOfShards | sharded_linear.RowsOfShards
+    of_all_classes = None if found is None else found[0].work
     if takes_statistics(loss) and not _is_distribution(loss, target, shape, len(shape) - 1):
-        work = sharded_linear.LabelOfShards(layer, call and call.work, statistics_of(loss, None, like))
+        work = sharded_linear.LabelOfShards(layer, of_all_classes, statistics_of(loss, None, like))
     else:
-        work = sharded_linear.RowsOfShards(layer, call and call.work)
-    if call is None:
-        is_needed = any(each is not None and each.requires_grad for each in local)
+        work = sharded_linear.RowsOfShards(layer, of_all_classes)
+    if found is None:
+        needs_gradient = any(isinstance(each, Tensor) and each.requires_grad for each in (hidden, weight, bias))
         has_sum = loss.reduction != "none" and loss.hard_fraction == 1.0
-        work.fail(has_gradient=torch.is_grad_enabled() and is_needed and has_sum)
-    bias = None if own_bias is None else own_bias.to(like.dtype)
-    return call._replace(head=Head(call.head.hidden, local.weight.to(like.dtype), bias), work=work, fuses=True)
+        work.fail(has_gradient=torch.is_grad_enabled() and needs_gradient and has_sum)
+    call, head = found
+    return call._replace(head=head, work=work, fuses=True)
 
 
 def rows_of_traced_layer(
@@ -162,19 +177,25 @@ def rows_of_traced_layer(
     parts = _parts(weight)
     if not parts or set(parts) != {0} or weight.ndim != 2 or not loss.reads_one_logits or not loss.from_logits:
         return None
+    is_ranked = loss.hard_fraction < 1.0
+    if (
+        loss.axis not in (None, 1, -1)
+        or isinstance(target, (fused.TopK, tuple))
+        or (is_ranked and sample_weight is not None)
+    ):
+        return None
     target, sample_weight, mask = map(reading.whole, (target, sample_weight, mask))
-    shape, classes = tuple(hidden.shape[:-1]), loss.count_classes(weight.shape[0])
-    given = [each for each in (target, sample_weight, mask) if each is not None]
-    if loss.axis not in (None, 1, -1) or not all(isinstance(each, Tensor) for each in given):
-        return None
-    if tuple(target.shape) not in (shape, (*shape, classes)) or any(tuple(each.shape) != shape for each in given[1:]):
-        return None
+    shape, whole = tuple(hidden.shape[:-1]), stand_in(hidden[..., :1]).expand(*hidden.shape[:-1], weight.shape[0])
+    given = loss._given(whole, len(shape), target, sample_weight, mask)
+    counts = given.kept if is_ranked else given.active
+    if counts is not None:  # the gradient of the weight multiplies the hidden states of all rows
+        hidden = hidden.masked_fill(sharded.everywhere(~counts.unsqueeze(-1), parts[0]), 0.0)
     if bias is not None and not reading.is_distributed(bias):
         bias = sharded.everywhere(bias, parts[0])
     logits = linear(hidden.reshape(-1, hidden.shape[-1]), weight, bias)
-    target = target.reshape(-1, *target.shape[len(shape) :])
-    sample_weight, mask = (None if each is None else each.reshape(-1) for each in (sample_weight, mask))
-    rows = loss._counted(logits, target, sample_weight, mask, loss.check_labels)
+    target = given.target.reshape(-1, *given.target.shape[len(shape) :])
+    sample_weight, kept = (None if each is None else each.reshape(-1) for each in (given.sample_weight, given.kept))
+    rows = loss._counted(logits, target, sample_weight, kept, loss.check_labels)
     weights, kept, sample_weight = (None if each is None else each.reshape(shape) for each in rows[1:4])
     return Rows(rows.losses.reshape(shape), weights, kept, sample_weight)
 
@@ -250,7 +271,7 @@ def _with_all_classes(loss: "CategoricalLoss", logits: Any, target: Any, exchang
     if _learns(loss):
         return logits
     local, wanted = logits.to_local(), (*shape[:axis], parts[axis].length, *shape[axis + 1 :])
-    exchange.attempt(lambda: _check_part(local, wanted, shape))
+    exchange.attempt(lambda: _check_part("logits", local, wanted, shape))
     if exchange.error is not None:
         given = logits.device_mesh, logits.placements
         logits = type(logits).from_local(
@@ -262,11 +283,11 @@ def _with_all_classes(loss: "CategoricalLoss", logits: Any, target: Any, exchang
     return logits.redistribute(placements=[rows if each.is_shard() else each for each in logits.placements])
 
 
-def _check_part(local: Tensor, wanted: tuple[int, ...], whole: tuple[int, ...]) -> None:
+def _check_part(name: str, local: Tensor, wanted: tuple[int, ...], whole: tuple[int, ...]) -> None:
     """Raise ValueError if the part of this rank has not the shape that it needs."""
     if tuple(local.shape) != wanted:
         raise ValueError(
-            f"logits must have shape {wanted} on this rank, as torch.chunk cuts {whole}, got {tuple(local.shape)}: "
+            f"{name} must have shape {wanted} on this rank, as torch.chunk cuts {whole}, got {tuple(local.shape)}: "
             "use distribute_tensor, or redistribute"
         )
 
@@ -297,7 +318,7 @@ def _read(
     loss: "CategoricalLoss", placed: _Logits, target: Any, sample_weight: Any, mask: Any, check_labels: bool | None
 ) -> _Read:
     whole = placed.whole
-    _check_part(placed.local, placed.own_shape, tuple(whole.shape))
+    _check_part("logits", placed.local, placed.own_shape, tuple(whole.shape))
     target, is_labels, kept, active, sample_weight = loss._given(whole, placed.axis, target, sample_weight, mask)
     classes, validity = loss.count_classes(whole.shape[placed.axis]), None
     if is_labels:
@@ -367,12 +388,11 @@ def _parts(value: Any) -> dict[int, Part] | None:
     return parts
 
 
-def _own_bias(bias: Any, weight: Any, part: Part) -> Tensor:
-    """Return the bias of the classes of this rank."""
-    if reading.is_distributed(bias) and bias.placements == weight.placements and bias.device_mesh == weight.device_mesh:
-        own: Tensor = bias.to_local()
-        return own
-    return sharded.own_part(reading.whole(bias), part)
+def _is_placed_as(bias: Any, weight: Any) -> bool:
+    """Whether each rank has the bias of its classes."""
+    if not reading.is_distributed(bias):
+        return False
+    return bool(bias.placements == weight.placements and bias.device_mesh == weight.device_mesh)
 
 
 def _needs_gradient(target: Any) -> bool:

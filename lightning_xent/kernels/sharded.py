@@ -95,7 +95,7 @@ class Exchange:
             sent[-1] = self._failures(like)
         found = sent.new_empty(part.ranks, size + 1)
         distributed.all_gather(list(found.unbind(0)), sent, group=part.group)
-        self.flags.append(found[:, -1])
+        self.flags.append(found[:, -1].clone())  # not the memory of all that came
         return found[:, :-1].reshape(part.ranks, *shape)
 
     def swap(self, part: Part, shape: Sequence[int], like: Tensor, fill: Callable[[Tensor], None]) -> Tensor:
@@ -109,7 +109,7 @@ class Exchange:
             sent[:, -1] = self._failures(like)
         found = torch.empty_like(sent)
         distributed.all_to_all_single(found, sent, group=part.group)
-        self.flags.append(found[:, -1])
+        self.flags.append(found[:, -1].clone())  # not the memory of all that came
         return found[:, :-1].view(part.ranks, *shape)
 
     def finish(self, check: bool | None) -> None:

@@ -94,6 +94,11 @@ class _Sharded(Work):
     def chunk(self, rows: slice, given: Pass | None, *, has_gradient: bool) -> Tensor | None:
         """Return the losses [n] of some rows, and add their gradient if it is wanted; None if this rank has failed."""
 
+    @property
+    def ends_alone(self) -> bool:
+        """Whether a pass works on after its last exchange: another one tells then if a rank has failed."""
+        return False
+
     def plain(self, logits: Tensor, rows: Any = slice(None)) -> Tensor:
         """Return the losses [n], given the logits [n, v] of this rank."""
         losses: Tensor = self.work.plain(gathered(logits.T, self.layer.part).T, rows)
@@ -123,10 +128,10 @@ class _Sharded(Work):
         return layer.like
 
     def losses(self, head: Head) -> Tensor:
-        return self._all(Pass(head, memory_of(head, self.size)), has_gradient=False)
+        return self._all(Pass(head, self._memory(head)), has_gradient=False)
 
     def gradient(self, head: Head, slopes: Tensor, gradients: Gradients, places: Tensor | None = None) -> Tensor:
-        given = Pass(head, memory_of(head, self.size), slopes, gradients, places)
+        given = Pass(head, self._memory(head), slopes, gradients, places)
         return self._all(given, has_gradient=True)
 
     def fail(self, *, has_gradient: bool) -> None:
@@ -135,9 +140,17 @@ class _Sharded(Work):
 
     def _all(self, given: Pass | None, *, has_gradient: bool) -> Tensor:
         count = 0 if given is None else len(given.head.hidden)
+        layer, ends_alone = self.layer, self.ends_alone
         found = [self.chunk(rows, given, has_gradient=has_gradient) for rows in self._chunks(count)]
-        self.layer.exchange.finish(self.layer.check)
-        return torch.cat([each for each in found if each is not None])
+        failures = layer.wide.new_zeros(())
+        if ends_alone:
+            failures = layer.exchange.gather(layer.part, (), layer.wide, lambda: failures).sum()
+        layer.exchange.finish(layer.check)
+        return torch.cat([each for each in found if each is not None]) + failures
+
+    def _memory(self, head: Head) -> Tensor | None:
+        memory: Tensor | None = self.layer.exchange.attempt(lambda: memory_of(head, self.size))
+        return memory
 
     def _chunks(self, count: int) -> Iterator[slice]:
         """Slices of the rows, as many on every rank; some may be empty."""
@@ -155,6 +168,10 @@ class LabelOfShards(_Sharded):
         super().__init__(layer, work, layer.size(copies, splits_classes=True))
         self._reads, self._known = reads, list[Statistics]()
         self._classes = [*slices(layer.part.length, self.size.classes)]
+
+    @property
+    def ends_alone(self) -> bool:
+        return len(self._known) < self.number
 
     def chunk(self, rows: slice, given: Pass | None, *, has_gradient: bool) -> Tensor | None:
         whole, only = self._statistics(rows, given)

@@ -29,6 +29,7 @@ import model_parallel
 from examples import CLASSES
 from lightning_xent import CategoricalCrossEntropy, CategoricalFocalCrossEntropy, LinearLoss, TopK, check_outputs
 from lightning_xent.kernels.linear import Head
+from lightning_xent.kernels.sharded import Exchange, Part
 from lightning_xent.metrics import ExpectedCalibrationError, predictions
 from linear_cases import REACHED, identity_of
 from ports import free_port
@@ -388,12 +389,13 @@ def collectives(mesh, rank, ranks):
         weight = distribute_tensor(torch.randn(40, 3), mesh, [Shard(0)]).requires_grad_()
         hidden = torch.randn(6, 3, requires_grad=True)
         counts = counted(loss.linear, replicated(hidden, mesh), weight, target)
-        if counts != [{"allgather_": 1}, {"allreduce_": 1}]:
+        # Statistics, and whether a rank has failed since.
+        if counts != [{"allgather_": 2}, {"allreduce_": 1}]:
             wrong.append((case, "linear", counts))
         if "reduction" not in config and "hard_fraction" not in config:
             with side.planned("rows"), mock.patch.object(Head, "logits", autospec=True, side_effect=Head.logits) as spy:
                 counts = counted(loss.linear, replicated(hidden, mesh), weight, target)
-            if spy.call_count != counts[0]["allgather_"] or spy.call_count < 2 or counts[1] != {"allreduce_": 1}:
+            if spy.call_count != counts[0]["allgather_"] - 1 or spy.call_count < 2 or counts[1] != {"allreduce_": 1}:
                 wrong.append((case, "linear computes logits once", spy.call_count, counts))
     for reads, columns in (
         ({}, 3),
@@ -429,6 +431,11 @@ def collectives(mesh, rank, ranks):
         counts = counted(loss.linear, hidden, weight, torch.softmax(logits, 1) if case == "soft" else target)
         if counts != [{"alltoall_base_": 2, "allgather_": 1}, {"allreduce_": 1}]:
             wrong.append((case, "linear", counts))
+    exchange, part = Exchange(), Part(40, mesh, 0, ranks, rank)
+    exchange.swap(part, (64,), torch.zeros(()), lambda sent: None)
+    exchange.gather(part, (64,), torch.zeros(()), lambda: torch.zeros(64))
+    if max(flags.untyped_storage().nbytes() for flags in exchange.flags) > 4 * ranks:
+        wrong.append("the flags keep what was exchanged")
     return wrong
 
 
@@ -449,6 +456,18 @@ class Raises(CategoricalCrossEntropy):
 
     def curve(self, log_odds):
         if torch.distributed.get_rank() == 1:
+            raise ArithmeticError("this curve raises")
+        return super().curve(log_odds)
+
+
+class RaisesLater(CategoricalCrossEntropy):
+    """Has a curve that raises on one rank in its second call: after the last exchange of one chunk."""
+
+    calls = 0
+
+    def curve(self, log_odds):
+        self.calls += 1
+        if torch.distributed.get_rank() == 1 and self.calls == 2:
             raise ArithmeticError("this curve raises")
         return super().curve(log_odds)
 
@@ -494,6 +513,18 @@ def raising(mesh, rank, ranks):
         if plan == "rows":  # after the last gather nobody waits for anybody, and nobody is told
             calls[f"{plan}: curve"] = (functools.partial(raises, placed, label), ArithmeticError, RuntimeError)
 
+    def of_uneven(name):
+        """A layer of which rank 1 has a class too few."""
+        placed = [distribute_tensor(each, mesh, [Shard(0)]) for each in (weight, weight[0])]
+        place = ("weight", "bias").index(name)
+        local = placed[place].to_local()[: -1 if rank == 1 else None]
+        given = {"shape": placed[place].shape, "stride": placed[place].stride()}
+        placed[place] = DTensor.from_local(local, mesh, [Shard(0)], **given)
+        return loss.linear(replicated(logits, mesh), placed[0], label, placed[1])
+
+    def with_bias(bias):
+        return loss.linear(replicated(logits, mesh), distribute_tensor(weight, mesh, [Shard(0)]), label, bias)
+
     def in_chunks(target, loss=raises):
         with side.planned("rows"):
             return of_layer(target, loss)
@@ -507,6 +538,15 @@ def raising(mesh, rank, ranks):
         "layer: curve": (functools.partial(in_chunks, label), ArithmeticError, RuntimeError),
         "layer: curve, all classes": (
             functools.partial(in_chunks, torch.softmax(logits, 1), Raises()), ArithmeticError, RuntimeError
+        ),
+        "layer: curve, at the end": (
+            functools.partial(of_layer, label, RaisesLater(), learns=True), ArithmeticError, RuntimeError
+        ),
+        "layer: weight": (functools.partial(of_uneven, "weight"), ValueError, RuntimeError),
+        "layer: bias": (functools.partial(of_uneven, "bias"), ValueError, RuntimeError),
+        "layer: bias everywhere": (functools.partial(with_bias, [0.0] * 6), TypeError, TypeError),
+        "layer: bias of integers": (
+            functools.partial(with_bias, weight[0].long() if rank == 1 else weight[0]), TypeError, RuntimeError
         ),
         "layer: right, all classes": (functools.partial(of_layer, label, adjusted), None, None),
     }  # fmt: skip
@@ -600,6 +640,8 @@ def compiled_layer(mesh, loss, case, hidden, weight, bias):
     def call(hidden, weight, bias):
         return loss.linear(replicated(hidden, mesh), weight, target, bias, mask=mask)
 
+    hidden = hidden.clone()
+    hidden[0, 4] = torch.nan
     plain = [each.clone().requires_grad_() for each in (hidden, weight, bias)]
     want = gradients_of(loss.linear(*plain[:2], target, plain[2], mask=mask), plain)
     torch._dynamo.reset()
@@ -613,6 +655,13 @@ def compiled_layer(mesh, loss, case, hidden, weight, bias):
         yield ("placements",)
     if case in OF_STATISTICS and not 0 < max(gathers) <= mesh.size() * 6 * 10:
         yield ("gathered", gathers)
+    if case == "plain":
+        try:
+            torch.compile(loss.linear, backend="eager")(hidden.detach(), placed[0], target)
+        except ValueError as error:
+            assert "FSDP" in str(error)
+        else:
+            yield ("no error for hidden states of each rank",)
 
 
 def are_close(found, want):
