@@ -85,7 +85,8 @@ class Exchange:
     def gather(self, part: Part, shape: Sequence[int], like: Tensor, values: Callable[[], Tensor]) -> Tensor:
         """Return the values [ranks, *shape] of the ranks that share `part`, in the dtype of `like`."""
         if tensors.is_compiling():
-            return of_ranks(values().reshape(1, *shape).to(like.dtype), part, 0).full_tensor()
+            own = values().reshape(1, *shape).to(like.dtype)
+            return torch.distributed.tensor.DTensor.from_local(own, part.mesh, _placements(part, 0)).full_tensor()
         size = math.prod(shape)
         sent = like.new_full((size + 1,), math.nan)
         given = self.attempt(lambda: sent[:-1].copy_(values().reshape(-1)))
@@ -201,15 +202,6 @@ def of_logits(logits: Tensor, counts: Tensor | None, given: Label) -> Statistics
         wide = wide if counts is None else torch.where(counts.unsqueeze(1), wide, 0.0)
         return given.merged(wide, lambda: _plain(wide, local.label, local.reads))
     return Statistics(*_OfLogits.apply(logits, counts, given))  # type: ignore[no-untyped-call]
-
-
-def of_ranks(values: Tensor, part: Part, axis: int) -> Any:
-    """Return a DTensor of which each rank has `values`, with as many on the axis as every other rank."""
-    places = torch.distributed.tensor
-    placements = [
-        places.Shard(axis) if each == part.dimension else places.Replicate() for each in range(part.mesh.ndim)
-    ]
-    return places.DTensor.from_local(values, part.mesh, placements)
 
 
 def everywhere(values: Tensor, part: Part) -> Any:
