@@ -150,7 +150,8 @@ def _sum_of_products(total: Tensor | None, first: Tensor, second: Tensor) -> Ten
 def _chunks(head: Head) -> list[slice]:
     """Return the rows of the chunks: as many in each, and the rest in the last.
 
-    There are SHARE or one. Each other number would be another graph, of which torch.compile keeps eight.
+    There are SHARE, half of that where their products would be slow, or one. Each other number would be another graph,
+    of which torch.compile keeps eight.
     """
     count, classes = head.hidden.shape[0], head.weight.shape[0]
     limits = LIMITS["cuda" if head.hidden.device.type == "cuda" else "cpu"]
@@ -158,5 +159,6 @@ def _chunks(head: Head) -> list[slice]:
     enough = max(limits.least, min(limits.of_rows, limits.rows * of_row))
     if count * of_row <= 2 * enough or count < SHARE:
         return [slice(0, count)]
-    step = count // SHARE
-    return [*(slice(i * step, (i + 1) * step) for i in range(SHARE - 1)), slice((SHARE - 1) * step, count)]
+    number = SHARE // 2 if count * of_row < SHARE * enough else SHARE
+    step = count // number
+    return [*(slice(i * step, (i + 1) * step) for i in range(number - 1)), slice((number - 1) * step, count)]
