@@ -1,6 +1,6 @@
 """The loss of the last linear layer where torch.compile traces it: a graph of some chunks of rows.
 
-The number of chunks depends on a comparison alone, so one graph serves many numbers of rows.
+The number of chunks depends on two comparisons alone, so one graph serves many numbers of rows.
 """
 
 from collections.abc import Sequence

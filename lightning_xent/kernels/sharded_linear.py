@@ -7,7 +7,6 @@ other losses they exchange classes for rows: each gets some rows of the chunk wi
 import math
 from abc import abstractmethod
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -163,9 +162,7 @@ class LabelOfShards(_Sharded):
     """A loss that reads the statistics of a label. Once those of all classes are known, gradients exchange nothing."""
 
     def __init__(self, layer: Layer, work: ByLabel | None, reads: Reads) -> None:
-        copies = 1 + int(reads.entropy) + int(reads.bound is not None)
-        copies += int(layer.like.dtype != compute_dtype(layer.like))
-        super().__init__(layer, work, layer.size(copies, splits_classes=True))
+        super().__init__(layer, work, layer.size(reads.copies(layer.like), splits_classes=True))
         self._reads, self._known = reads, list[Statistics]()
         self._classes = [*slices(layer.part.length, self.size.classes)]
 
@@ -208,21 +205,24 @@ class LabelOfShards(_Sharded):
                 found.append(last[0].statistics)
             return merged(found, self._reads.divisor) if found else nothing(layer.wide, rows.stop - rows.start)
 
-        label = layer.like.new_empty(0, dtype=torch.long) if given is None else self.work.label[given.numbers(rows)]
-        of_label = Label(label, self._reads, layer.part, layer.exchange, self.rows_of_chunk)
-        whole = of_label.merged(layer.wide, parts)
+        whole = self._label(rows, given).merged(layer.wide, parts)
         if given is not None and given.places is None:
             self._known.append(whole)
         return whole, last[0] if last and len(self._classes) == 1 else None
 
+    def _label(self, rows: slice, given: Pass | None) -> Label:
+        layer = self.layer
+        if given is None:
+            label, reads = layer.like.new_empty(0, dtype=torch.long), self._reads
+        else:
+            label, reads = self.work.label[given.numbers(rows)], self.work.reads
+        return Label(label, reads, layer.part, layer.exchange, self.rows_of_chunk)
+
     def _block(self, rows: slice, classes: slice, given: Pass, peak: Tensor | None = None) -> Block:
         """Some rows and classes, which are counted from the first class of this rank."""
-        own = self.layer.part.own
         logits = given.head.logits(rows, classes, given.memory).to(compute_dtype(given.head.hidden))
-        reads, weights = self.work.reads, self.work.reads.class_weight
-        if weights is not None and weights.ndim > 0:
-            reads = replace(reads, class_weight=weights[own])
-        return Block(logits, self.work.label[given.numbers(rows)] - own.start, classes.start, reads, peak)
+        local = self._label(rows, given).local()
+        return Block(logits, local.label, classes.start, local.reads, peak)
 
 
 class RowsOfShards(_Sharded):

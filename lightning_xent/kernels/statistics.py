@@ -34,6 +34,11 @@ class Reads:
     log_partition: bool
     entropy: bool
 
+    def copies(self, logits: Tensor) -> int:
+        """Return how many tensors of its size a block of logits needs, given anything of their dtype."""
+        is_cast = logits.dtype != blocks.compute_dtype(logits)
+        return 1 + int(self.entropy) + int(self.bound is not None) + int(is_cast)
+
 
 class Statistics(NamedTuple):
     """What a block of classes adds to each row, all [n]."""

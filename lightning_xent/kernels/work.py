@@ -90,8 +90,7 @@ def work_of(
             of_rows = None if weights is None else weights[rows]
             return of_statistics(loss, found, label[rows], of_rows, len(head.weight))
 
-        copies = 1 + int(reads.entropy) + int(loss.softcap is not None) + int(head.hidden.dtype != dtype)
-        return ByLabel(by_label, plain, label, reads, copies)
+        return ByLabel(by_label, plain, label, reads, reads.copies(head.hidden))
 
     def by_rows(logits: Tensor, rows: Places) -> Tensor:
         chosen, of_rows = target_of(rows), None if weights is None else weights[rows]

@@ -437,3 +437,24 @@ def test_the_other_classes_of_a_label_up_to_any_number(classes):
         others = keras.ops.convert_to_numpy(passes.are_others(keras.ops.convert_to_tensor(np.array([label])), x))
         assert np.flatnonzero(others != 1).tolist() == ([int(label)] if 0 <= label < classes else [])
         assert others.min() in (0, 1)
+
+
+@pytest.mark.skipif(side_name != "keras-torch", reason="DTensor is torch's")
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_a_dtensor_becomes_whole(is_compiled):
+    import torch
+    from torch.distributed.tensor import Shard, distribute_tensor, init_device_mesh
+
+    logits, label = torch.linspace(-2.0, 2.0, 20).sin().reshape(4, 5), torch.tensor([0, 4, 2, 3])
+    loss = keras_xent.SparseCategoricalCrossEntropy(check_labels=False)
+    whole = logits.clone().requires_grad_()
+    (want,) = torch.autograd.grad(loss(label, whole), whole)
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        placed = distribute_tensor(logits, init_device_mesh("cpu", (1,)), [Shard(1)]).requires_grad_()
+        call = torch.compile(loss, backend="aot_eager", fullgraph=True) if is_compiled else loss
+        (gradient,) = torch.autograd.grad(call(label, placed), placed)
+        assert gradient.placements == placed.placements
+        assert torch.allclose(gradient.to_local(), want)
+    finally:
+        torch.distributed.destroy_process_group()
